@@ -1,0 +1,61 @@
+"""
+Whether a connection's polls may go out.
+
+Invariant: what one poll learns of the API's state holds for all polls of the connection. While the API limits or
+fails them none goes out, then a single one to see whether that is over, and when it is, it is over for all.
+"""
+
+from __future__ import annotations
+
+import random
+
+from airflow_provider_ideogram.api.cadence import back_off
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramTemporaryError
+
+#: Failures in a row, of whatever jobs, that count as an outage; fewer may be about a single job.
+OUTAGE_AFTER = 3
+
+
+class Admission:
+    """
+    How many polls of a connection may be in flight.
+
+    Times are seconds of any one clock. A poll carries the :attr:`round` in which it was let through; what comes of
+    it is news only as long as that round lasts.
+
+    :param limit: Polls in flight while all is well.
+    :param rng: The source of the back-off's jitter.
+    """
+
+    def __init__(self, limit: int, rng: random.Random) -> None:
+        self._limit = limit
+        self._rng = rng
+        self._failures = 0
+        self._times_shut = 0
+        self.round = 0
+        self.opens_at = 0.0
+
+    def capacity(self, now: float) -> int:
+        """Return how many polls may be in flight: the limit, none, or one that finds out whether all is well again."""
+        if not self._times_shut:
+            return self._limit
+        return 1 if now >= self.opens_at else 0
+
+    def on_answer(self, sent_in: int) -> None:
+        """Take in that the API answered a poll, with whatever about its job."""
+        if sent_in == self.round:
+            self._failures = self._times_shut = 0
+
+    def on_error(self, sent_in: int, error: IdeogramError, now: float) -> None:
+        """Take in that a poll went wrong; what is wrong with its job alone counts as an answer."""
+        if not isinstance(error, IdeogramTemporaryError):
+            self.on_answer(sent_in)
+        elif sent_in == self.round:
+            self._failures += 1
+            if isinstance(error, IdeogramRateLimited) or self._failures >= OUTAGE_AFTER or self._times_shut:
+                self._shut(now, error.retry_after or 0.0)
+
+    def _shut(self, now: float, retry_after: float) -> None:
+        self.round += 1
+        self._times_shut += 1
+        self.opens_at = now + max(back_off(self._times_shut, self._rng), retry_after)

@@ -1,0 +1,237 @@
+"""
+The parameters of a generation, checked before anything is sent.
+
+Invariant: a :class:`GenerationRequest` that exists can be sent; whatever is wrong with its values was
+said when it was made, while nothing had been paid.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+
+DEFAULT_MODEL = "ideogram-2a-txt-2-img"
+
+MAGIC_PROMPT_OPTIONS = ("AUTO", "ON", "OFF")
+STYLE_TYPES = ("GENERAL", "REALISTIC", "DESIGN", "RENDER_3D", "ANIME")
+
+_SIZES = """
+    512x1536 576x1408 576x1472 576x1536 640x1024 640x1344 640x1408 640x1472 640x1536
+    704x1152 704x1216 704x1280 704x1344 704x1408 704x1472 720x1280 736x1312 768x1024 768x1088 768x1152 768x1216
+    768x1232 768x1280 768x1344 832x960 832x1024 832x1088 832x1152 832x1216 832x1248 864x1152 896x960 896x1024
+    896x1088 896x1120 896x1152 960x832 960x896 960x1024 960x1088 1024x640 1024x768 1024x832 1024x896 1024x960
+    1024x1024 1088x768 1088x832 1088x896 1088x960 1120x896 1152x704 1152x768 1152x832 1152x864 1152x896 1216x704
+    1216x768 1216x832 1232x768 1248x832 1280x704 1280x720 1280x768 1280x800 1312x736 1344x640 1344x704 1344x768
+    1408x576 1408x640 1408x704 1472x576 1472x640 1472x704 1536x512 1536x576 1536x640
+"""
+_SIZE_OF_RESOLUTION = {f"RESOLUTION_{size.replace('x', '_')}": size for size in _SIZES.split()}
+RESOLUTIONS = tuple(_SIZE_OF_RESOLUTION)
+
+#: Ideogram's own range. Segmind's pages name smaller ones that contradict each other; the API is left to
+#: refuse what it does not take, which costs nothing.
+MAX_SEED = 2**31 - 1
+#: Seeds are drawn from the smallest range that any of the vendor's pages names, so that each of them is valid.
+_DRAWN_SEEDS = (100, 99_999)
+#: The vendor names no limit. This one is there to catch a whole document that came in place of a prompt.
+MAX_PROMPT_CHARACTERS = 10_000
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+#: What the operators have a parameter of their own for: given twice, nobody could tell which one counts.
+_OWN_PARAMETERS = ("prompt", "magic_prompt_option", "resolution", "seed", "style_type")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """
+    What is asked of the model, in the API's own terms. Checked on creation.
+
+    :param prompt: What the image shows; not blank, at most 10,000 characters.
+    :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
+    :param resolution: One of the model's 78, as ``RESOLUTION_1024_1024`` or ``1024x1024``.
+    :param style_type: ``GENERAL``, ``REALISTIC``, ``DESIGN``, ``RENDER_3D`` or ``ANIME``.
+    :param seed: 0 to 2147483647, also as a string of digits; None leaves the choice to :meth:`with_seed`.
+    :param model: The model's slug. The values of ``resolution`` and the options are those of Ideogram 2a; for a
+        sister model that does not know them, None leaves each out of what is sent.
+    :param model_params: Sent as they are, for sister models with parameters of their own.
+    :raises IdeogramInvalidInput: If any value is not valid; the message names all of them.
+    """
+
+    prompt: str
+    magic_prompt_option: str | None = "AUTO"
+    resolution: str | None = "RESOLUTION_1024_1024"
+    style_type: str | None = "GENERAL"
+    seed: int | None = None
+    model: str = DEFAULT_MODEL
+    model_params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bring every value to its normal form, or say what is wrong with all of them at once."""
+        problems: list[str] = []
+        for name, check in CHECKS.items():
+            try:
+                object.__setattr__(self, name, check(getattr(self, name)))
+            except ValueError as problem:
+                problems.append(f"{name}: {problem}")
+        if problems:
+            raise IdeogramInvalidInput.of(problems)
+
+    def with_seed(self, rng: random.Random | random.SystemRandom) -> GenerationRequest:
+        """Return the request with a seed, drawn if it has none, so that the image can be made again."""
+        return self if self.seed is not None else replace(self, seed=rng.randint(*_DRAWN_SEEDS))
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body of the request to the API; what is None stays out of it."""
+        own = {name: getattr(self, name) for name in _OWN_PARAMETERS if getattr(self, name) is not None}
+        return {**own, **self.model_params}
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the values that :meth:`from_inputs` takes, as plain JSON."""
+        return {name: getattr(self, name) for name in CHECKS} | {"model_params": dict(self.model_params)}
+
+    @classmethod
+    def from_inputs(cls, inputs: Mapping[str, Any]) -> GenerationRequest:
+        """Make the request again from what :meth:`inputs` returned."""
+        return cls(**inputs)
+
+    @property
+    def fingerprint(self) -> str:
+        """
+        The SHA-256 (hex) of what was asked for: equal inputs, equal fingerprint.
+
+        Taken before a seed is drawn it stands for "any seed will do".
+        """
+        canonical = json.dumps(self.inputs(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def check_prompt(value: Any) -> str:
+    """Return the prompt; raise ValueError if it is no text, blank or longer than 10,000 characters."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if len(value) > MAX_PROMPT_CHARACTERS:
+        raise ValueError(f"has {len(value):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are sent")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds a lone surrogate, which has no encoding in UTF-8")
+    return value
+
+
+def check_magic_prompt_option(value: Any) -> str | None:
+    """Return the option's name; raise ValueError if the API has none such."""
+    return _one_of(value, MAGIC_PROMPT_OPTIONS)
+
+
+def check_style_type(value: Any) -> str | None:
+    """Return the style's name; raise ValueError if the API has none such."""
+    return _one_of(value, STYLE_TYPES)
+
+
+def check_resolution(value: Any) -> str | None:
+    """Return the name ``RESOLUTION_<width>_<height>``, also for ``<width>x<height>``; raise ValueError if unknown."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and (size := re.fullmatch(r"(\d{1,5})\s*[xX\u00d7]\s*(\d{1,5})", text)):
+        text = f"RESOLUTION_{int(size[1])}_{int(size[2])}"
+        if text not in _SIZE_OF_RESOLUTION:
+            near = _SIZE_OF_RESOLUTION[_nearest_resolution(int(size[1]), int(size[2]))]
+            raise ValueError(f"{value!r} is not one of the model's 78 resolutions. The nearest is {near}")
+    return _one_of(text, RESOLUTIONS)
+
+
+def check_seed(value: Any) -> int | None:
+    """Return the seed as an integer, None for none; raise ValueError if it is no integer or out of range."""
+    if value is None or value in ("", "None"):  # what a template renders where there is no seed
+        return None
+    try:
+        seed = int(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} is not an integer") from None
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"{value!r} is not an integer")
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"{seed} is not within 0..{MAX_SEED}")
+    return seed
+
+
+def check_model(value: Any) -> str:
+    """Return the model's slug; raise ValueError if it could not be a part of the API's path."""
+    if not isinstance(value, str) or not _SLUG.fullmatch(value):
+        raise ValueError(f"{value!r} is not a model's slug, such as {DEFAULT_MODEL!r}")
+    return value
+
+
+def check_model_params(value: Any) -> dict[str, Any]:
+    """Return the parameters as a dict; raise ValueError if they are no JSON object or name a parameter twice."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("must be a mapping of parameter names to values")
+    twice = sorted(set(value) & set(_OWN_PARAMETERS))
+    if twice:
+        raise ValueError(f"{', '.join(twice)} must be given as parameters of their own")
+    try:
+        json.dumps(dict(value), allow_nan=False, ensure_ascii=False).encode()
+        _check_names(value)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise ValueError(f"cannot be sent as JSON: {problem}") from None
+    return dict(value)
+
+
+def _check_names(value: Any) -> None:
+    """Raise ValueError for a name that is no text: JSON would make one of it, and have another fingerprint then."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"the name {name!r} is no text")
+            _check_names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_names(item)
+
+
+#: The check of each parameter: takes a value, returns its normal form, raises ValueError with what is wrong.
+#: Operators use them one by one while a DAG is parsed, where some values are still templates.
+CHECKS = {
+    "prompt": check_prompt,
+    "magic_prompt_option": check_magic_prompt_option,
+    "resolution": check_resolution,
+    "style_type": check_style_type,
+    "seed": check_seed,
+    "model": check_model,
+    "model_params": check_model_params,
+}
+
+
+def did_you_mean(value: str, valid: tuple[str, ...]) -> str:
+    """Return a sentence's end that names the nearest valid value, or all of them where none is near."""
+    folded = {name.casefold(): name for name in valid}
+    near = difflib.get_close_matches(value.strip().casefold(), folded, n=1, cutoff=0.5)
+    return f"Did you mean {folded[near[0]]!r}?" if near else f"Valid are {', '.join(valid)}"
+
+
+def _one_of(value: Any, valid: tuple[str, ...]) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value in valid:
+            return value
+        raise ValueError(f"{value!r} is not valid. {did_you_mean(value, valid)}")
+    raise ValueError(f"must be text, not {type(value).__name__}. Valid are {', '.join(valid[:5])}")
+
+
+def _nearest_resolution(width: int, height: int) -> str:
+    """Return the resolution whose width and height together differ least, in pixels."""
+
+    def distance(name: str) -> float:
+        own_width, own_height = map(int, _SIZE_OF_RESOLUTION[name].split("x"))
+        return abs(own_width - width) + abs(own_height - height)
+
+    return min(RESOLUTIONS, key=distance)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from airflow_provider_ideogram.api.cadence import (
+    EXPECTED_SECONDS,
+    MAX_INTERVAL,
+    MIN_FIRST_POLL,
+    MIN_INTERVAL,
+    RATE_WINDOW,
+    back_off,
+    next_poll,
+    submit_delay,
+    usual_end,
+)
+
+RNG = random.Random(7)
+EARLY = 0.85 * EXPECTED_SECONDS
+
+
+def _span(draws: list[float]) -> tuple[float, float]:
+    assert len(set(draws)) > 100, "no jitter"
+    return min(draws), max(draws)
+
+
+@pytest.mark.parametrize(
+    ("age", "poll_interval", "around"),
+    [
+        (EARLY, None, MIN_INTERVAL),
+        (20.0, None, MIN_INTERVAL),
+        (100.0, None, 3.0),
+        (200.0, None, 6.0),
+        (3000.0, None, MAX_INTERVAL),
+        (30.0, 30.0, 30.0),
+        (300.0, 30.0, 30.0),
+        (300.0, 0.5, 0.5),
+    ],
+)
+def test_next_poll_follows_the_jobs_age_or_the_users_interval(
+    age: float, poll_interval: float | None, around: float
+) -> None:
+    low, high = _span([next_poll(age, usual_end(), RNG, poll_interval) for _ in range(500)])
+    assert 0.84 * around <= low < 0.9 * around
+    assert 1.1 * around < high <= 1.16 * around
+
+
+@pytest.mark.parametrize(
+    ("age", "poll_interval", "first", "spread"),
+    [
+        (0.0, None, EARLY, MIN_INTERVAL),
+        (4.0, None, EARLY - 4.0, MIN_INTERVAL),
+        (-5.0, None, EARLY + 5.0, MIN_INTERVAL),
+        (0.0, 30.0, 30.0, 4.5),
+        (0.0, 0.5, MIN_FIRST_POLL, 0.075),
+    ],
+)
+def test_first_poll_is_never_early(age: float, poll_interval: float | None, first: float, spread: float) -> None:
+    low, high = _span([next_poll(age, usual_end(), RNG, poll_interval) for _ in range(500)])
+    assert first <= low < first + 0.1 * spread
+    assert first + 0.9 * spread < high <= first + spread
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (50, 30.0), (100_000, 30.0)]
+)
+def test_back_off_is_exponential_capped_and_jittered(attempt: int, ceiling: float) -> None:
+    low, high = _span([back_off(attempt, RNG) for _ in range(500)])
+    assert ceiling / 2 <= low < 0.6 * ceiling
+    assert 0.9 * ceiling < high <= ceiling
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "asked", "spread"),
+    [(None, RATE_WINDOW, RATE_WINDOW / 2), (0.0, 0.0, 5.0), (4.0, 4.0, 5.0), (100.0, 100.0, 50.0)],
+)
+def test_a_submit_comes_back_after_the_servers_time_and_spread(
+    retry_after: float | None, asked: float, spread: float
+) -> None:
+    low, high = _span([submit_delay(retry_after, RNG) for _ in range(500)])
+    assert asked <= low < asked + 0.2 * spread
+    assert asked + 0.8 * spread < high <= asked + spread

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from airflow_provider_ideogram import exceptions
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
+
+KINDS = {
+    name: kind for name, kind in vars(exceptions).items() if inspect.isclass(kind) and issubclass(kind, IdeogramError)
+}
+
+
+def test_tree_in_the_docstring_is_the_tree() -> None:
+    parents: dict[int, str] = {}
+    drawn: dict[str, str | None] = {}
+    for line in (exceptions.__doc__ or "").splitlines():
+        if found := re.match(r"^    ([ │├└─]*)(Ideogram\w+)", line):
+            depth = len(found[1]) // 4
+            parents[depth] = found[2]
+            drawn[found[2]] = parents.get(depth - 1)
+    assert drawn == {
+        name: None if kind is IdeogramError else kind.__bases__[0].__name__ for name, kind in KINDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_error_survives_its_way_between_processes(name: str) -> None:
+    error = KINDS[name]("what happened")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is KINDS[name]
+    assert (str(again), vars(again)) == ("what happened", vars(error))
+
+
+def test_invalid_input_names_one_problem_in_a_line_and_more_in_a_list() -> None:
+    assert str(IdeogramInvalidInput.of(["seed: no"])) == "Invalid input, nothing was sent or charged. seed: no"
+    assert str(IdeogramInvalidInput.of(["a", "b"])) == "Invalid input, nothing was sent or charged. \n  - a\n  - b"
+    assert isinstance(IdeogramInvalidInput("x"), ValueError)
+
+
+def test_reason_is_what_others_quote_without_a_word_about_money() -> None:
+    error = exceptions.IdeogramRateLimited("the rate limit is reached", "Nothing was charged. Wait.", retry_after=1.0)
+    assert str(error) == "the rate limit is reached. Nothing was charged. Wait."
+    assert error.reason == "the rate limit is reached"
+    assert IdeogramError("what happened.").reason == "what happened"
+    assert IdeogramInvalidInput.of(["seed: no"]).reason == "seed: no"
+    assert pickle.loads(pickle.dumps(error)).reason == error.reason
+
+
+def test_errors_carry_what_their_handlers_ask_for() -> None:
+    assert exceptions.IdeogramRateLimited("x", retry_after=7.0).retry_after == 7.0
+    assert exceptions.IdeogramServerUnavailable("x").retry_after is None
+    assert exceptions.IdeogramTimeout("x", request_id="r-1").request_id == "r-1"
+    unreachable = exceptions.job_unreachable("r-1", "no way")
+    assert unreachable.request_id == "r-1"
+    assert "Request r-1 was submitted and paid, but what came of it can't be brought here: no way" in str(unreachable)
+    assert "Request r-1 goes on at the vendor and is paid" in exceptions.job_goes_on("r-1")
