@@ -1,0 +1,182 @@
+"""
+The hook: an Airflow connection and the calls of the API.
+
+Invariant: a hook adds nothing to a call's meaning; it looks up the connection and hands the call to a driver.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_ideogram.api import calls
+from airflow_provider_ideogram.api.history import CLOCK_SKEW, find_submitted, request_history
+from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
+from airflow_provider_ideogram.hooks.shared import SharedConnection, borrow, give_back
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.answers import (
+        Credits,
+        GenerationResult,
+        ImageSource,
+        RequestStatus,
+        Submission,
+    )
+    from airflow_provider_ideogram.api.parameters import GenerationRequest
+    from airflow_provider_ideogram.storage.image import SpooledImage
+
+#: Pages of 100 requests that are searched: more than an account makes in the minutes in question.
+_MAX_HISTORY_PAGES = 20
+
+
+class IdeogramHook(BaseHook):
+    """
+    Call Segmind's text-to-image API.
+
+    The methods without an ``a`` block and are for workers; ``with`` closes their connections. On an event loop,
+    as in a trigger, the methods with an ``a`` are used inside ``async with``: all hooks of a
+    loop share the connection, its sockets and its back-off.
+
+    All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
+    money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
+    certainly never reached the server, or was answered 429.
+
+    :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
+    """
+
+    conn_name_attr = "ideogram_conn_id"
+    default_conn_name = "ideogram_default"
+    conn_type = "ideogram"
+    hook_name = "Ideogram (Segmind)"
+
+    def __init__(self, ideogram_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.ideogram_conn_id = ideogram_conn_id
+        self._shared: SharedConnection | None = None
+
+    @cached_property
+    def settings(self) -> ConnectionSettings:
+        """The connection, looked up once. Blocks; raises IdeogramInvalidInput if it is not valid."""
+        connection = self.get_connection(self.ideogram_conn_id)
+        return ConnectionSettings.of(connection, connection.extra_dejson)
+
+    def get_conn(self) -> SyncDriver:
+        """Return what sends the calls, made once."""
+        return self._sync_driver
+
+    @cached_property
+    def _sync_driver(self) -> SyncDriver:
+        return SyncDriver(self.settings)
+
+    def submit(self, request: GenerationRequest) -> Submission:
+        """
+        Submit a job, which charges the account.
+
+        :raises IdeogramUnknownSubmit: If it may or may not have been accepted.
+        :raises IdeogramRateLimited: If the server asks to wait longer than a few seconds.
+        """
+        return self._sync_driver.run(calls.submit(request))
+
+    def generate_sync(self, request: GenerationRequest) -> GenerationResult:
+        """Generate in one blocking call, which charges the account; if its answer is lost, so is the image."""
+        return self._sync_driver.run(calls.generate_sync(request))
+
+    def get_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+        """
+        Return a job's state; IdeogramNotFound means that the vendor does not, or no longer, know it.
+
+        ``max_attempts=1`` leaves it to the caller to ask again after an error.
+        """
+        return self._sync_driver.run(calls.get_status(request_id), max_attempts)
+
+    def get_result(self, request_id: str) -> GenerationResult:
+        """Return a completed job's image, as an address or as bytes; raises IdeogramJobFailed if it failed."""
+        return self._sync_driver.run(calls.get_result(request_id))
+
+    def get_credits(self) -> Credits:
+        """Return the account's balance, free of charge."""
+        return self._sync_driver.run(calls.get_credits())
+
+    def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
+        """
+        Return the ids of the account's requests that have these inputs and were made when the submit was.
+
+        :param request: What was sent, its seed included.
+        :param intended_at: When, in seconds since the epoch.
+        """
+        found: set[str] = set()
+        for number in range(1, _MAX_HISTORY_PAGES + 1):
+            call = request_history(self.settings.history_url, request.model, intended_at, number)
+            page = self._sync_driver.run(call)
+            found |= find_submitted(page.rows, request, intended_at)
+            if page.ends_search(intended_at - CLOCK_SKEW):
+                break
+        return found
+
+    def download_image(self, source: ImageSource) -> SpooledImage:
+        """
+        Bring an image here, without ever sending the key.
+
+        :raises IdeogramInvalidImage: If it is not a complete image of bearable size from a permitted host.
+        """
+        from airflow_provider_ideogram.storage.download import download_image
+
+        return download_image(source, self.settings)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the balance, which is free of charge; the form's test button shows the answer."""
+        try:
+            with self:
+                return True, f"credits: {self.get_credits().total:.2f}"
+        except Exception as error:
+            return False, str(error)
+
+    def __enter__(self) -> Self:
+        """Return the hook."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections of the blocking methods."""
+        if driver := self.__dict__.pop("_sync_driver", None):
+            driver.close()
+
+    async def aget_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+        """Return a job's state, as :meth:`get_status` does."""
+        if self._shared is None:
+            raise RuntimeError("IdeogramHook's async methods are used inside 'async with'")
+        return await self._shared.run(calls.get_status(request_id), max_attempts)
+
+    async def _look_up(self) -> ConnectionSettings:
+        connection = await get_async_connection(self.ideogram_conn_id, hook=self)
+        return ConnectionSettings.of(connection, await get_async_extra_dejson(connection))
+
+    async def __aenter__(self) -> Self:
+        """Borrow what the loop's users of the connection share."""
+        self._shared = await borrow(self.ideogram_conn_id, self._look_up)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it back."""
+        if self._shared is not None:
+            shared, self._shared = self._shared, None
+            await give_back(self.ideogram_conn_id, shared)
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the connection form shows its standard fields, for Airflow up to 3.1."""
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the connection form's own fields, for Airflow up to 3.1."""
+        from wtforms import FloatField, StringField
+
+        kinds = {"number": FloatField, "string": StringField}
+        return {
+            name: kinds[extra.json_type](extra.label, description=extra.description, default=extra.default)
+            for name, extra in EXTRA_FIELDS.items()
+        }

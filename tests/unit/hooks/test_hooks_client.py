@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_ideogram import __version__
+from airflow_provider_ideogram.api import calls
+from airflow_provider_ideogram.api.answers import RequestStatus, Submission
+from airflow_provider_ideogram.api.calls import NotSent, Unanswered
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.exceptions import (
+    IdeogramInvalidInput,
+    IdeogramServerUnavailable,
+    IdeogramUnknownSubmit,
+)
+from airflow_provider_ideogram.hooks import client
+from airflow_provider_ideogram.hooks.client import AsyncDriver, SegmindAuth, SyncDriver, transport_errors
+from airflow_provider_ideogram.hooks.connection import ConnectionSettings
+from airflow_provider_ideogram.hooks.transport import AiohttpTransport, HttpxTransport
+
+KEY = "SG_0123456789abcdef"
+SETTINGS = ConnectionSettings(KEY)
+REQUEST = GenerationRequest("a cat", seed=7)
+STATUS = calls.get_status("r-1")
+SUBMIT = calls.submit(REQUEST)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, which take no time."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if seconds:  # aiohttp gives way to others with a sleep of 0
+            waited.append(seconds)
+
+    monkeypatch.setattr(client.time, "sleep", waited.append)
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    return waited
+
+
+async def _run(way: str, settings: ConnectionSettings, call: calls.Call[Any]) -> Any:
+    if way == "sync":
+        driver = SyncDriver(settings)
+        try:
+            return driver.run(call)
+        finally:
+            driver.close()
+    transport = {"aiohttp": AiohttpTransport, "httpx": HttpxTransport}[way](settings, ssl.create_default_context())
+    try:
+        return await AsyncDriver(transport).run(call)
+    finally:
+        await transport.aclose()
+
+
+each_way = pytest.mark.parametrize("way", ["sync", "aiohttp", "httpx"])
+
+
+def _key_for(url: str, settings: ConnectionSettings = SETTINGS) -> str | None:
+    request = next(SegmindAuth(settings).auth_flow(httpx.Request("GET", url)))
+    return request.headers.get("x-api-key")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.segmind.com/v1/x",
+        "https://API.segmind.com:443/",
+        "https://api.spotprod.segmind.com/inference-request/request-history?page=1",
+    ],
+)
+def test_key_goes_to_the_apis_own_origins(url: str) -> None:
+    assert _key_for(url) == KEY
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.segmind.com/v1/x",
+        "https://api.segmind.com:8443/v1/x",
+        "https://images.segmind.com/x",
+        "https://segmind.com/x",
+        "https://api.segmind.com.example.com/x",
+        "https://api.segmind.com@example.com/x",
+    ],
+)
+def test_key_goes_nowhere_else(url: str) -> None:
+    assert _key_for(url) is None
+
+
+def test_key_follows_the_connections_own_addresses() -> None:
+    own = replace(SETTINGS, base_url="http://127.0.0.1:8700", history_url="http://127.0.0.1:8701/history")
+    assert [_key_for(f"http://127.0.0.1:{port}/x", own) for port in (8700, 8701, 8702)] == [KEY, KEY, None]
+    assert _key_for("https://api.segmind.com/v1/x", own) is None
+
+
+@each_way
+async def test_request_is_what_the_call_describes(way: str, server: Any, reply: Callable[..., bytes]) -> None:
+    server.script(reply({"status": "QUEUED"}))
+    assert await _run(way, replace(SETTINGS, base_url=server.url), STATUS) == RequestStatus("QUEUED")
+    (received,) = server.received
+    assert (received.method, received.path, received.body) == ("GET", STATUS.path, b"")
+    assert received.headers["x-api-key"] == KEY
+    assert received.headers["user-agent"] == f"airflow-provider-ideogram/{__version__}"
+    assert received.headers["accept-encoding"] == "identity"
+
+
+async def test_submit_is_what_the_call_describes(server: Any, reply: Callable[..., bytes]) -> None:
+    server.script(reply({"request_id": "r-1"}, x_remaining_credits="4.5"))
+    assert await _run("sync", replace(SETTINGS, base_url=server.url), SUBMIT) == Submission("r-1", 4.5)
+    (received,) = server.received
+    assert (received.method, received.path, received.json) == ("POST", SUBMIT.path, REQUEST.body())
+    assert received.headers["x-api-key"] == KEY
+    assert received.headers["content-type"] == "application/json"
+
+
+@each_way
+async def test_read_is_repeated_after_the_servers_time(
+    way: str, server: Any, reply: Callable[..., bytes], waits: list[float]
+) -> None:
+    server.script(
+        reply(status=429, retry_after="2"), reply(status=503), reply(b"<html>", 502), reply({"status": "QUEUED"})
+    )
+    assert await _run(way, replace(SETTINGS, base_url=server.url), STATUS) == RequestStatus("QUEUED")
+    assert len(server.received) == 4
+    assert waits[0] == 2.0
+    assert len(waits) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 5, -3], ids=["no answer", "cut status line", "cut body"])
+async def test_submit_whose_answer_is_lost_is_sent_once(
+    server: Any, reply: Callable[..., bytes], waits: list[float], kept: int
+) -> None:
+    server.script(reply({"request_id": "r-1"})[:kept])
+    with pytest.raises(IdeogramUnknownSubmit, match="connection failed"):
+        await _run("sync", replace(SETTINGS, base_url=server.url), SUBMIT)
+    assert len(server.received) == 1
+    assert waits == []
+
+
+@each_way
+async def test_server_that_is_not_there_got_nothing(way: str, server: Any, waits: list[float]) -> None:
+    with pytest.raises(IdeogramServerUnavailable, match="can't be reached"):
+        await _run(way, replace(SETTINGS, base_url="http://127.0.0.1:1"), STATUS)
+    assert len(waits) == calls.MAX_ATTEMPTS - 1
+
+
+@each_way
+async def test_redirect_is_not_followed_with_the_key(way: str, server: Any, reply: Callable[..., bytes]) -> None:
+    server.script(reply(status=307, location=f"{server.url}/elsewhere"))
+    with pytest.raises(IdeogramInvalidInput, match=r"redirects .* not followed with a key"):
+        await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+    assert [received.path for received in server.received] == [STATUS.path]
+
+
+@each_way
+async def test_key_that_the_server_echoes_is_taken_out(way: str, server: Any, reply: Callable[..., bytes]) -> None:
+    server.script(reply({"error": f"the key {KEY} is unknown"}, 401))
+    with pytest.raises(Exception, match=r"the key \*\*\* is unknown") as caught:
+        await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+    assert KEY not in str(caught.value)
+
+
+@each_way
+async def test_answer_without_an_end_is_not_read_to_it(
+    way: str, server: Any, reply: Callable[..., bytes], waits: list[float]
+) -> None:
+    server.script(reply(b"x" * (STATUS.max_bytes + 1)))
+    with pytest.raises(IdeogramServerUnavailable, match="larger than any of the API's"):
+        await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+
+
+@each_way
+async def test_answer_that_trickles_is_given_up(
+    way: str, server: Any, reply: Callable[..., bytes], waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script(reply({"status": "QUEUED"}))
+    monkeypatch.setattr(client, "_WHOLE_ANSWER_TIMEOUTS", -1)
+    with pytest.raises(IdeogramServerUnavailable, match="came too slowly"):
+        await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("30 s"),
+        httpx.PoolTimeout("30 s"),
+        httpx.ProxyError("403"),
+        httpx.UnsupportedProtocol("ftp"),
+        httpx.LocalProtocolError("header"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_certainly_never_reached_the_server(error: Exception) -> None:
+    with pytest.raises(NotSent, match=f"{type(error).__name__}: {error}"), transport_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ReadTimeout("30 s"),
+        httpx.WriteTimeout("30 s"),
+        httpx.ReadError("reset"),
+        httpx.WriteError("reset"),
+        httpx.CloseError("reset"),
+        httpx.RemoteProtocolError("cut"),
+        httpx.DecodingError("gzip"),
+        ConnectionResetError("reset"),
+        ssl.SSLError("EOF"),
+        TimeoutError("30 s"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_have_reached_the_server(error: Exception) -> None:
+    with pytest.raises(Unanswered, match=type(error).__name__), transport_errors():
+        raise error
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug"), NotSent("x"), Unanswered("x")])
+def test_other_errors_pass(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, transport_errors():
+        raise error
+    assert caught.value is error
+
+
+def test_error_without_words_is_named_by_its_kind() -> None:
+    with pytest.raises(Unanswered, match=r"^ReadTimeout$"), transport_errors():
+        raise httpx.ReadTimeout("")

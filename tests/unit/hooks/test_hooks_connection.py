@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.hooks.connection import (
+    DEFAULT_BASE_URL,
+    DEFAULT_HISTORY_URL,
+    EXTRA_FIELDS,
+    UI_FIELD_BEHAVIOUR,
+    ConnectionSettings,
+)
+
+KEY = "SG_0123456789abcdef"
+
+
+def _settings(extra: dict[str, Any] | None = None, **fields: Any) -> ConnectionSettings:
+    connection = {"conn_id": "my_conn", "password": KEY, "host": None, "schema": None, "port": None, **fields}
+    return ConnectionSettings.of(SimpleNamespace(**connection), extra or {})
+
+
+def _refusal(extra: dict[str, Any] | None = None, **fields: Any) -> str:
+    with pytest.raises(IdeogramInvalidInput) as caught:
+        _settings(extra, **fields)
+    assert KEY not in repr(caught.value)
+    assert "connection 'my_conn': " in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({}, DEFAULT_BASE_URL),
+        ({"host": "  "}, DEFAULT_BASE_URL),
+        ({"host": "https://api.segmind.com/"}, DEFAULT_BASE_URL),
+        ({"host": " https://api.segmind.com "}, DEFAULT_BASE_URL),
+        ({"host": "https://api.segmind.com/v1"}, DEFAULT_BASE_URL),
+        ({"host": "https://api.segmind.com/v2/"}, DEFAULT_BASE_URL),
+        ({"host": "api.segmind.com"}, DEFAULT_BASE_URL),
+        ({"host": "api.segmind.com/v1"}, DEFAULT_BASE_URL),
+        ({"host": "HTTP://localhost:8700"}, "http://localhost:8700"),
+        ({"host": "127.0.0.1", "schema": "http", "port": 8700}, "http://127.0.0.1:8700"),
+        ({"host": "localhost", "port": 8700}, "https://localhost:8700"),
+        ({"host": "localhost:8700", "schema": "http", "port": 9}, "http://localhost:8700"),
+        ({"host": "http://localhost", "port": 8700}, "http://localhost:8700"),
+        ({"host": "http://[::1]", "port": 8700}, "http://[::1]:8700"),
+        ({"host": "http://[::1]:8700", "port": 9}, "http://[::1]:8700"),
+    ],
+)
+def test_base_url_is_read_in_every_form_that_connections_have(fields: dict[str, Any], base_url: str) -> None:
+    assert _settings(**fields).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("ftp://api.segmind.com", "is not an http or https address"),
+        ("https://", "is not an http or https address"),
+        ("https://api.segmind.com:99999", "is not an http or https address"),
+        ("https://api.segmind.com:x", "is not an http or https address"),
+        ("http://[", "is not an http or https address"),
+        ("[::1", "is not an http or https address"),
+        ("http://[::1]x", "is not an http or https address"),
+        ("https://a b", "is not an http or https address"),
+        ("https://a,b", "is not an http or https address"),
+        ("https://999.1.1.1", "is not an http or https address"),
+        ("https://a\x00b", "holds characters that no address has"),
+        ("https://exa\u2024mple.com", "holds characters that no address has"),
+        ("https://\ud800", "holds characters that no address has"),
+        (f"https://{KEY}@api.segmind.com", "must not hold credentials: the API key is the connection's password"),
+        (f"https://user:{KEY}@api.segmind.com", "must not hold credentials"),
+        (f"https://api.segmind.com?api_key={KEY}", "must not hold a query or a fragment"),
+        ("https://api.segmind.com#x", "must not hold a query or a fragment"),
+        ("https://api.segmind.com/v3", "must have no path, not '/v3'"),
+        ("https://api.segmind.com/v1/models", "must have no path"),
+    ],
+)
+def test_base_url_that_cannot_be_one_is_refused(host: str, said: str) -> None:
+    message = _refusal(host=host)
+    assert "base_url: " in message
+    assert said in message
+
+
+@pytest.mark.parametrize("password", [None, "", "  "])
+def test_key_must_be_there(password: str | None) -> None:
+    assert "the API key, is missing" in _refusal(password=password)
+
+
+@pytest.mark.parametrize("character", [" ", "\n", "é", "\x00"])
+def test_key_that_no_header_can_carry_is_refused_unseen(character: str) -> None:
+    message = _refusal(password=f"{KEY}{character}{KEY}")
+    assert "characters that no API key has" in message
+
+
+def test_key_is_stripped_and_never_shown() -> None:
+    settings = _settings(password=f" {KEY}\n")
+    assert settings.api_key == KEY
+    assert KEY not in repr(settings) + str(settings)
+
+
+def test_extra_is_typed() -> None:
+    settings = _settings(
+        {
+            "requests_per_minute": "50",
+            "timeout": "12.5",
+            "history_url": " http://127.0.0.1:8700/history/ ",
+            "image_hosts": "CDN.example.com., 10.0.0.7  cdn.example.com",
+        }
+    )
+    assert settings == ConnectionSettings(
+        KEY, DEFAULT_BASE_URL, 50.0, 12.5, "http://127.0.0.1:8700/history", ("10.0.0.7", "cdn.example.com")
+    )
+    assert _settings({"image_hosts": ["b.example", "::1", "a.example"]}).image_hosts == (
+        "::1",
+        "a.example",
+        "b.example",
+    )
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_empty_extra_means_the_default(empty: str | None) -> None:
+    assert _settings(dict.fromkeys(EXTRA_FIELDS, empty)) == _settings() == ConnectionSettings(KEY)
+
+
+def test_defaults_of_the_form_are_those_that_count() -> None:
+    shown = {name: extra.default for name, extra in EXTRA_FIELDS.items() if extra.default is not None}
+    assert _settings(shown) == _settings()
+    assert shown["history_url"] == DEFAULT_HISTORY_URL
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("requests_per_minute", "many", "'many' is not a number from 0 up"),
+        ("requests_per_minute", -1, "is not a number from 0 up"),
+        ("requests_per_minute", True, "is not a number from 0 up"),
+        ("requests_per_minute", "inf", "is not a number from 0 up"),
+        ("requests_per_minute", [5], "is not a number from 0 up"),
+        ("timeout", 0, "0 is not within 1..300 seconds"),
+        ("timeout", 301, "is not within 1..300 seconds"),
+        ("timeout", "soon", "is not a number"),
+        ("history_url", "history", "is not an http or https address"),
+        ("history_url", 7, "must be an address"),
+        ("history_url", "https://[", "is not an http or https address"),
+        ("history_url", "https://a:b@history.segmind.com", "must not hold credentials"),
+        ("image_hosts", "https://cdn.example.com", "must be host names"),
+        ("image_hosts", "cdn.example.com/path", "must be host names"),
+        ("image_hosts", [7], "must be host names"),
+        ("image_hosts", 7, "must be host names"),
+    ],
+)
+def test_extra_of_the_wrong_form_is_refused(name: str, value: Any, said: str) -> None:
+    message = _refusal({name: value})
+    assert f"{name}: " in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("request_per_minute", "Did you mean 'requests_per_minute'?"),
+        ("Timeout", "Did you mean 'timeout'?"),
+        ("xyz", "Valid are requests_per_minute, timeout, history_url, image_hosts"),
+    ],
+)
+def test_unknown_extra_gets_the_nearest_known(name: str, said: str) -> None:
+    assert f"extra {name!r} is not known. {said}" in _refusal({name: 1})
+
+
+def test_all_problems_are_in_one_message() -> None:
+    message = _refusal({"timeout": 0, "nonsense": 1}, password="", host="ftp://x")
+    assert [part in message for part in ("api_key: ", "base_url: ", "timeout: ", "extra 'nonsense'")] == [True] * 4
+
+
+def test_equal_settings_can_share_a_client() -> None:
+    assert len({_settings(), _settings(host="https://api.segmind.com"), _settings(password="another-key")}) == 2
+
+
+def test_form_hides_what_is_not_read() -> None:
+    assert set(UI_FIELD_BEHAVIOUR["hidden-fields"]) == {"login", "schema", "port", "extra"}

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_ideogram.api import calls
+from airflow_provider_ideogram.api.admission import Admission
+from airflow_provider_ideogram.api.calls import Call
+from airflow_provider_ideogram.api.errors import Answer
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramRateLimited,
+    IdeogramServerUnavailable,
+)
+from airflow_provider_ideogram.hooks import shared as module
+from airflow_provider_ideogram.hooks.connection import ConnectionSettings
+from airflow_provider_ideogram.hooks.shared import Turns, _connections, borrow, give_back
+
+OLD = ConnectionSettings("SG_the_old_key_of_the_account")
+NEW = replace(OLD, api_key="SG_the_new_key_of_the_account")
+STATUS = calls.get_status("r-1")
+QUEUED = Answer(200, {}, b'{"status": "QUEUED"}')
+pytestmark = pytest.mark.usefixtures("vendor")
+
+
+class Vendor:
+    """The API without a network: knows one key, and counts."""
+
+    def __init__(self) -> None:
+        self.key = OLD.api_key
+        self.sent: list[str] = []
+        self.answers: list[Answer] = []
+        self.open = 0
+        self.arrived = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def connect(self, settings: ConnectionSettings) -> Transport:
+        self.open += 1
+        return Transport(self, settings.api_key)
+
+
+class Transport:
+    def __init__(self, vendor: Vendor, key: str) -> None:
+        self._vendor, self._key, self._open = vendor, key, True
+
+    async def send(self, call: Call[Any]) -> Answer:
+        self._vendor.sent.append(self._key)
+        self._vendor.arrived.set()
+        await self._vendor.may_answer.wait()
+        assert self._open, "closed under a request"
+        if self._vendor.answers:
+            return self._vendor.answers.pop(0)
+        return QUEUED if self._key == self._vendor.key else Answer(401)
+
+    async def aclose(self) -> None:
+        self._open = False
+        self._vendor.open -= 1
+
+
+class Store:
+    """Where Airflow keeps the connection."""
+
+    def __init__(self) -> None:
+        self.settings = OLD
+        self.looks = 0
+        self.broken = False
+
+    async def look_up(self) -> ConnectionSettings:
+        self.looks += 1
+        await asyncio.sleep(0)
+        if self.broken:
+            raise OSError("no database")
+        return self.settings
+
+
+@pytest.fixture
+async def vendor(monkeypatch: pytest.MonkeyPatch) -> Vendor:
+    vendor = Vendor()
+    monkeypatch.setattr(module, "new_transport", vendor.connect)
+    return vendor
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def _nothing_left() -> bool:
+    return not _connections.get(asyncio.get_running_loop())
+
+
+async def test_users_that_come_together_share_one_look_up_and_one_transport(vendor: Vendor, store: Store) -> None:
+    users = await asyncio.gather(*(borrow("c", store.look_up) for _ in range(100)))
+    assert len({id(user) for user in users}) == 1
+    assert (store.looks, vendor.open) == (1, 1)
+    for user in users:
+        assert vendor.open == 1
+        await give_back("c", user)
+    assert vendor.open == 0
+    assert _nothing_left()
+
+
+async def test_connections_are_kept_apart(vendor: Vendor, store: Store) -> None:
+    one, other = await borrow("one", store.look_up), await borrow("other", store.look_up)
+    assert one is not other
+    await give_back("one", one)
+    assert vendor.open == 1
+    await give_back("other", other)
+    assert _nothing_left()
+
+
+async def test_first_user_that_is_cancelled_leaves_the_others_alone(vendor: Vendor, store: Store) -> None:
+    first, second = (asyncio.create_task(borrow("c", store.look_up)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    shared = await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert shared.users == 1
+    await give_back("c", shared)
+    assert _nothing_left()
+
+
+async def test_connection_that_cannot_be_looked_up_leaves_nothing(store: Store) -> None:
+    store.broken = True
+    with pytest.raises(OSError, match="no database"):
+        await borrow("c", store.look_up)
+    assert _nothing_left()
+
+
+async def test_change_is_seen_by_who_comes_a_minute_later(
+    vendor: Vendor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = await borrow("c", store.look_up)
+    store.settings, vendor.key = NEW, NEW.api_key
+    await give_back("c", await borrow("c", store.look_up))
+    assert store.looks == 1
+    monkeypatch.setattr(module, "LOOK_UP_SECONDS", -1.0)
+    await give_back("c", await borrow("c", store.look_up))
+    assert store.looks == 2
+    await early.run(STATUS, 1)
+    assert vendor.sent == [NEW.api_key]
+    await give_back("c", early)
+    assert vendor.open == 0
+
+
+async def test_rotated_key_is_picked_up_by_all_without_an_error(vendor: Vendor, store: Store) -> None:
+    shared = await borrow("c", store.look_up)
+    store.settings, vendor.key = NEW, NEW.api_key
+    await asyncio.gather(*(shared.run(STATUS, 1) for _ in range(100)))
+    assert store.looks == 2
+    assert vendor.sent.count(NEW.api_key) == 100
+    await give_back("c", shared)
+    assert vendor.open == 0
+
+
+async def test_key_that_is_refused_and_was_not_changed_is_an_error(vendor: Vendor, store: Store) -> None:
+    shared = await borrow("c", store.look_up)
+    vendor.key = "another"
+    with pytest.raises(IdeogramAuthenticationError):
+        await shared.run(STATUS, 1)
+    assert (len(vendor.sent), store.looks) == (1, 2)
+    await give_back("c", shared)
+
+
+async def test_look_up_that_fails_later_harms_no_one(
+    vendor: Vendor, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = await borrow("c", store.look_up)
+    store.broken = True
+    monkeypatch.setattr(module, "LOOK_UP_SECONDS", -1.0)
+    again = await borrow("c", store.look_up)
+    await again.run(STATUS, 1)
+    assert "no database" in caplog.text
+    assert OLD.api_key not in caplog.text
+    for _ in range(2):
+        await give_back("c", shared)
+
+
+async def test_requests_in_flight_are_bounded(vendor: Vendor, store: Store) -> None:
+    shared = await borrow("c", store.look_up)
+    vendor.may_answer.clear()
+    running = [asyncio.create_task(shared.run(STATUS, 1)) for _ in range(100)]
+    await vendor.arrived.wait()
+    await _settle()
+    assert len(vendor.sent) == module.MAX_IN_FLIGHT
+    for task in running[:50]:
+        task.cancel()
+    vendor.may_answer.set()
+    await asyncio.wait(running)
+    assert len(vendor.sent) <= module.MAX_IN_FLIGHT + 50
+    assert [task.cancelled() for task in running] == [True] * 50 + [False] * 50
+    await give_back("c", shared)
+    assert _nothing_left()
+
+
+async def test_one_limited_poll_holds_back_all_others(vendor: Vendor, store: Store) -> None:
+    shared = await borrow("c", store.look_up)
+    vendor.answers = [Answer(429, {"retry-after": "3600"})]
+    with pytest.raises(IdeogramRateLimited):
+        await shared.run(STATUS, 1)
+    waiting = [asyncio.create_task(shared.run(STATUS, 1)) for _ in range(10)]
+    await _settle()
+    assert len(vendor.sent) == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await give_back("c", shared)
+    assert _nothing_left()
+
+
+async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(
+    vendor: Vendor, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_ideogram.api.cadence._BACK_OFF_BASE", 0.001)
+    shared = await borrow("c", store.look_up)
+    vendor.answers = [Answer(503) for _ in range(3 + 5)]
+    results = await asyncio.gather(*(shared.run(STATUS, 1) for _ in range(3)), return_exceptions=True)
+    assert {type(result) for result in results} == {IdeogramServerUnavailable}
+    results = await asyncio.gather(*(shared.run(STATUS, 1) for _ in range(100)), return_exceptions=True)
+    assert sum(isinstance(result, IdeogramServerUnavailable) for result in results) == 5
+    assert len(vendor.sent) == 3 + 100
+    await give_back("c", shared)
+
+
+async def test_probe_that_is_cancelled_hands_on_its_turn() -> None:
+    admission = Admission(20, random.Random(7))
+    turns = Turns(admission)
+    admission.on_error(0, IdeogramRateLimited("429", retry_after=0.0), -100.0)
+    assert await turns.take() == 1
+    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
+    await _settle()
+    assert not any(task.done() for task in waiting)
+    turns.give_back()
+    waiting[0].cancel()
+    assert await waiting[1] == 1
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    admission.on_answer(1)
+    turns.give_back()
+    await waiting[2]
+    turns.close()
+
+
+def test_each_loop_has_a_connection_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(make: Callable[[], Vendor]) -> int:
+        vendor = make()
+        monkeypatch.setattr(module, "new_transport", vendor.connect)
+        shared = await borrow("c", store.look_up)
+        await shared.run(STATUS, 1)
+        await give_back("c", shared)
+        return id(shared)
+
+    for _ in range(2):
+        asyncio.run(use(Vendor))
+    assert store.looks == 2
+
+
+async def _settle() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
