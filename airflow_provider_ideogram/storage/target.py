@@ -1,0 +1,146 @@
+"""
+Where an image goes in S3.
+
+Invariant: a :class:`Target` names a bucket and a key that S3 takes as they are. Imports nothing heavy: it is
+checked while a DAG is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+
+IF_EXISTS = ("reuse", "overwrite", "fail")
+
+#: A name, or the ARN of an access point, which holds a ``/`` of its own: only its whole form tells it from a key.
+_BUCKET = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}"
+    r"|arn:aws[a-z-]*:s3(?:-object-lambda)?:[a-z0-9-]*:[0-9]{12}:accesspoint[/:][A-Za-z0-9.-]{1,63}"
+    r"|arn:aws[a-z-]*:s3-outposts:[a-z0-9-]+:[0-9]{12}:outpost[/:][A-Za-z0-9-]{1,63}[/:]accesspoint[/:][A-Za-z0-9-]{1,63}"
+)
+_ADDRESS = re.compile(rf"s3://({_BUCKET.pattern})/(.+)", re.DOTALL)
+#: S3's own limit is 1024 bytes: the ledger's record of a key adds its prefix and ``.json``.
+MAX_LEDGER_PREFIX_BYTES = 64
+_MAX_KEY_BYTES = 1024 - MAX_LEDGER_PREFIX_BYTES - len(".json")
+#: Below a prefix the record adds a SHA-256 in hex too; a request's id of 128 with ``.webp`` is not longer.
+_MAX_PREFIX_BYTES = _MAX_KEY_BYTES - 64
+#: What this provider decides of an upload itself.
+_OWN_UPLOAD_ARGS = ("Bucket", "Key", "Body", "ContentLength", "ContentMD5", "ContentType", "IfMatch", "IfNoneMatch")
+#: A header's name, as which S3 takes it.
+_METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The provider's own metadata has no more than this.
+OWN_METADATA_BYTES = 800
+#: S3 takes 2 KB of names and values in total.
+_MAX_METADATA_BYTES = 2048 - OWN_METADATA_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    A place in S3.
+
+    :param bucket: The bucket's name or access point's ARN.
+    :param key: The key; one ending in ``/`` is a prefix, below which the image is named for its request.
+    """
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, key: str, bucket: str | None = None) -> Target:
+        """
+        Read a key with a bucket, or a full ``s3://bucket/key``.
+
+        :raises IdeogramInvalidInput: If they name no place in S3.
+        """
+        problems = [*check_key(key, bucket is not None), *check_bucket(bucket)]
+        if problems:
+            raise IdeogramInvalidInput.of(problems)
+        if bucket is not None:
+            return cls(bucket, key)
+        return cls(*_ADDRESS.fullmatch(key).groups())  # type: ignore[union-attr]  # as checked
+
+    @property
+    def uri(self) -> str:
+        """The address ``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether the image is still to be named for its request."""
+        return self.key.endswith("/")
+
+    def named(self, request_id: str, extension: str) -> Target:
+        """Return where the request's image goes: here, or below here if this is a prefix."""
+        return replace(self, key=f"{self.key}{request_id}.{extension}") if self.is_prefix else self
+
+
+def check_key(key: Any, with_bucket: bool) -> list[str]:
+    """Return what is wrong with an ``s3_key``."""
+    if not isinstance(key, str) or not key.strip():
+        return ["s3_key: must be a key or an address s3://bucket/key"]
+    problems = []
+    path = key
+    if "://" in key:
+        address = _ADDRESS.fullmatch(key)
+        path = address[2] if address else ""
+        if not address:
+            problems.append(f"s3_key: {key!r} is not of the form s3://bucket/key")
+        if with_bucket:
+            problems.append("s3_key: holds a bucket of its own; give s3_bucket or a full s3:// address, not both")
+    elif not with_bucket:
+        problems.append(f"s3_key: {key!r} names no bucket; give s3_bucket or a full s3://bucket/key")
+    most = _MAX_PREFIX_BYTES if path.endswith("/") else _MAX_KEY_BYTES
+    if not path.isprintable() or len(path.encode("utf-8", "replace")) > most:
+        problems.append(f"s3_key: must be printable and at most {most} bytes long, which leaves room for the ledger")
+    if path.startswith("/") or {".", ".."} & set(path.split("/")):
+        problems.append(f"s3_key: {path!r} starts with '/' or holds '.' or '..', which tools take for other keys")
+    return problems
+
+
+def check_bucket(bucket: Any) -> list[str]:
+    """Return what is wrong with an ``s3_bucket``."""
+    if bucket is None or (isinstance(bucket, str) and _BUCKET.fullmatch(bucket)):
+        return []
+    return [f"s3_bucket: {bucket!r} is not a bucket's name"]
+
+
+def check_ledger_prefix(prefix: Any) -> list[str]:
+    """Return what is wrong with a ``ledger_prefix``."""
+    if isinstance(prefix, str) and prefix.isprintable() and len(prefix.encode()) <= MAX_LEDGER_PREFIX_BYTES:
+        return []
+    return [f"ledger_prefix: {prefix!r} is not printable text of at most {MAX_LEDGER_PREFIX_BYTES} bytes"]
+
+
+def check_extra_args(extra_args: Any) -> list[str]:
+    """Return what is wrong with ``s3_extra_args``, as far as it shows without the AWS library."""
+    if extra_args is None:
+        return []
+    if not isinstance(extra_args, Mapping):
+        return [
+            "s3_extra_args: must be a mapping of put_object's arguments, such as {'ServerSideEncryption': 'AES256'}"
+        ]
+    own = sorted(name for name in extra_args if name in _OWN_UPLOAD_ARGS or str(name).startswith("Checksum"))
+    problems = [f"s3_extra_args: {', '.join(own)} are decided by the provider"] if own else []
+    return problems + _check_metadata(extra_args.get("Metadata"))
+
+
+def _check_metadata(metadata: Any) -> list[str]:
+    """Return what is wrong with metadata; what is no text is left to the AWS library."""
+    if not isinstance(metadata, Mapping) or not all(
+        isinstance(text, str) for item in metadata.items() for text in item
+    ):
+        return []
+    problems = [
+        f"s3_extra_args: Metadata {name!r} is not of printable ASCII, which is all that S3 takes"
+        for name, value in metadata.items()
+        if not _METADATA_NAME.fullmatch(name) or not value.isascii() or not value.isprintable()
+    ]
+    size = sum(len(text.encode("utf-8", "replace")) for item in metadata.items() for text in item)
+    if size > _MAX_METADATA_BYTES:
+        problems.append(f"s3_extra_args: Metadata has {size} bytes, of which S3 has room for {_MAX_METADATA_BYTES}")
+    return problems
