@@ -1,0 +1,152 @@
+"""
+An emulator in a thread of this process, with the books at hand.
+
+Invariant: the account belongs to the thread that serves it; every look at it from outside is a call that is
+made there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from airflow_provider_ideogram.emulator.account import Account, Books
+from airflow_provider_ideogram.emulator.drawing import draw, picture_of
+from airflow_provider_ideogram.emulator.faults import Fault
+from airflow_provider_ideogram.emulator.history import HISTORY_PATH
+from airflow_provider_ideogram.emulator.jobs import Charge
+from airflow_provider_ideogram.emulator.server import serve
+from airflow_provider_ideogram.emulator.settings import EmulatorSettings
+
+T = TypeVar("T")
+
+
+class RunningEmulator:
+    """
+    An emulator that is being served. Its methods may be called by any thread.
+
+    :param url: The base URL of the API.
+    :param account: What is served.
+    :param loop: The loop that serves it.
+    """
+
+    def __init__(self, url: str, account: Account, loop: asyncio.AbstractEventLoop) -> None:
+        self.url = url
+        self._account = account
+        self._loop = loop
+
+    @property
+    def api_key(self) -> str:
+        """A key that is accepted."""
+        return self._account.settings.keys[0]
+
+    @property
+    def history_url(self) -> str:
+        """The address of the request history."""
+        return self.url + HISTORY_PATH
+
+    @property
+    def connection(self) -> str:
+        """An Airflow connection to it, as JSON: the value of ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
+        return connection_to(self.url, self.api_key)
+
+    def books(self) -> Books:
+        """Return the counts of calls, charges and faults."""
+        return self._call(self._account.books)
+
+    def charges(self) -> list[Charge]:
+        """Return each job that was accepted and charged, oldest first."""
+        return self._call(lambda: self._account.store.charges(self._account.clock.now()))
+
+    def fault(self, on: str, kind: str, **options: Any) -> None:
+        """
+        Queue a fault, for the next call that it matches unless ``times`` says otherwise.
+
+        :param on: The operation, or ``job``.
+        :param kind: What happens.
+        :param options: Further fields of :class:`~airflow_provider_ideogram.emulator.faults.Fault`.
+        :raises ValueError: If there is no such fault.
+        """
+        fault = Fault(on=on, kind=kind, **options)
+        self._call(lambda: self._account.faults.add(fault))
+
+    def clear_faults(self) -> None:
+        """Take back the faults that are queued."""
+        self._call(self._account.faults.clear)
+
+    def configure(self, **changes: Any) -> None:
+        """
+        Change settings for what comes.
+
+        :param changes: Fields of :class:`~airflow_provider_ideogram.emulator.settings.EmulatorSettings`.
+        :raises ValueError: If a setting does not exist, is fixed, or its value is not valid.
+        """
+        self._call(lambda: self._account.configure(changes))
+
+    def advance(self, seconds: float) -> None:
+        """Move its time forward: jobs get done, results expire, the rate limit's minute passes."""
+        self._call(lambda: self._account.clock.advance(seconds))
+
+    def reset(self) -> None:
+        """Forget all jobs, faults and counts."""
+        self._call(self._account.reset)
+
+    def image_bytes(self, request_id: str) -> bytes:
+        """
+        Return the bytes of a job's image, expired or not.
+
+        :raises KeyError: If there was no such job.
+        """
+        return draw(picture_of(self._call(lambda: self._account.store.jobs[request_id])))
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """Call a function in the thread that serves, and return what it returns or raises."""
+
+        async def call() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+
+def connection_to(url: str, api_key: str) -> str:
+    """Return an Airflow connection to an emulator, as JSON."""
+    extra = {"history_url": url + HISTORY_PATH}
+    return json.dumps({"conn_type": "ideogram", "password": api_key, "host": url, "extra": extra})
+
+
+@contextmanager
+def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[RunningEmulator]:
+    """
+    Run an emulator in a thread of its own, until the context ends.
+
+    :param settings: How it behaves; by default like the vendor, on a free port.
+    :raises OSError: If the port can't be had.
+    """
+    started: Future[tuple[RunningEmulator, asyncio.Event]] = Future()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(settings or EmulatorSettings(), started)), name="ideogram-emulator"
+    )
+    thread.start()
+    try:
+        emulator, stopped = started.result()
+        try:
+            yield emulator
+        finally:
+            emulator._loop.call_soon_threadsafe(stopped.set)
+    finally:
+        thread.join()
+
+
+async def _serve(settings: EmulatorSettings, started: Future[tuple[RunningEmulator, asyncio.Event]]) -> None:
+    account, stopped = Account(settings), asyncio.Event()
+    try:
+        async with serve(account) as url:
+            started.set_result((RunningEmulator(url, account, asyncio.get_running_loop()), stopped))
+            await stopped.wait()
+    except OSError as problem:
+        started.set_exception(problem)

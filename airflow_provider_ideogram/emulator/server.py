@@ -1,0 +1,260 @@
+"""
+The vendor's API over HTTP.
+
+Invariant: handlers only translate between HTTP and the :class:`Account`; each answers at once, except the
+synchronous endpoint, which waits as the vendor's does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from airflow_provider_ideogram.emulator import admin
+from airflow_provider_ideogram.emulator.account import Account
+from airflow_provider_ideogram.emulator.delivery import deliver
+from airflow_provider_ideogram.emulator.drawing import draw, picture_of
+from airflow_provider_ideogram.emulator.errors import ApiError
+from airflow_provider_ideogram.emulator.history import HISTORY_PATH, history_row, page_of_history
+from airflow_provider_ideogram.emulator.jobs import Job
+from airflow_provider_ideogram.emulator.results import FORMS_WITH_BYTES, RAW, URL, image_part
+from airflow_provider_ideogram.emulator.validation import read_inputs
+
+#: How often the synchronous endpoint looks at the clock, which may have been moved.
+_TICK_SECONDS = 0.25
+#: What still waits for a job or streams without end when the emulator stops is cut off.
+_SHUTDOWN_SECONDS = 0.1
+_FAILED_STATUS = 422
+
+
+class Api:
+    """
+    The handlers.
+
+    :param account: What they ask.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        # One thread: images are drawn beside the loop, and never on both cores of a machine that is measured.
+        self._drawing = ThreadPoolExecutor(1, "drawing")
+
+    def application(self) -> web.Application:
+        """Return the application that serves the API and the admin calls."""
+        app = web.Application(middlewares=[_errors_as_json])
+        app.router.add_post("/v2/{model}", self.submit)
+        app.router.add_get("/v2/requests/{request_id}/status", self.status)
+        app.router.add_get("/v2/requests/{request_id}", self.result)
+        app.router.add_get("/v1/get-user-credits", self.credits)
+        app.router.add_get("/v1/requests/{request_id}", self.result)
+        app.router.add_post("/v1/{model}", self.generate)
+        app.router.add_get(HISTORY_PATH, self.history)
+        app.router.add_get(HISTORY_PATH + "/{request_id}", self.history_of_one)
+        app.router.add_get("/images/{name}", self.image)
+        admin.add_routes(app, self._account)
+        return app
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._drawing.shutdown()
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Accept a job and answer with its id."""
+        self._count(request, "submit")
+        inputs = read_inputs(await request.read())
+
+        async def act() -> web.Response:
+            job = self._account.accept(request.match_info["model"], inputs, synchronous=False)
+            job_url = f"{_origin(request)}/v2/requests/{job.request_id}"
+            body = {
+                "request_id": job.request_id,
+                "status": "QUEUED",
+                "status_url": f"{job_url}/status",
+                "response_url": job_url,
+                "poll_url": f"{_origin(request)}/v1/requests/{job.request_id}",
+            }
+            return _json(body, headers=self._remaining_credits())
+
+        return await self._deliver(request, "submit", _prompt(inputs), act)
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        """Accept a job and answer when it is done: with the image, unless another form was asked for."""
+        self._count(request, "generate")
+        inputs = read_inputs(await request.read())
+
+        async def act() -> web.Response:
+            job = self._account.accept(request.match_info["model"], inputs, synchronous=True)
+            headers = self._remaining_credits()
+            while (seconds := job.done_at - self._account.clock.now()) > 0:  # noqa: ASYNC110 - the time may be moved
+                await asyncio.sleep(min(seconds, _TICK_SECONDS))
+            answer = await self._result(request, job, job.outcome.form or RAW)
+            answer.headers.update(headers)
+            return answer
+
+        return await self._deliver(request, "submit", _prompt(inputs), act)
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a job's state."""
+        self._count(request, "status")
+        job = self._account.find(request.match_info["request_id"])
+
+        async def act() -> web.Response:
+            job.status_calls += 1
+            body = self._status_body(job)
+            return _json(body, _FAILED_STATUS if body["status"] == "FAILED" else 200)
+
+        return await self._deliver(request, "status", job.prompt, act)
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a job's result, or its state where there is none."""
+        self._count(request, "result")
+        job = self._account.find(request.match_info["request_id"])
+
+        async def act() -> web.Response:
+            return await self._result(request, job, job.outcome.form or URL)
+
+        return await self._deliver(request, "result", job.prompt, act)
+
+    async def credits(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the balance."""
+        self._count(request, "credits")
+
+        async def act() -> web.Response:
+            return _json({"credits": self._account.store.balance, "free-credits": 0.0})
+
+        return await self._deliver(request, "credits", "", act)
+
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a page of the account's requests."""
+        self._count(request, "history")
+
+        async def act() -> web.Response:
+            jobs, now = self._account.history(), self._account.clock.now()
+            return _json(page_of_history(jobs, request.query, now, lambda job: _image_url(request, job)))
+
+        return await self._deliver(request, "history", "", act)
+
+    async def history_of_one(self, request: web.Request) -> web.StreamResponse:
+        """Answer with one of the account's requests, of any age."""
+        self._count(request, "history")
+
+        async def act() -> web.Response:
+            job = self._account.find_in_history(request.match_info["request_id"])
+            return _json(history_row(job, self._account.clock.now(), lambda job: _image_url(request, job)))
+
+        return await self._deliver(request, "history", "", act)
+
+    async def image(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a job's image, to anybody; a key that comes along is noted as leaked."""
+        self._account.calls["image"] += 1
+        if "x-api-key" in request.headers:
+            self._account.key_leaks += 1
+        request_id, _, extension = request.match_info["name"].partition(".")
+        job = self._account.find(request_id)
+        if extension != job.image_format or job.state(self._account.clock.now()) != "COMPLETED":
+            raise ApiError(404, "image not found")
+
+        async def act() -> web.Response:
+            return _image(job, await self._draw(job))
+
+        return await self._deliver(request, "image", job.prompt, act)
+
+    def _count(self, request: web.Request, operation: str) -> None:
+        self._account.calls[operation] += 1
+        self._account.authorise(request.headers.get("x-api-key"))
+
+    async def _deliver(
+        self, request: web.Request, operation: str, prompt: str, act: Callable[[], Awaitable[web.Response]]
+    ) -> web.StreamResponse:
+        try:
+            fault = self._account.faults.take(operation, prompt)
+        except ValueError as problem:
+            raise ApiError(400, f"prompt: {problem}") from problem
+        return await deliver(request, fault, act)
+
+    def _status_body(self, job: Job) -> dict[str, Any]:
+        now = self._account.clock.now()
+        state = job.state(now)
+        body: dict[str, Any] = {"request_id": job.request_id, "status": state}
+        if now >= job.done_at:
+            job.noticed_at = job.noticed_at or now
+            body["metrics"] = {"inference_time": round(job.done_at - job.started_at, 3)}
+        if state == "FAILED":
+            body["error"] = job.outcome.error
+        return body
+
+    async def _result(self, request: web.Request, job: Job, form: str) -> web.Response:
+        body = self._status_body(job)
+        if body["status"] == "FAILED":
+            return _json(body, _FAILED_STATUS)
+        if body["status"] != "COMPLETED":
+            return _json(body, 202)
+        image = await self._draw(job) if form in FORMS_WITH_BYTES else b""
+        if form == RAW:
+            return _image(job, image)
+        return _json(body | image_part(form, _image_url(request, job), job.image_format, image))
+
+    async def _draw(self, job: Job) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._drawing, draw, picture_of(job))
+
+    def _remaining_credits(self) -> dict[str, str]:
+        return {"x-remaining-credits": str(self._account.store.balance)}
+
+
+@asynccontextmanager
+async def serve(account: Account) -> AsyncIterator[str]:
+    """
+    Serve an account on its settings' host and port.
+
+    :return: The base URL, with the port that was taken.
+    :raises OSError: If the port can't be had.
+    """
+    api = Api(account)
+    runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, account.settings.host, account.settings.port).start()
+        yield f"http://{account.settings.host}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+        api.close()
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return _json({"error": error.message}, error.status, error.headers)
+    except web.HTTPException as error:
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _json({"error": error.reason}, error.status, allowed)
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=json.dumps(body).encode(), status=status, headers=headers, content_type="application/json")
+
+
+def _image(job: Job, image: bytes) -> web.Response:
+    return web.Response(body=image, content_type=f"image/{job.image_format}")
+
+
+def _origin(request: web.Request) -> str:
+    return f"{request.scheme}://{request.host}"
+
+
+def _image_url(request: web.Request, job: Job) -> str:
+    return f"{_origin(request)}/images/{job.request_id}.{job.image_format}"
+
+
+def _prompt(inputs: dict[str, Any]) -> str:
+    prompt = inputs.get("prompt")
+    return prompt if isinstance(prompt, str) else ""

@@ -1,0 +1,63 @@
+"""
+What the vendor accepts as a model and its parameters.
+
+This is the other side's check, made apart from the client's own: a client that sends what is not valid gets
+an answer of 400, not a shared opinion. Parameters that a model does not have are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, MAGIC_PROMPT_OPTIONS, RESOLUTIONS, STYLE_TYPES
+from airflow_provider_ideogram.emulator.errors import ApiError
+
+#: The text-to-image model and sister models, whose own parameters are not checked.
+MODELS = (DEFAULT_MODEL, "ideogram-2a-img-2-img", "ideogram-3-txt-2-img")
+MAX_SEED = 2_147_483_647
+
+_OPTIONS = {
+    "magic_prompt_option": MAGIC_PROMPT_OPTIONS,
+    "resolution": RESOLUTIONS,
+    "style_type": STYLE_TYPES,
+}
+
+
+def read_inputs(body: bytes) -> dict[str, Any]:
+    """
+    Return a request's inputs.
+
+    :raises ApiError: 400, if the body is no JSON object.
+    """
+    try:
+        inputs = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is not JSON") from None
+    if not isinstance(inputs, dict):
+        raise ApiError(400, "the body is not a JSON object")
+    return inputs
+
+
+def check_request(model: str, inputs: dict[str, Any]) -> None:
+    """
+    Check a request as the vendor does.
+
+    :raises ApiError: 404 for an unknown model, 400 for invalid parameters.
+    """
+    if model not in MODELS:
+        raise ApiError(404, f"model {model!r} not found")
+    prompt = inputs.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ApiError(400, "prompt: must be a text that is not empty")
+    if model == DEFAULT_MODEL:
+        _check_options(inputs)
+
+
+def _check_options(inputs: dict[str, Any]) -> None:
+    for name, valid in _OPTIONS.items():
+        if name in inputs and inputs[name] not in valid:
+            raise ApiError(400, f"{name}: {inputs[name]!r} is not one of {', '.join(valid)}")
+    seed = inputs.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ApiError(400, f"seed: {seed!r} is not an integer within 0..{MAX_SEED}")

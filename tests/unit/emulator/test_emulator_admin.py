@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+
+@pytest.fixture
+def admin(ideogram_emulator):
+    with httpx.Client(base_url=f"{ideogram_emulator.url}/_emulator", trust_env=False) as client:
+        yield client
+
+
+def test_books(api, admin):
+    request_id = api.done()
+    api.status(request_id)
+    api.image(request_id)
+    api.submitted()
+    assert admin.get("/books").json() == {
+        "charges": 2,
+        "charged_usd": 0.1,
+        "credits": 999.9,
+        "calls": {"submit": 2, "status": 1, "result": 1, "image": 1},
+        "rate_limited": 0,
+        "key_leaks": 0,
+        "jobs_in_flight": 1,
+        "max_jobs_in_flight": 1,
+        "faults": {},
+    }
+
+
+def test_charges(api, admin):
+    request_id = api.done(seed=7)
+    api.status(request_id)
+    [charge] = admin.get("/charges").json()["charges"]
+    assert charge["done_at"] - charge["accepted_at"] == pytest.approx(0.2, abs=0.001)
+    assert charge["noticed_at"] >= charge["done_at"]
+    for time in ("accepted_at", "done_at", "noticed_at"):
+        del charge[time]
+    assert charge == {
+        "request_id": request_id,
+        "model": "ideogram-2a-txt-2-img",
+        "inputs": {"prompt": "a lighthouse", "seed": 7},
+        "seed": 7,
+        "cost_usd": 0.05,
+        "state": "COMPLETED",
+        "status_calls": 1,
+    }
+
+
+def test_noticing_is_noted_once(api, ideogram_emulator):
+    ideogram_emulator.configure(job_seconds=100)
+    request_id = api.submitted()
+    api.status(request_id)
+    assert ideogram_emulator.charges()[0].noticed_at is None
+    ideogram_emulator.advance(200)
+    api.status(request_id)
+    noticed = ideogram_emulator.charges()[0].noticed_at
+    ideogram_emulator.advance(10)
+    api.status(request_id)
+    [charge] = ideogram_emulator.charges()
+    assert (charge.noticed_at, charge.status_calls) == (noticed, 3)
+
+
+def test_faults(api, admin):
+    assert admin.post("/faults", json={"on": "submit", "kind": "error", "times": None}).status_code == 200
+    assert api.submit().status_code == 503
+    assert admin.delete("/faults").status_code == 200
+    assert api.submit().status_code == 200
+
+
+def test_settings_and_time(api, admin):
+    admin.post("/settings", json={"job_seconds": 500, "rate_limit": 1, "credits": 0.05})
+    request_id = api.submitted()
+    assert api.submit().status_code == 429
+    admin.post("/advance", json={"seconds": 499})
+    assert api.status(request_id).json()["status"] == "PROCESSING"
+    admin.post("/advance", json={"seconds": 2})
+    assert api.status(request_id).json()["status"] == "COMPLETED"
+    assert api.submit().status_code == 406
+
+
+def test_settings_leave_the_balance_alone(api, admin):
+    api.submitted()
+    admin.post("/settings", json={"job_seconds": 500})
+    assert admin.get("/books").json()["credits"] == 999.95
+
+
+@pytest.mark.parametrize("by", ["admin call", "Python"])
+def test_reset(api, admin, ideogram_emulator, by):
+    ideogram_emulator.fault("status", "error", times=None)
+    request_id = api.submitted()
+    if by == "Python":
+        ideogram_emulator.reset()
+    else:
+        assert admin.post("/reset").status_code == 200
+    assert api.status(request_id).status_code == 404
+    books = admin.get("/books").json()
+    assert (books["charges"], books["credits"], books["calls"]) == (0, 1000.0, {"status": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "order"),
+    [
+        ("/faults", {"on": "status"}),
+        ("/faults", {"on": "status", "kind": "none"}),
+        ("/faults", {"on": "status", "kind": "error", "colour": "red"}),
+        ("/settings", {"port": 1}),
+        ("/settings", {"job_seconds": "long"}),
+        ("/advance", {"seconds": -1}),
+        ("/advance", {"seconds": "x"}),
+        ("/advance", {}),
+        ("/advance", []),
+    ],
+)
+def test_orders_that_cannot_be_obeyed_are_400(admin, path, order):
+    answer = admin.post(path, json=order)
+    assert answer.status_code == 400
+    assert answer.json()["error"]

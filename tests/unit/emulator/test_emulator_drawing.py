@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from airflow_provider_ideogram.api.parameters import RESOLUTIONS
+from airflow_provider_ideogram.emulator.drawing import Picture, draw
+
+PICTURE = Picture(
+    model="ideogram-2a-txt-2-img",
+    prompt="a lighthouse",
+    magic_prompt_option="AUTO",
+    resolution="RESOLUTION_512_1536",
+    style_type="GENERAL",
+    seed=7,
+    image_format="png",
+)
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_formats(image_format):
+    with Image.open(io.BytesIO(draw(replace(PICTURE, image_format=image_format)))) as image:
+        image.load()
+        assert image.format == image_format.upper()
+        assert image.size == (512, 1536)
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS[::11])
+def test_sizes(resolution):
+    with Image.open(io.BytesIO(draw(replace(PICTURE, resolution=resolution)))) as image:
+        assert resolution == "RESOLUTION_{}_{}".format(*image.size)
+
+
+def test_equal_inputs_are_equal_bytes_even_when_drawn_again():
+    first = draw(PICTURE)
+    draw.cache_clear()
+    assert draw(replace(PICTURE)) == first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"prompt": "a lighthouse!"}, {"seed": 8}, {"style_type": "ANIME"}, {"magic_prompt_option": "ON"}, {"model": "x"}],
+)
+def test_other_inputs_are_other_images(other):
+    assert draw(replace(PICTURE, **other)) != draw(PICTURE)
+
+
+def test_the_prompt_is_shown():
+    def caption(prompt: str) -> bytes:
+        with Image.open(io.BytesIO(draw(replace(PICTURE, prompt=prompt)))) as image:
+            return image.crop((0, 1400, 512, 1500)).tobytes()
+
+    assert caption("a lighthouse") != caption("a windmill")
+
+
+@pytest.mark.parametrize("prompt", ["\n", "word " * 2000, "x" * 5000, "灯台 \U0001f5fc", "\ud800", "a\x00b"])
+def test_prompts_that_are_hard_to_draw(prompt):
+    for resolution in ("RESOLUTION_1536_512", "RESOLUTION_512_1536"):
+        assert draw(replace(PICTURE, prompt=prompt, resolution=resolution)).startswith(b"\x89PNG")
+
+
+def test_the_images_of_requests(api, ideogram_emulator):
+    first, again, other = api.done(seed=1), api.done(seed=1), api.done(seed=2)
+    images = [ideogram_emulator.image_bytes(request_id) for request_id in (first, again, other)]
+    assert images[0] == images[1] != images[2]
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+def test_other_formats_are_served(api, ideogram_emulator, image_format):
+    ideogram_emulator.configure(image_format=image_format)
+    answer = api.image(api.done())
+    assert answer.headers["content-type"] == f"image/{image_format}"
+    assert answer.url.path.endswith(f".{image_format}")

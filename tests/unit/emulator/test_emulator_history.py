@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+DAY = 86_400
+
+
+def test_rows(api, ideogram_emulator):
+    request_id = api.done("a lighthouse", seed=7)
+    [row] = api.history().json()["data"]
+    created, updated = (datetime.fromisoformat(row.pop(name)) for name in ("model_created", "model_updated"))
+    assert row == {
+        "request_id": request_id,
+        "model_name": "ideogram-2a-txt-2-img",
+        "model_status": "COMPLETED",
+        "request_body": {"prompt": "a lighthouse", "seed": 7},
+        "generation_url": f"{ideogram_emulator.url}/images/{request_id}.png",
+        "credits_deduction": 0.05,
+        "latency_ms": 200,
+        "error": None,
+    }
+    assert created.tzinfo == UTC
+    assert (updated - created).total_seconds() == pytest.approx(0.2, abs=0.002)
+
+
+def test_pending_and_failed(api, ideogram_emulator):
+    failed = api.done("[[fault:failed]]")
+    ideogram_emulator.configure(job_seconds=100)
+    pending = api.submitted()
+    first, second = api.history().json()["data"]
+    assert (first["request_id"], first["model_status"], first["latency_ms"]) == (pending, "PENDING", None)
+    assert (second["request_id"], second["model_status"], second["generation_url"]) == (failed, "FAILED", None)
+    assert second["error"]
+    assert second["credits_deduction"] == 0.05
+    for status, found in (("PENDING", pending), ("FAILED", failed)):
+        assert [row["request_id"] for row in api.history(status=status).json()["data"]] == [found]
+    assert api.history(status="COMPLETED").json()["total"] == 0
+
+
+def test_pages(api):
+    ids = [api.submitted() for _ in range(5)][::-1]
+    pages = [api.history(page=page, per_page=2).json() for page in (1, 2, 3, 4)]
+    assert [[row["request_id"] for row in page["data"]] for page in pages] == [ids[:2], ids[2:4], ids[4:], []]
+    assert {(page["total"], page["per_page"]) for page in pages} == {(5, 2)}
+
+
+def test_order_and_model(api):
+    ids = [api.submitted() for _ in range(2)]
+    api.http.post("/v2/ideogram-3-txt-2-img", json={"prompt": "a lighthouse"})
+    rows = api.history(model_name="2a-txt", sort_by="model_created", sort_order="asc").json()["data"]
+    assert [row["request_id"] for row in rows] == ids
+    rows = api.history(sort_by="model_name").json()["data"]
+    assert rows[0]["model_name"] == "ideogram-3-txt-2-img"
+
+
+def test_window_of_days(api, ideogram_emulator):
+    request_id = api.submitted()
+    ideogram_emulator.advance(9 * DAY)
+    day = datetime.fromtimestamp(ideogram_emulator.charges()[0].accepted_at, UTC).date()
+    assert api.history().json()["total"] == 0
+    assert api.history(from_date=day, to_date=day).json()["total"] == 1
+    # The history knows what has expired elsewhere.
+    assert api.status(request_id).status_code == 404
+    assert api.http.get(f"/inference-request/request-history/{request_id}").json()["request_id"] == request_id
+
+
+def test_rows_come_late_on_demand(api, ideogram_emulator):
+    ideogram_emulator.configure(history_lag_seconds=30)
+    request_id = api.submitted()
+    one = f"/inference-request/request-history/{request_id}"
+    assert api.history().json()["total"] == 0
+    assert api.http.get(one).status_code == 404
+    ideogram_emulator.advance(30)
+    assert api.history().json()["total"] == 1
+    assert api.http.get(one).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"page": "0"},
+        {"page": "x"},
+        {"per_page": "101"},
+        {"per_page": "0"},
+        {"from_date": "yesterday"},
+        {"from_date": "2026-01-01", "to_date": "2026-02-02"},
+        {"from_date": "2026-01-02", "to_date": "2026-01-01"},
+        {"status": "QUEUED"},
+        {"sort_by": "prompt"},
+        {"sort_order": "up"},
+    ],
+)
+def test_invalid_queries_are_400(api, query):
+    answer = api.history(**query)
+    assert answer.status_code == 400
+    assert next(iter(query)) in answer.json()["error"]
+
+
+def test_the_widest_window(api):
+    assert api.history(from_date="2026-01-01", to_date="2026-02-01").status_code == 200

@@ -1,0 +1,102 @@
+"""The vendor's SDK, unchanged, is the referee."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from segmind import InferenceFailed, InferenceTimeout, SegmindClient, SegmindError
+
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+
+
+@pytest.fixture
+def sdk(ideogram_emulator, monkeypatch) -> Iterator[SegmindClient]:
+    # The attribute "generations" of the package hides its module.
+    monkeypatch.setattr(sys.modules["segmind.generations"], "REQUEST_HISTORY_URL", ideogram_emulator.history_url)
+    client = SegmindClient(api_key=ideogram_emulator.api_key, base_url=f"{ideogram_emulator.url}/v1")
+    yield client
+    client._client.close()
+
+
+def test_run(sdk, ideogram_emulator):
+    ideogram_emulator.configure(job_seconds=0, queue_seconds=0)
+    result = sdk.run(DEFAULT_MODEL, prompt="a lighthouse", seed=7)
+    [charge] = ideogram_emulator.charges()
+    assert result["status"] == "COMPLETED"
+    assert result["output"] == f"{ideogram_emulator.url}/images/{charge.request_id}.png"
+    assert charge.inputs == {"prompt": "a lighthouse", "seed": 7}
+
+
+def test_submit_async_and_wait(sdk):
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    result = job.wait(timeout=20, interval=0.02)
+    assert result["request_id"] == job.request_id
+    assert result["metrics"]["inference_time"] == 0.15
+
+
+def test_states_as_the_sdk_sees_them(sdk, ideogram_emulator):
+    ideogram_emulator.configure(job_seconds=100, queue_seconds=100)
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    assert job.status()["status"] == "QUEUED"
+    ideogram_emulator.advance(100)
+    assert job.status()["status"] == "PROCESSING"
+    assert job.result()["status"] == "PROCESSING"
+    ideogram_emulator.advance(100)
+    assert job.status()["status"] == "COMPLETED"
+
+
+def test_failure(sdk, ideogram_emulator):
+    ideogram_emulator.fault("job", "failed", text="the worker was lost")
+    ideogram_emulator.configure(job_seconds=0, queue_seconds=0)
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    with pytest.raises(InferenceFailed) as caught:
+        job.wait()
+    assert caught.value.detail == "the worker was lost"
+    assert caught.value.status_body["status"] == "FAILED"
+    assert job.result()["error"] == "the worker was lost"
+
+
+def test_timeout(sdk, ideogram_emulator):
+    ideogram_emulator.configure(job_seconds=100)
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    with pytest.raises(InferenceTimeout) as caught:
+        job.wait(timeout=0, interval=0)
+    assert caught.value.request_id == job.request_id
+
+
+def test_run_sync(sdk, ideogram_emulator):
+    answer = sdk.run_sync(DEFAULT_MODEL, prompt="a lighthouse")
+    [charge] = ideogram_emulator.charges()
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-remaining-credits"] == "999.95"
+    assert answer.content == ideogram_emulator.image_bytes(charge.request_id)
+
+
+def test_history(sdk, ideogram_emulator):
+    first, second = (sdk.submit_async(DEFAULT_MODEL, prompt=prompt) for prompt in ("one", "two"))
+    ideogram_emulator.advance(10)
+    history = sdk.generations.history(per_page=1, model_name="ideogram", status="COMPLETED")
+    assert (history["total"], history["page"], history["per_page"]) == (2, 1, 1)
+    [row] = history["data"]
+    assert row["request_id"] == second.request_id
+    assert row["request_body"] == {"prompt": "two"}
+    assert sdk.generations.get(first.request_id)["request_body"] == {"prompt": "one"}
+
+
+@pytest.mark.parametrize(
+    ("key", "slug", "inputs", "status"),
+    [
+        ("unknown", DEFAULT_MODEL, {"prompt": "a lighthouse"}, 401),
+        ("emulator-key", "no-such-model", {"prompt": "a lighthouse"}, 404),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse", "style_type": "CUBIST"}, 400),
+    ],
+)
+def test_errors_are_in_the_form_that_the_sdk_reads(sdk, ideogram_emulator, key, slug, inputs, status):
+    sdk._client.headers["x-api-key"] = key
+    with pytest.raises(SegmindError) as caught:
+        sdk.submit_async(slug, **inputs)
+    assert caught.value.status == status
+    assert caught.value.detail
+    assert ideogram_emulator.charges() == []
