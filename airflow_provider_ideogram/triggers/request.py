@@ -1,0 +1,173 @@
+"""
+The trigger that waits for submitted jobs.
+
+Invariant: it only reads. It may run twice at once, or again from the start in another triggerer, and neither
+costs money nor changes what the task is told. Nothing in it blocks the triggerer's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_ideogram.api.durations import JobDurations
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.polling import RequestPoll
+from airflow_provider_ideogram.exceptions import IdeogramError, job_goes_on
+from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+
+#: Seconds between two log lines of a wait in which nothing changes.
+HEARTBEAT_SECONDS = 60.0
+#: Lines about changes and errors that a trigger logs at most, whatever the API does; the signs of life go on.
+MAX_LINES = 20
+
+#: How long jobs take, learned by all triggers of the process.
+_durations = JobDurations()
+#: The jitter's source, for all triggers: one of its own is 2.5 kB.
+_rng = random.Random()
+
+
+class IdeogramTrigger(BaseTrigger):
+    """
+    Poll jobs until all, or enough of them, are settled or the deadline has come, then fire one event.
+
+    The event is ``{"requests": {request_id: report}, "carry": carry, "error": text or None}``; a report's
+    ``outcome`` is the value of an :class:`~airflow_provider_ideogram.api.polling.Outcome`. Without requests it
+    waits for the deadline.
+
+    :param requests: The time of submission, in seconds since the epoch, by request id.
+    :param deadline: When to fire at the latest, in seconds since the epoch.
+    :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
+    :param poll_interval: Seconds between polls of a request; None follows the time that the model's jobs take.
+    :param model: The model's slug.
+    :param enough: How many settled requests are worth an event; None means all.
+    :param not_before: When to begin to poll, in seconds since the epoch: a task that resumes at once can be taken for
+        dead by Airflow's scheduler (apache/airflow#72716).
+    :param carry: Plain JSON without secrets that the event hands back to the resumed task.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests: Mapping[str, float],
+        deadline: float,
+        ideogram_conn_id: str = IdeogramHook.default_conn_name,
+        poll_interval: float | None = None,
+        model: str = DEFAULT_MODEL,
+        enough: int | None = None,
+        not_before: float = 0.0,
+        carry: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.requests = dict(requests)
+        self.deadline = deadline
+        self.ideogram_conn_id = ideogram_conn_id
+        self.poll_interval = poll_interval
+        self.model = model
+        self.enough = enough
+        self.not_before = not_before
+        self.carry = dict(carry or {})
+        self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
+        self._lines_left = MAX_LINES
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class's path and all arguments."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "requests": self.requests,
+                "deadline": self.deadline,
+                "ideogram_conn_id": self.ideogram_conn_id,
+                "poll_interval": self.poll_interval,
+                "model": self.model,
+                "enough": self.enough,
+                "not_before": self.not_before,
+                "carry": self.carry,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll, and fire exactly one event."""
+        polls = [
+            RequestPoll(request_id, at, self.poll_interval, self.model, _durations)
+            for request_id, at in self.requests.items()
+        ]
+        problem = None
+        try:
+            await self._wait(polls)
+        except Exception as error:
+            # Out of here an exception would reach the task as a bare "Trigger failure".
+            self.log.exception("Polling ended with an error; the jobs go on at the vendor")
+            problem = repr(error)
+        reports = {poll.request_id: poll.report() for poll in polls}
+        event = {"requests": reports, "carry": self.carry, "error": problem}
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Say that the jobs go on, where a user ends the deferred task; Airflow calls it from 3.3 on."""
+        for request_id in self.requests:
+            self.log.warning(job_goes_on(request_id))
+
+    async def _wait(self, polls: list[RequestPoll]) -> None:
+        await asyncio.sleep(max(self.not_before - time.time(), 0.0))
+        left = max(self.deadline - time.time(), 0.0)
+        if not polls:
+            await asyncio.sleep(left)
+            return
+        try:
+            async with asyncio.timeout(left) as limit, IdeogramHook(self.ideogram_conn_id) as hook:
+                if len(polls) == 1:  # the common case, without the memory of tasks and a queue for each job
+                    await self._watch(hook, polls[0], polls)
+                else:
+                    await self._watch_all(hook, polls)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.log.info("The deadline has come: %s", _summary(polls))
+
+    async def _watch_all(self, hook: IdeogramHook, polls: list[RequestPoll]) -> None:
+        async with asyncio.TaskGroup() as watching:
+            watchers = [watching.create_task(self._watch(hook, poll, polls)) for poll in polls]
+            for settled, watcher in enumerate(asyncio.as_completed(watchers), 1):
+                await watcher
+                if settled == self.enough:
+                    break
+            for unsettled in watchers:
+                unsettled.cancel()
+
+    async def _watch(self, hook: IdeogramHook, poll: RequestPoll, polls: list[RequestPoll]) -> None:
+        while not poll.settled:
+            await asyncio.sleep(poll.delay(time.time(), _rng))
+            state = poll.state
+            try:
+                poll.on_status(await hook.aget_status(poll.request_id, max_attempts=1), time.time())
+            except IdeogramError as error:
+                poll.on_error(error)
+                if poll.consecutive_errors == 1 or poll.settled:
+                    self._say(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
+            self._log_progress(poll, state, polls)
+
+    def _log_progress(self, poll: RequestPoll, state_before: str | None, polls: list[RequestPoll]) -> None:
+        """Log what changed; where nothing does, or many requests change, a line a minute."""
+        if poll.state != state_before and len(polls) == 1:
+            self._say(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
+        if time.monotonic() >= self._heartbeat_at:
+            self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
+            self.log.info("Waiting: %s", _summary(polls))
+
+    def _say(self, level: int, text: str, *values: object) -> None:
+        if self._lines_left:
+            self._lines_left -= 1
+            self.log.log(level, text, *values)
+
+
+def _summary(polls: list[RequestPoll]) -> str:
+    counts = Counter(poll.outcome for poll in polls)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())

@@ -1,0 +1,121 @@
+"""The retry policy, for each error of the tree and as Airflow's own task runner asks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, RetryAction
+
+from airflow_provider_ideogram import exceptions
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramTemporaryError
+from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.retries import IdeogramRetryPolicy
+from tests.support.task_runner import TaskRunner
+
+#: What another attempt cannot mend. All others are worth one, since the ledger knows what was paid.
+NO_RETRY = {
+    "IdeogramNotCharged",
+    "IdeogramInvalidInput",
+    "IdeogramAuthenticationError",
+    "IdeogramPermissionError",
+    "IdeogramInsufficientCredits",
+    "IdeogramNotFound",
+    "IdeogramObjectExists",
+    "IdeogramContentBlocked",
+    "IdeogramDatasetStopped",
+}
+
+
+def _tree(kind: type[IdeogramError]) -> Iterator[type[IdeogramError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+ERRORS = pytest.mark.parametrize("kind", list(_tree(IdeogramError)), ids=lambda kind: kind.__name__)
+TEMPORARY = pytest.mark.parametrize(
+    "kind", [IdeogramTemporaryError, *_tree(IdeogramTemporaryError)], ids=lambda kind: kind.__name__
+)
+
+
+class Fails(BaseOperator):
+    """A user's task that calls the API, raises as the provider's operators do, or as the hook does."""
+
+    def __init__(self, error: Exception, wrap: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.error = error
+        self.wrap = wrap
+
+    def execute(self, context: Any) -> None:
+        if self.wrap:
+            with airflow_failures(durable=True):
+                raise self.error
+        raise self.error
+
+
+@ERRORS
+def test_decides_by_the_kind_of_error(kind: type[IdeogramError]) -> None:
+    decision = IdeogramRetryPolicy().evaluate(kind("as told"), try_number=1, max_tries=3)
+
+    if kind.__name__ in NO_RETRY:
+        assert decision.action is RetryAction.FAIL
+        assert decision.reason == f"{kind.__name__}: another attempt changes nothing"
+    else:
+        assert decision.action is RetryAction.DEFAULT
+
+
+@TEMPORARY
+@pytest.mark.parametrize(("asked", "most"), [(0.0, 5.0), (4.0, 9.0), (60.0, 90.0), (3600.0, 5400.0)])
+def test_nobody_comes_before_the_server_s_time_nor_all_at_once(
+    kind: type[IdeogramTemporaryError], asked: float, most: float
+) -> None:
+    decisions = [IdeogramRetryPolicy().evaluate(kind("busy", retry_after=asked), 1, 3) for _ in range(20)]
+
+    assert {decision.action for decision in decisions} == {RetryAction.RETRY}
+    assert {decision.reason for decision in decisions} == {f"the server asked to wait {asked:.0f} s"}
+    delays = {decision.retry_delay.total_seconds() for decision in decisions if decision.retry_delay}
+    assert len(delays) == 20
+    assert asked <= min(delays) < max(delays) <= most
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), ValueError("no error of ours")])
+def test_leaves_all_else_to_the_task(error: BaseException) -> None:
+    assert IdeogramRetryPolicy().evaluate(error, 1, 3).action is RetryAction.DEFAULT
+
+
+@ERRORS
+@pytest.mark.parametrize("wrap", [False, True], ids=["raised by the hook", "raised by an operator"])
+def test_airflow_retries_what_another_attempt_may_mend(
+    kind: type[IdeogramError], wrap: bool, task_runner: TaskRunner
+) -> None:
+    run = task_runner(
+        Fails(error=kind("as told"), wrap=wrap, task_id="t", retries=2, retry_policy=IdeogramRetryPolicy())
+    )
+    assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
+
+
+@ERRORS
+def test_without_the_policy_the_operators_decide_the_same(kind: type[IdeogramError], task_runner: TaskRunner) -> None:
+    run = task_runner(Fails(error=kind("as told"), wrap=True, task_id="t", retries=2))
+    assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
+
+
+def test_airflow_is_told_to_wait_as_the_server_asked(task_runner: TaskRunner) -> None:
+    error = exceptions.IdeogramRateLimited("429", retry_after=100)
+    run = task_runner(Fails(error=error, wrap=True, task_id="t", retries=2, retry_policy=IdeogramRetryPolicy()))
+
+    assert run.execute().state == "up_for_retry"
+
+    [body] = [line.split(" ", 2)[2] for line in task_runner.api.received if "up_for_retry" in line]
+    told = json.loads(body)
+    assert 100 <= told["retry_delay_seconds"] <= 150
+    assert told["retry_reason"] == "the server asked to wait 100 s"
+
+
+def test_the_policy_grants_no_attempt_that_the_task_does_not_have(task_runner: TaskRunner) -> None:
+    error = exceptions.IdeogramRateLimited("429", retry_after=1)
+    run = task_runner(Fails(error=error, task_id="t", retries=0, retry_policy=IdeogramRetryPolicy()))
+    assert run.execute().state == "failed"
