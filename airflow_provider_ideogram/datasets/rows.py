@@ -1,0 +1,316 @@
+"""
+The rows of a prompt dataset.
+
+Invariant: rows are read one after the other and each is checked whole before anything is paid; what is wrong
+with one is said with its line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.datasets.workspace import open_object
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.storage.s3 import storage_errors
+from airflow_provider_ideogram.storage.target import Target, check_key
+
+#: The name below the prefix that no image may have.
+MANIFEST = "manifest.jsonl"
+#: Bad rows that an error lists.
+MAX_LISTED = 20
+#: Characters of a line; no row of parameters comes near.
+_MAX_LINE = 1 << 20
+_ID = "id"
+#: Columns that look this much like a parameter's name are taken for a slip, others for the user's own.
+_SLIP = 0.8
+_PARQUET_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """
+    A row that can be generated.
+
+    :param row: Its place in the input, from 0.
+    :param id: Its own id, or one from its inputs.
+    :param request: What is asked for.
+    :param key: The key of its image.
+    :param copy_of: The key of another row's image that is to be copied, empty for one that is made. It is the
+        item's own where both rows have the same id from their inputs.
+    :param absent: Whether there was no object at its key when the run was planned.
+    """
+
+    row: int
+    id: str
+    request: GenerationRequest
+    key: str
+    copy_of: str = ""
+    absent: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the item as plain JSON."""
+        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "request": self.request.inputs()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Item:
+        """Make the item again from what :meth:`to_json` returned."""
+        return cls(**{**value, "request": GenerationRequest.from_inputs(value["request"])})
+
+
+class RowChecker:
+    """
+    Turn rows into items, and gather what is wrong.
+
+    :param defaults: The request's parameters where a row has none.
+    :param prefix: Where the images go.
+    :param key_template: The images' keys below that, with ``{id}`` and ``{row}``.
+    :param dedupe: Whether rows with identical inputs share an image.
+    """
+
+    def __init__(self, defaults: Mapping[str, Any], prefix: Target, key_template: str, *, dedupe: bool = False) -> None:
+        self._defaults = dict(defaults)
+        self._prefix = prefix
+        self._key_template = key_template
+        self._keys: set[bytes] = set()
+        self._made: dict[str, str] | None = {} if dedupe else None
+        self.bad_rows = 0
+        self.problems: list[str] = []
+        self.unknown_columns: set[str] = set()
+
+    def items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
+        """
+        Yield the rows that are valid.
+
+        :param rows: Each row with the words for its place, such as ``line 7``.
+        """
+        for row, (place, value) in enumerate(rows):
+            try:
+                yield self._item(row, value)
+            except ValueError as problem:
+                self.bad_rows += 1
+                if len(self.problems) < MAX_LISTED:
+                    self.problems.append(f"{place}: {_one_line(problem)}")
+
+    def raise_for_bad_rows(self, total: int) -> None:
+        """Raise IdeogramInvalidInput if any row was bad; it lists the first 20 and counts all."""
+        if self.bad_rows:
+            more = self.bad_rows - len(self.problems)
+            rest = [f"… and {more} more bad rows"] if more else []
+            raise IdeogramInvalidInput.of([f"{self.bad_rows} of {total} rows can't be used", *self.problems, *rest])
+
+    def _item(self, row: int, value: Any) -> Item:
+        if isinstance(value, ValueError):
+            raise value
+        columns = {"prompt": value} if isinstance(value, str) else value
+        if not isinstance(columns, Mapping):
+            raise ValueError(f"must be a prompt or a mapping, not {type(value).__name__}")
+        given = {str(name): item for name, item in columns.items() if item is not None and item != ""}
+        self._check_columns(given)
+        if "prompt" not in given:
+            raise ValueError("has no prompt")
+        request = GenerationRequest(**self._defaults | _parameters(given))
+        item_id = _id(given.get(_ID), request)
+        key = self._key(row, item_id)
+        made = None if self._made is None else self._made.get(request.fingerprint)
+        if made != key or _ID in given:
+            self._check_unique(key, item_id)
+        if self._made is not None:
+            self._made.setdefault(request.fingerprint, key)
+        return Item(row, item_id, request, key, copy_of=made or "")
+
+    def _check_columns(self, given: Mapping[str, Any]) -> None:
+        for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
+            near = difflib.get_close_matches(name, CHECKS, n=1, cutoff=_SLIP)
+            if near:
+                raise ValueError(f"column {name!r} is not a parameter. Did you mean {near[0]!r}?")
+            self.unknown_columns.add(name)
+
+    def _key(self, row: int, item_id: str) -> str:
+        key = self._prefix.key + self._key_template.format(id=item_id, row=row)
+        if problems := check_key(key, with_bucket=True):
+            raise ValueError("; ".join(problems))
+        if key.endswith("/") or key == self._prefix.key + MANIFEST:
+            raise ValueError(f"its key {key!r} must not end in '/', nor be the manifest's")
+        return key
+
+    def _check_unique(self, key: str, item_id: str) -> None:
+        # A digest keeps a million keys in some 60 MB.
+        digest = hashlib.blake2b(key.encode(), digest_size=12).digest()
+        if digest in self._keys:
+            raise ValueError(
+                f"id {item_id!r} comes a second time, or another id has the same key {key!r}. Rows without an id have "
+                "one from their inputs: give identical ones ids of their own, or set dedupe=True"
+            )
+        self._keys.add(digest)
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: given[name] for name in CHECKS if name in given}
+    if isinstance(parameters.get("model_params"), str):  # CSV has no other way to say it
+        try:
+            parameters["model_params"] = json.loads(parameters["model_params"])
+        except ValueError as problem:
+            raise ValueError(f"model_params: {problem}") from None
+    seed = parameters.get("seed")
+    if isinstance(seed, float) and seed.is_integer():  # a column of integers with gaps, as pandas writes it
+        parameters["seed"] = int(seed)
+    return parameters
+
+
+def _id(value: Any, request: GenerationRequest) -> str:
+    """Return the row's id as text; a row without one gets one from its inputs, the same in each run."""
+    if value is None:
+        return request.fingerprint[:16]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"id {value!r} must be text or an integer")
+    text = str(value)
+    if not text.strip() or not text.isprintable() or "/" in text:
+        raise ValueError(f"id {text!r} must be printable, not blank, and without '/'")
+    return text
+
+
+def _one_line(problem: ValueError) -> str:
+    text = str(problem).removeprefix("Invalid input, nothing was sent or charged. ")
+    return " ".join(text.split())
+
+
+def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
+    """
+    Read a file's rows: JSONL, CSV with a header, or Parquet; the first two also with gzip.
+
+    A row that can't be read comes as the ValueError that says why.
+
+    :param path: A local path or ``s3://bucket/key``; its ending names the format.
+    :param client: boto3's S3 client.
+    :raises IdeogramInvalidInput: If the format is not known, or the file is not of it.
+    """
+    name = path.lower()
+    plain = name.removesuffix(".gz")
+    kind = next((kind for kind, endings in _ENDINGS.items() if plain.endswith(endings)), None)
+    if kind is None or (kind == "parquet" and name != plain):
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: {path!r} does not end in .jsonl, .csv (or with .gz) or .parquet"]
+        )
+    with storage_errors(f"Reading the rows in {path}", "Nothing was charged."), closing(_open(path, client)) as file:
+        if kind == "parquet":
+            yield from _parquet(file)
+            return
+        raw: IO[bytes] = gzip.GzipFile(fileobj=file) if name != plain else file  # type: ignore[assignment]
+        # What is no UTF-8 is smuggled through as surrogates, so that it can be said of its line.
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            try:
+                yield from _csv(text) if kind == "csv" else _jsonl(text)
+            except (csv.Error, EOFError, OSError, zlib.error) as problem:
+                raise IdeogramInvalidInput.of([f"prompts_path: {path!r} can't be read: {problem}"]) from problem
+
+
+def version_of(path: str, client: Any) -> list[Any]:
+    """
+    Return what tells a file from a later version of it, without reading it.
+
+    :raises IdeogramInvalidInput: If there is no such file.
+    """
+    if path.startswith("s3://"):
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        with storage_errors(f"Looking for the rows in {path}", "Nothing was charged."):
+            return [path, client.head_object(Bucket=bucket, Key=key)["ETag"]]
+    try:
+        status = Path(path).stat()
+    except OSError as problem:
+        raise IdeogramInvalidInput.of([f"prompts_path: {path!r} is not on this worker: {problem}"]) from problem
+    return [path, status.st_size, status.st_mtime_ns]
+
+
+def _open(path: str, client: Any) -> IO[bytes]:
+    if path.startswith("s3://"):
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        return open_object(client, bucket, key)
+    try:
+        return Path(path).open("rb")
+    except OSError as problem:
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: {path!r} can't be opened on this worker: {problem}"]
+        ) from problem
+
+
+_ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parquet", ".pq")}
+
+
+def _jsonl(text: IO[str]) -> Iterator[tuple[str, Any]]:
+    number = 0
+    while line := text.readline(_MAX_LINE):
+        number += 1
+        if len(line) == _MAX_LINE:
+            raise IdeogramInvalidInput.of([f"prompts_path: line {number} is longer than {_MAX_LINE:,} characters"])
+        if not line.strip():
+            continue
+        try:
+            yield f"line {number}", _utf8(line) or json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            yield f"line {number}", ValueError(f"is not JSON: {problem}")
+
+
+def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
+    reader = csv.reader(text, strict=True)
+    header: list[str] = []
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if not header:
+                header = _header(row)
+                continue
+            value: Any = _utf8("".join(row)) or dict(zip(header, row, strict=False))
+            if len(row) != len(header):
+                value = ValueError(f"has {len(row)} values, and the header has {len(header)} columns")
+            yield f"line {reader.line_num}", value
+    except csv.Error as problem:
+        raise csv.Error(f"line {reader.line_num}: {problem}") from problem
+
+
+def _header(row: list[str]) -> list[str]:
+    names = [name.strip() for name in row]
+    if "prompt" not in names or len(set(names)) < len(names):
+        raise csv.Error(f"the header {names} names no prompt, or a column twice")
+    return names
+
+
+def _utf8(text: str) -> ValueError | None:
+    """Return what is wrong with a line whose bytes are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ValueError("is not UTF-8")
+    return None
+
+
+def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise IdeogramInvalidInput.of(
+            ["prompts_path: Parquet needs the provider's extra 'parquet' (pyarrow)"]
+        ) from None
+    try:
+        # Parquet is read from its end, so it has to be here whole; it is compressed, and the rows are still streamed.
+        batches = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read())).iter_batches(_PARQUET_BATCH)
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    except pyarrow.ArrowException as problem:
+        raise IdeogramInvalidInput.of([f"prompts_path: the file is not Parquet: {problem}"]) from problem

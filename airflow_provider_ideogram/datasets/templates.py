@@ -1,0 +1,27 @@
+"""
+The template of an image's key.
+
+Invariant: what it makes of a row is the row's id and number, and nothing that these reach. Imports nothing heavy:
+it is checked while a DAG is parsed.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+_FIELDS = ("id", "row")
+
+
+def check_key_template(template: Any) -> list[str]:
+    """Return what is wrong with a ``key_template``: it names ``{id}`` or ``{row}``, and reaches nothing else."""
+    try:
+        fields_named = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
+        for name, spec in fields_named:
+            if name not in _FIELDS or "{" in (spec or ""):
+                raise ValueError(f"{name}{spec} is neither id nor row")
+        if template.format(id="1", row=1) == template.format(id="2", row=2):
+            raise ValueError("all rows would have the same key")
+    except (LookupError, TypeError, ValueError) as problem:
+        return [f"key_template: {template!r} does not make a key of {{id}} or {{row}}: {problem}"]
+    return []
