@@ -1,0 +1,283 @@
+"""
+The operator that makes one image.
+
+Invariant: it submits at most once in an execution, after everything that can be checked was checked; whatever
+ends it later says what became of the money.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.exceptions import (
+    IdeogramContentBlocked,
+    IdeogramJobError,
+    IdeogramJobFailed,
+    IdeogramResultExpired,
+    IdeogramStorageError,
+    IdeogramTemporaryError,
+    job_goes_on,
+    job_unreachable,
+)
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, owner_of
+from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.templates import is_literal
+from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.polling import RequestPoll
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
+
+#: Seconds that a submit is put off, by the rate limit or by another task, before the task fails.
+PATIENCE_SECONDS = 3600.0
+#: Seconds between two attempts to fetch or store an image that is done.
+FETCH_AGAIN_SECONDS = 30.0
+
+
+class IdeogramGenerateImageOperator(IdeogramBaseOperator):
+    """
+    Make an image with Ideogram 2a on Segmind and store it in S3. Each costs 0.05 USD.
+
+    Returns a flat dict about the image, with ``uri``, ``sha256``, ``width``, ``seed``, ``cost_usd`` and more. The
+    XCom ``request_id`` is there as soon as the job is submitted. A job that makes no image leaves the XCom ``failure``:
+    ``{"reason": ..., "error": ...}``, the reason ``failed``, ``content_blocked``, ``expired`` or the error's class.
+
+    :param prompt: What the image shows.
+    :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
+    :param resolution: One of the model's 78, as ``RESOLUTION_1024_1024`` or ``1024x1024``.
+    :param style_type: ``GENERAL``, ``REALISTIC``, ``DESIGN``, ``RENDER_3D`` or ``ANIME``.
+    :param seed: 0 to 2147483647; None draws one, which is recorded, so that the image can be made again.
+    :param model: The model's slug.
+    :param model_params: Sent as they are, for sister models with parameters of their own.
+    :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
+        ``<request_id>.<extension>``, and then nothing can be reused. 955 bytes at most, 891 with that ending.
+    :param s3_bucket: The bucket, None if ``s3_key`` names it.
+    :param s3_extra_args: Arguments of ``put_object``, such as ``{"ServerSideEncryption": "AES256"}``.
+    :param if_exists: ``reuse`` an object made from the same inputs and pay nothing (one made from others is
+        replaced), ``overwrite`` it, or ``fail`` before paying.
+    :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
+    :param aws_conn_id: The Airflow connection of type ``aws``.
+    :param deferrable: Wait in the triggerer, not on a worker. A rate limit is always waited out there.
+    :param wait_for_completion: False ends the task when the job is submitted, with ``request_id``,
+        ``submitted_at`` and the inputs as its result; fetching the image is then the DAG's business. The ledger's
+        record of the job stays until a task for the same image takes it up and stores it, or finds it expired.
+    :param poll_interval: Seconds between polls; None follows the time that jobs take.
+    :param timeout: Seconds from the submission until the task fails, 57 minutes at most.
+    :param durable: Keep a record of each job in S3 until its image is stored, so that no attempt pays twice.
+    :param ledger_prefix: What the records' keys in the target's bucket begin with, at most 64 bytes.
+    :param on_unknown_submit: What to do about a submit that nobody answered and that the account's history does not
+        know: ``fail`` until a person clears the task, or ``resubmit``, and perhaps pay twice.
+    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor refuses to show what was asked for.
+    """
+
+    template_fields: Sequence[str] = ("prompt", "s3_key", "s3_bucket", *IdeogramBaseOperator.template_fields)
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {
+        **IdeogramBaseOperator.choices,
+        "on_content_blocked": ("fail", "skip"),
+    }
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        s3_key: str,
+        s3_bucket: str | None = None,
+        wait_for_completion: bool = True,
+        on_content_blocked: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.s3_key = s3_key
+        self.s3_bucket = s3_bucket
+        self.wait_for_completion = wait_for_completion
+        self.on_content_blocked = on_content_blocked
+        self._job: Job | None = None
+        self._check_arguments()
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems()
+        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
+            problems += check_key(self.s3_key, self.s3_bucket is not None) + check_bucket(self.s3_bucket)
+        return problems
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Check, submit, and wait for the image or defer."""
+        return self._submit_and_wait(context, carried=None)
+
+    def submit_again(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Resume after a wait for the rate limit, for another task, or for news of an unanswered submit."""
+        return self._submit_and_wait(context, carried=event["carry"])
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
+        from airflow_provider_ideogram.api.jobs import Job
+        from airflow_provider_ideogram.api.polling import RequestPoll
+
+        self._job = job = Job.from_json(event["carry"])
+        poll = RequestPoll(job.request_id, job.submitted_at)
+        if report := event["requests"].get(job.request_id):
+            poll.take_report(report)
+        with self._failures(context), self._hook() as hook:
+            return self._finish(hook, job, poll, trigger_error=event["error"])
+
+    def on_kill(self) -> None:
+        """Say that the job goes on: the API has no cancel."""
+        if self._job is not None:
+            self.log.warning(job_goes_on(self._job.request_id))
+
+    @contextmanager
+    def _failures(self, context: Context) -> Iterator[None]:
+        """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
+        with airflow_failures(durable=self.durable):
+            try:
+                yield
+            except IdeogramJobError as error:
+                failure = {"reason": error.outcome or type(error).__name__, "error": str(error)}
+                context["ti"].xcom_push(key="failure", value=failure)
+                if isinstance(error, IdeogramContentBlocked) and self.on_content_blocked == "skip":
+                    raise AirflowSkipException(str(error)) from error
+                raise
+
+    def _submit_and_wait(self, context: Context, carried: Mapping[str, Any] | None) -> dict[str, Any]:
+        from airflow_provider_ideogram.operators.submission import ComeBack
+        from airflow_provider_ideogram.storage.record import ImageRecord
+
+        with self._failures(context), self._hook() as hook:
+            self._check_rendered()
+            # What was rendered before the wait: a submit may be out whose record is found by its target alone.
+            inputs = carried["inputs"] if carried else {name: getattr(self, name) for name in CHECKS}
+            request = GenerationRequest.from_inputs(inputs)
+            target = Target.parse(carried["target"]) if carried else Target.parse(self.s3_key, self.s3_bucket)
+            try:
+                obtained = self._submitter(context, hook, target).obtain(request)
+            except ComeBack as later:
+                since = carried["waiting_since"] if carried else time.time()
+                self._come_back(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
+            if isinstance(obtained, ImageRecord):
+                return obtained.to_xcom()
+            job, poll = obtained
+            self.log.info("Request %s: %s, seed %s", job.request_id, job.request.resolution, job.request.seed)
+            self._job = job
+            context["ti"].xcom_push(key="request_id", value=job.request_id)
+            if not self.wait_for_completion:
+                return self._submitted(job)
+            if self.deferrable and not poll.settled:
+                self._defer_until_done(job)
+            self._wait(hook, job, poll)
+            return self._finish(hook, job, poll)
+
+    def _submitter(self, context: Context, hook: IdeogramHook, target: Target) -> Submitter:
+        from airflow_provider_ideogram.operators.submission import Submitter
+
+        return Submitter(
+            hook,
+            self._store,
+            self._ledger(target),
+            target,
+            owner=owner_of(context),
+            max_tries=context["ti"].max_tries,
+            if_exists=self.if_exists,
+            resubmit=self.on_unknown_submit == "resubmit",
+        )
+
+    def _submitted(self, job: Job) -> dict[str, Any]:
+        from airflow_provider_ideogram.storage.record import iso_utc
+
+        return {
+            "request_id": job.request_id,
+            "submitted_at": iso_utc(job.submitted_at),
+            **job.request.inputs(),
+        }
+
+    def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
+        """Wait on the worker, by the same decisions as the trigger's."""
+        from airflow_provider_ideogram.operators.completion import look
+
+        rng = random.Random()
+        poll.poll_interval = self.poll_interval
+        while not poll.settled and (left := self._deadline(job) - time.time()) > 0:
+            time.sleep(min(poll.delay(time.time(), rng), left))
+            look(hook, poll)
+
+    def _finish(
+        self, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
+    ) -> dict[str, Any]:
+        """Fetch and store the image, wait on where that helps, or raise what became of the job."""
+        from airflow_provider_ideogram.api.polling import Outcome
+        from airflow_provider_ideogram.operators.completion import fetch_and_store, look
+
+        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
+            look(hook, poll)  # the task may have waited for this worker long enough for the job to be done
+        time_left = self.deferrable and time.time() < self._deadline(job)
+        if poll.outcome is Outcome.COMPLETED:
+            try:
+                record = fetch_and_store(hook, self._store, job, poll)
+                self._close(job)
+                return record.to_xcom()
+            except IdeogramTemporaryError as problem:
+                if time_left:
+                    self._defer_fetch(job, problem)
+                raise job_unreachable(job.request_id, problem.reason) from problem
+        if poll.outcome is Outcome.PENDING and trigger_error is not None:
+            raise job_unreachable(job.request_id, trigger_error)
+        if poll.outcome is Outcome.PENDING and time_left:
+            self._defer_until_done(job)
+        failure = poll.failure()
+        if isinstance(failure, IdeogramJobFailed | IdeogramResultExpired):
+            self._close(job)
+        raise failure
+
+    def _come_back(self, later: ComeBack, carry: Mapping[str, Any]) -> NoReturn:
+        """Free the worker until it is worth another try; nothing that is paid waits for it."""
+        if time.time() + later.delay > carry["waiting_since"] + PATIENCE_SECONDS:
+            raise later.error
+        self.log.warning("%s. Tried again in %.0f s", later, later.delay)
+        self._defer({}, time.time() + later.delay, carry, "submit_again")
+
+    def _defer_until_done(self, job: Job) -> NoReturn:
+        self._defer({job.request_id: job.submitted_at}, self._deadline(job), job.to_json(), "execute_complete")
+
+    def _defer_fetch(self, job: Job, problem: IdeogramTemporaryError) -> NoReturn:
+        """Come back for a paid image that can't be fetched or stored at the moment."""
+        self.log.warning("Request %s is done, but not here yet: %s. It is tried again", job.request_id, problem.reason)
+        self._defer({}, time.time() + FETCH_AGAIN_SECONDS, job.to_json(), "execute_complete")
+
+    def _defer(
+        self, requests: Mapping[str, float], deadline: float, carry: Mapping[str, Any], method_name: str
+    ) -> NoReturn:
+        from airflow_provider_ideogram.triggers.request import IdeogramTrigger
+
+        trigger = IdeogramTrigger(
+            requests=requests,
+            deadline=deadline,
+            ideogram_conn_id=self.ideogram_conn_id,
+            poll_interval=self.poll_interval,
+            model=self.model,
+            carry=carry,
+        )
+        self._defer_to(trigger, method_name)
+
+    def _deadline(self, job: Job) -> float:
+        from airflow_provider_ideogram.api.polling import deadline_of
+
+        return deadline_of(job.submitted_at, self.timeout)
+
+    def _close(self, job: Job) -> None:
+        """Remove the ledger's record of a job that is stored or dead; what became of the job counts for more."""
+        if job.record_key and job.record_etag:
+            try:
+                self._ledger(Target.parse(job.target)).close(job.record_key, job.record_etag)
+            except IdeogramStorageError as error:
+                self.log.warning("The ledger's record %s could not be removed: %s", job.record_key, error.reason)

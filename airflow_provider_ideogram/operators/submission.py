@@ -1,0 +1,318 @@
+"""
+Getting a paid job: the one that is there already, or a new one.
+
+Invariant: a submit follows an intent in the ledger that nobody else holds, and a job that the ledger or the
+account's history knows is never submitted again. Only what became of it, or a person, sets the target free.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ideogram.api.cadence import submit_delay
+from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, RESULT_LIFETIME, Outcome, RequestPoll
+from airflow_provider_ideogram.exceptions import (
+    IdeogramError,
+    IdeogramLedgerError,
+    IdeogramObjectExists,
+    IdeogramRateLimited,
+    IdeogramTargetBusy,
+    IdeogramUnknownSubmit,
+)
+from airflow_provider_ideogram.operators.completion import look
+from airflow_provider_ideogram.storage.ledger import Entry, Intent, LedgerTaken, lineage_of
+from airflow_provider_ideogram.storage.record import ImageRecord, iso_utc, made_by, made_from, paid_by
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.parameters import GenerationRequest
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.storage.s3 import ImageStore
+    from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
+
+#: Seconds until an accepted request is taken to be known everywhere at the vendor, who names no number.
+HISTORY_LAG = 120.0
+#: Seconds that a submit may be under way, its repeats included; until then an intent is somebody's who is at it.
+SUBMIT_SECONDS = 60.0
+#: Seconds between two looks at what is not decided yet.
+LOOK_AGAIN_SECONDS = 20.0
+
+#: What became of a request that needs its target no more.
+_DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
+#: Seconds from its submission in which a completed request's own task is left the time to store the image.
+STORING_SECONDS = 600.0
+
+
+class ComeBack(Exception):
+    """
+    Nothing can be done for some time, and a worker is not for waiting.
+
+    :param delay: Seconds until it is worth another try.
+    :param error: What to fail with when patience is over.
+    """
+
+    def __init__(self, delay: float, error: IdeogramError) -> None:
+        super().__init__(error.reason)
+        self.delay = delay
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """
+    Get the job of one target.
+
+    :param hook: The API.
+    :param store: The images in S3.
+    :param ledger: The ledger of the target's bucket.
+    :param target: Where the image goes.
+    :param owner: Who asks: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task's, which grows when a person clears it.
+    :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
+    :param resubmit: Whether a submit whose fate stays unknown may be paid again without a person.
+    """
+
+    hook: IdeogramHook
+    store: ImageStore
+    ledger: Ledger | NoLedger
+    target: Target
+    owner: str
+    max_tries: int
+    if_exists: str
+    resubmit: bool
+
+    def obtain(self, request: GenerationRequest, *, absent: bool = False) -> ImageRecord | tuple[Job, RequestPoll]:
+        """
+        Find the image, attach to the target's job, or submit a new one.
+
+        :param absent: Whether a listing has shown lately that there is no object at the target, and the bucket is
+            known to be there. With a ledger it is looked at once more anyway, right before the submit.
+        :return: The image, if it is stored already; else the job, and what is known of it.
+        :raises IdeogramObjectExists: If an object is at the target and ``if_exists`` is ``fail``.
+        :raises ComeBack: If it takes time to find out, or the rate limit is reached.
+        :raises IdeogramTargetBusy: If another task's job for the same target is alive and has other inputs.
+        :raises IdeogramUnknownSubmit: If a submit may have been paid, and nothing tells.
+        """
+        head = None if absent and self.ledger.remembers else self.store.find(self.target)
+        stored = self._stored(head, request) if head else None
+        if stored is not None:
+            return stored
+        sent = request.with_seed(random.SystemRandom())
+        # The time is from before the POST: the result's hour can only end later than counted.
+        intent = Intent(sent, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
+        try:
+            entry = self.ledger.open(self._record_key, intent)
+            return self._stored_meanwhile(head, entry, request) or self._submit(entry)
+        except LedgerTaken:
+            found = self.ledger.read(self._record_key)
+        if found is not None:
+            with suppress(LedgerTaken):
+                return self._take_up(found, intent)
+        raise ComeBack(LOOK_AGAIN_SECONDS, _busy(f"another task just changed the record {self._record_key}"))
+
+    @property
+    def _record_key(self) -> str:
+        return self.ledger.key_of(self.target, self.owner)
+
+    def _stored(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
+        """Return the image that is at the target, if it is this task's own or is to be reused."""
+        same = made_from(head, request)
+        if same:
+            self._forget(made_by(head))
+        if same and paid_by(head, lineage_of(self.owner, self.max_tries)):
+            log.info("%s is this task's own: an earlier attempt died right after storing it", self.target.uri)
+            return ImageRecord.of_object(self.target, head, request, own=True)
+        if self.if_exists == "fail":
+            raise IdeogramObjectExists(
+                f"{self.target.uri} exists and if_exists is 'fail'. Nothing was charged. Choose another key, or "
+                "if_exists='reuse' or 'overwrite'."
+            )
+        if same and self.if_exists == "reuse":
+            log.info("%s was made from the same inputs: reused, nothing is paid", self.target.uri)
+            return ImageRecord.of_object(self.target, head, request)
+        log.info(
+            "%s is there, made from %s inputs, and will be replaced", self.target.uri, "the same" if same else "other"
+        )
+        return None
+
+    def _forget(self, request_id: str | None) -> None:
+        """Remove the record of a stored image's request, which an attempt that died after the upload left behind."""
+        entry = self.ledger.read(self._record_key)
+        if entry is not None and entry.request_id is not None and entry.request_id == request_id:
+            self.ledger.close(entry.key, entry.etag)
+
+    def _stored_meanwhile(
+        self, before: Mapping[str, Any] | None, entry: Entry, request: GenerationRequest
+    ) -> ImageRecord | None:
+        """
+        Return the image that was stored, and its record removed, after the target was looked at.
+
+        Airflow may have given up a part of this very task that was still at it.
+        """
+        try:
+            head = self.store.look(self.target) if self.ledger.remembers else None
+        except IdeogramError:
+            self.ledger.close(entry.key, entry.etag)  # nothing was submitted: nobody is to wonder about it
+            raise
+        if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
+            return None
+        self.ledger.close(entry.key, entry.etag)
+        log.info("%s was just stored, made from the same inputs: nothing more is paid", self.target.uri)
+        return ImageRecord.of_object(self.target, head, request, own=paid_by(head, entry.intent.lineage))
+
+    def _take_up(self, entry: Entry, intent: Intent) -> tuple[Job, RequestPoll]:
+        """Go on with the record of an earlier attempt or of another task."""
+        if entry.request_id is None:
+            left = SUBMIT_SECONDS - (time.time() - entry.intent.at)
+            if left > 0:
+                raise ComeBack(min(left, LOOK_AGAIN_SECONDS), _busy(f"{entry.intent.owner} is just submitting for it"))
+            entry = self._settle(entry, intent)
+            if entry.request_id is None:
+                return self._submit(entry)
+        own, same = self._owns(entry), entry.intent.fingerprint == intent.fingerprint
+        poll = self._look(entry)
+        if not same and not own and self._is_alive(entry, poll):
+            state = poll.state or "perhaps running"
+            raise _busy(f"request {entry.request_id} of {entry.intent.owner}, with other inputs, is {state}")
+        if not same:
+            log.warning(
+                "Request %s of %s was paid for %s with other inputs. It is given up, and a new one is submitted",
+                entry.request_id,
+                entry.intent.owner,
+                entry.intent.target,
+            )
+            return self._submit(self._replace(entry, intent))
+        if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED):
+            log.warning("%s. A new request is submitted and charged", poll.failure().reason)
+            return self._submit(self._replace(entry, intent))
+        log.info("Request %s of %s is taken up: nothing is submitted", entry.request_id, entry.intent.owner)
+        return replace(entry.job, shared=not own), poll
+
+    def _submit(self, entry: Entry, *, again: bool = False) -> tuple[Job, RequestPoll]:
+        """Submit what the record intends; ``again`` after an unanswered submit, which happens once in an execution."""
+        sent = entry.intent.request
+        try:
+            submission = self.hook.submit(sent)
+        except IdeogramUnknownSubmit as unknown:
+            log.warning("%s: it is looked up in the account's request history", unknown.reason)
+            settled = self._settle(entry, entry.intent)
+            if settled.request_id is None and again:
+                raise
+            if settled.request_id is None:
+                return self._submit(settled, again=True)
+            return settled.job, RequestPoll(settled.request_id, entry.intent.at)
+        except IdeogramRateLimited as limited:
+            self.ledger.close(entry.key, entry.etag)
+            raise ComeBack(submit_delay(limited.retry_after, random.Random()), limited) from None
+        except IdeogramError:
+            # Refused or never sent: nothing was charged, and nobody is to wait for it.
+            self.ledger.close(entry.key, entry.etag)
+            raise
+        request_id = submission.request_id
+        left = submission.remaining_credits
+        log.debug("Submitted request %s; credits left: %s", request_id, left)
+        return self._recorded(entry, request_id).job, RequestPoll(request_id, entry.intent.at)
+
+    def _recorded(self, entry: Entry, request_id: str) -> Entry:
+        try:
+            return self.ledger.record_request(entry, request_id)
+        except (LedgerTaken, IdeogramLedgerError) as problem:
+            why = problem.reason if isinstance(problem, IdeogramLedgerError) else "another task wrote over its record"
+            log.error(
+                "Request %s is submitted and paid, but the ledger does not know its id (%s). The task goes on. If "
+                "it dies before the image is stored, the next attempt looks the request up in the account's history; "
+                "the vendor holds its result for one hour",
+                request_id,
+                why,
+            )
+            return replace(entry, request_id=request_id)
+
+    def _settle(self, entry: Entry, intent: Intent) -> Entry:
+        """
+        Find out what became of a submit that nobody answered.
+
+        :return: The record with the request's id, or a new one to submit from.
+        """
+        try:
+            found = self.hook.find_submitted(entry.intent.request, entry.intent.at) - set(entry.intent.dead)
+        except IdeogramError as error:
+            unknown = _unknown(entry, f"can't be read ({error.reason})")
+        else:
+            if len(found) == 1:
+                (request_id,) = found
+                log.warning(
+                    "The submit was accepted, as the account's history tells: request %s is taken up", request_id
+                )
+                return self._recorded(entry, request_id)
+            unknown = _unknown(entry, f"shows {len(found) or 'no'} requests with its inputs")
+        left = HISTORY_LAG - (time.time() - entry.intent.at)
+        if left > 0 and self.ledger.remembers:
+            raise ComeBack(min(left, LOOK_AGAIN_SECONDS), unknown)
+        consent = self._consent(entry, intent)
+        if consent is None:
+            raise unknown
+        log.warning("%s. Since %s, a new request is submitted and charged", unknown.reason, consent)
+        return self._replace(entry, intent)
+
+    def _consent(self, entry: Entry, intent: Intent) -> str | None:
+        """Return why a submit whose fate is unknown may be followed by another, None if it may not."""
+        if self.resubmit:
+            return "on_unknown_submit is 'resubmit'"
+        if self._owns(entry):
+            if intent.max_tries > entry.intent.max_tries:
+                return "a person cleared the task"
+            return None if intent.fingerprint == entry.intent.fingerprint else "the inputs were changed"
+        return "the vendor no longer holds its result" if time.time() > entry.intent.at + RESULT_LIFETIME else None
+
+    def _is_alive(self, entry: Entry, poll: RequestPoll) -> bool:
+        """Return whether another task's request still needs its target."""
+        if poll.outcome is Outcome.COMPLETED:
+            return time.time() < entry.intent.at + STORING_SECONDS
+        return poll.outcome not in _DEAD
+
+    def _owns(self, entry: Entry) -> bool:
+        return entry.intent.owner == self.owner
+
+    def _replace(self, entry: Entry, intent: Intent) -> Entry:
+        """Write the intent over the record; the same inputs ask for the same image, by the seed drawn before."""
+        same = entry.intent.fingerprint == intent.fingerprint
+        request = entry.intent.request if same else intent.request
+        # Otherwise the history could take the request that has ended for the one that is about to be sent.
+        dead = entry.intent.dead + ((entry.request_id,) if entry.request_id else ())
+        return self.ledger.replace(entry, replace(intent, request=request, at=time.time(), dead=dead))
+
+    def _look(self, entry: Entry) -> RequestPoll:
+        poll = RequestPoll(entry.job.request_id, entry.intent.at)
+        # A replica may not know a new request yet, however often it is asked within a moment: that is for the poll.
+        young = time.time() - entry.intent.at < HISTORY_LAG
+        for _ in range(1 if young else BELIEVE_NOT_FOUND_AFTER):
+            look(self.hook, poll)
+            if poll.settled or not poll.consecutive_errors:
+                break
+        return poll
+
+
+def _busy(why: str) -> IdeogramTargetBusy:
+    return IdeogramTargetBusy(
+        f"The target is taken: {why}",
+        "Nothing was charged. A retry looks again; give each task a key of its own, or run them one after the other.",
+    )
+
+
+def _unknown(entry: Entry, history: str) -> IdeogramUnknownSubmit:
+    return IdeogramUnknownSubmit(
+        f"A submit of {entry.intent.owner} for {entry.intent.target} at {iso_utc(entry.intent.at)} may have been "
+        f"accepted and charged: nobody answered it, and the account's request history {history}",
+        f"Clear the task to submit, and pay for, a new one, that is {entry.intent.owner}; on_unknown_submit='resubmit' "
+        f"does so by itself, and any other task from {iso_utc(entry.intent.at + RESULT_LIFETIME)} on.",
+    )

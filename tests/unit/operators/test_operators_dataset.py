@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
+
+
+def _operator(**arguments: Any) -> IdeogramGenerateDatasetOperator:
+    if "prompts_path" not in arguments:
+        arguments.setdefault("prompts", ["a cat"])
+    return IdeogramGenerateDatasetOperator(**{"task_id": "make", "s3_prefix": "s3://my-bucket/day", **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"prompts_path": "s3://my-bucket/prompts/{{ ds }}.jsonl", "s3_prefix": "s3://{{ params.bucket }}/x"},
+        {"key_template": "{row:06}-{id}.png", "max_in_flight": 1, "max_failures": 0.5, "max_cost_usd": 0},
+        {"prompts": "{{ ti.xcom_pull('rows') }}", "requests_per_minute": 0, "dedupe": True},
+    ],
+)
+def test_valid_arguments(arguments: dict[str, Any]) -> None:
+    operator = _operator(**arguments)
+    assert {name: getattr(operator, name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompts": ["a"], "prompts_path": "x.jsonl"}, "prompts, prompts_path: give one of them"),
+        ({"prompts": None}, "prompts, prompts_path: give one of them"),
+        ({"prompts": "a cat"}, "prompts: must be a list of rows, not one text"),
+        ({"s3_prefix": "day"}, "names no bucket"),
+        ({"max_in_flight": 0}, "max_in_flight: 0 is not a whole number from 1 up"),
+        ({"max_in_flight": 1.5}, "max_in_flight: 1.5 is not a whole number from 1 up"),
+        ({"max_in_flight": True}, "max_in_flight: True is not"),
+        ({"requests_per_minute": -1}, "requests_per_minute: -1 is not"),
+        ({"max_failures": float("nan")}, "max_failures: nan is not"),
+        ({"max_failures": None}, "max_failures: None is not"),
+        ({"max_cost_usd": "5"}, "max_cost_usd: '5' is not an amount from 0 up"),
+        ({"resolution": "1x1"}, "resolution: "),
+        *[
+            ({"key_template": template}, "does not make a key of {id} or {row}")
+            for template in (
+                "same",
+                "{id.__class__}",
+                "{id[0]}",
+                "{id:{row.__class__}}",
+                "{}",
+                "{0}",
+                "{name}",
+                "{id",
+                "{row:zz}",
+                None,
+            )
+        ],
+    ],
+)
+def test_mistake_shows_while_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(IdeogramInvalidInput) as caught:
+        _operator(**arguments)
+    assert said in str(caught.value)
