@@ -1,0 +1,61 @@
+"""
+The links of a task instance.
+
+Invariant: Airflow computes them after every slice of a task, so each is there, also while the task is deferred, as soon
+as it leads anywhere, and is empty before. Imports nothing heavy: DAG files load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
+
+from airflow_provider_ideogram.ui import UI_ROUTE, has_gallery
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+#: The vendor documents no page of a single request. Its page of the account's usage is where a person looks one up.
+_SEGMIND_USAGE = "https://cloud.segmind.com/console/usage"
+_S3_CONSOLE = "https://s3.console.aws.amazon.com/s3/object"
+
+
+class IdeogramImageLink(BaseOperatorLink):
+    """*Image*: the gallery's view of the task instance, and below Airflow 3.1 the object in the S3 console."""
+
+    name = "Image"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the address, empty where there is nothing to see yet."""
+        if has_gallery():
+            return _gallery_address(ti_key)
+        result = XCom.get_value(ti_key=ti_key, key="return_value")
+        if not isinstance(result, Mapping) or not result.get("key"):
+            return ""
+        return f"{_S3_CONSOLE}/{quote(str(result.get('bucket')))}?{urlencode({'prefix': result['key']})}"
+
+
+class SegmindRequestLink(BaseOperatorLink):
+    """*Segmind request*: the account's usage at Segmind, with the id of the task's request behind the ``#``."""
+
+    name = "Segmind request"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the address, empty before a request was submitted or found."""
+        request_id: Any = XCom.get_value(ti_key=ti_key, key="request_id")
+        if request_id is None:
+            result = XCom.get_value(ti_key=ti_key, key="return_value")
+            request_id = result.get("request_id") if isinstance(result, Mapping) else None
+        return f"{_SEGMIND_USAGE}#{quote(request_id, safe='')}" if isinstance(request_id, str) else ""
+
+
+def _gallery_address(ti_key: TaskInstanceKey) -> str:
+    """Return where Airflow's UI shows the gallery; without a configured base, relative to the UI's own origin."""
+    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
+    mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index is not None and ti_key.map_index >= 0 else ""
+    return f"{base}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}/plugin/{UI_ROUTE}"

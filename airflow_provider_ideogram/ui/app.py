@@ -1,0 +1,173 @@
+"""
+The gallery's web application, which Airflow's API server mounts.
+
+Invariant: every address below ``/dags/{dag_id}`` is authorised as the user, for that DAG, by Airflow itself before
+anything is read. An image is named by DAG, run, task, map index and row, never by its key. Whatever comes from prompts,
+XComs and manifests is escaped, and no page may run or load anything but the files of ``static``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.utils.session import create_session
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+
+from airflow_provider_ideogram.ui.again import call_again
+from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, NotShown, open_image, s3_client
+from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_page
+from airflow_provider_ideogram.ui.records import Item
+from airflow_provider_ideogram.ui.rendering import render
+from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
+
+_HERE = Path(__file__).parent
+_RUNS_PER_PAGE = 10
+_PREVIEWS = 6
+#: The row in the address of an image that is its task instance's own.
+_NO_ROW = "-"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+#: An image may be kept by the browser, which asks each time whether the user still may see it.
+_IMAGE_HEADERS = _HEADERS | {
+    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
+    "Cache-Control": "private, no-cache",
+}
+_ERRORS = {
+    401: "Log in to Airflow to see the images.",
+    403: "You may not see the images of this DAG.",
+    404: "There is nothing here. The run may have been deleted, or its task started again.",
+}
+
+_dag = APIRouter(
+    prefix="/dags/{dag_id}",
+    # What the pages show is what the API shows of task instances and XComs.
+    dependencies=[
+        Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE)),
+        Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
+    ],
+)
+PageNumber = Annotated[int, Query(ge=1, le=10**9)]
+
+
+@cache
+def gallery_app() -> FastAPI:
+    """Return the application, made once."""
+    app = FastAPI(title="Ideogram images", openapi_url=None)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    app.add_api_route("/", show_dags, response_class=HTMLResponse)
+    app.include_router(_dag)
+    app.add_exception_handler(StarletteHTTPException, _show_error)
+    return app
+
+
+def show_dags(request: Request, user: GetUserDep) -> Response:
+    """List the DAGs that made images, of those that the user may read."""
+    with create_session(scoped=False) as session:
+        dags = dags_with_images(session)
+    readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
+    return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in readable])
+
+
+@_dag.get("")
+@_dag.get("/tasks/{task_id}")
+def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: PageNumber = 1) -> Response:
+    """List a DAG's recent runs, each with its first images."""
+    offset = (page - 1) * _RUNS_PER_PAGE
+    with create_session(scoped=False) as session:
+        runs = recent_runs(session, dag_id, offset, _RUNS_PER_PAGE + 1)
+    shown = [(run, read_page(Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]]
+    more = len(runs) > _RUNS_PER_PAGE
+    return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, number=page, more=more)
+
+
+@_dag.get("/runs/{run_id}")
+@_dag.get("/runs/{run_id}/tasks/{task_id}")
+def show_run(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str | None = None,
+    map_index: str | None = None,
+    page: PageNumber = 1,
+) -> Response:
+    """Show a page of the images of a run, of a task in it, or of one of its task instances."""
+    with create_session(scoped=False) as session:
+        run = find_run(session, dag_id, run_id)
+    if run is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    index = int(map_index) if map_index is not None and map_index.lstrip("-").isdecimal() else None
+    content = read_page(Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
+    return _page(
+        request,
+        "run.html",
+        dag_id=dag_id,
+        run=run,
+        task_id=task_id,
+        map_index=index,
+        content=content,
+        number=page,
+        pages=max(-(-content.total // PAGE_SIZE), 1),
+    )
+
+
+@_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}")
+def show_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
+    """Show an image with all that is known of it, and the call that makes it again."""
+    item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
+    call = call_again(item.facts) if item.has_image else None
+    return _page(request, "image.html", dag_id=dag_id, run_id=run_id, item=item, call=call)
+
+
+@_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file")
+def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
+    """Send the image itself, or say in plain text why it can't be."""
+    item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
+    if not item.has_image:
+        return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
+    headers = _IMAGE_HEADERS | {"ETag": f'"{item.facts["request_id"]}"'.encode("ascii", "replace").decode()}
+    if request.headers.get("If-None-Match") == headers["ETag"]:
+        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    try:
+        image = open_image(s3_client(), item.facts)
+    except NotShown as problem:
+        return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
+    except STORAGE_ERRORS as error:
+        return PlainTextResponse(f"S3 does not give the image: {error}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS)
+    headers["Content-Length"] = str(image.size_bytes)
+    return StreamingResponse(image.content, HTTPStatus.OK, headers, image.content_type)
+
+
+def _find_item(scope: Scope, row: str) -> Item:
+    try:
+        item = read_item(scope, None if row == _NO_ROW else row)
+    except STORAGE_ERRORS as error:
+        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {error}") from error
+    if item is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return item
+
+
+def _page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
+    # The mounted application's own path, with what a proxy puts before Airflow's.
+    root = request.scope.get("root_path", "")
+    return HTMLResponse(render(template, root=root, no_row=_NO_ROW, **values), status, _HEADERS)
+
+
+def _show_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, StarletteHTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    message = _ERRORS.get(status) or getattr(error, "detail", "")
+    return _page(request, "error.html", status, title=HTTPStatus(status).phrase, message=message)

@@ -1,0 +1,95 @@
+"""
+A page of the gallery: which images it shows, of single and mapped tasks first, then of datasets.
+
+Invariant: a page holds :data:`PAGE_SIZE` items at most, and the database is let go before S3 is asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow.utils.session import create_session
+
+from airflow_provider_ideogram.ui.datasets import Dataset
+from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, s3_client
+from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
+from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
+
+PAGE_SIZE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    A page of a run, a task or a task instance.
+
+    :param offset: How many items come before it.
+    :param total: How many items there are in all, as far as it is known.
+    :param states: How many task instances that make a single image are in each state.
+    :param datasets: The datasets within the scope, for their progress.
+    :param problems: What could not be read.
+    """
+
+    items: Sequence[Item]
+    offset: int
+    total: int
+    states: Mapping[str, int]
+    datasets: Sequence[Dataset]
+    problems: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    states: Counter[str]
+    instances: Sequence[Instance]
+    datasets: Sequence[Dataset]
+
+
+def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
+    """Read the items from ``offset`` on."""
+    sources = _read_sources(scope, offset, limit)
+    items = [item_of_instance(instance) for instance in sources.instances]
+    problems = []
+    position = sources.states.total()  # of the dataset's first row among all items
+    for dataset in sources.datasets:
+        wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
+        if wanted > 0:
+            try:
+                rows = dataset.page(s3_client(), max(offset - position, 0), wanted)
+                items += [item_of_line(dataset.instance, row, line) for row, line in rows]
+            except STORAGE_ERRORS as error:
+                problems.append(f"The rows of {dataset.instance.label} can't be read: {error}")
+        position += dataset.rows
+    return Page(items, offset, position, sources.states, sources.datasets, problems)
+
+
+def read_item(scope: Scope, row: str | None) -> Item | None:
+    """
+    Read a single item.
+
+    :param scope: Its task instance.
+    :param row: The name of its row in a dataset, None if the task instance makes one image.
+    """
+    with create_session(scoped=False) as session:
+        task = next(iter(image_tasks(session, scope)), None)
+        found = instances(session, scope, [task.task_id]) if task else []
+    if task is None or not found or task.is_dataset != (row is not None):
+        return None
+    if row is None:
+        return item_of_instance(found[0])
+    line = Dataset.of(found[0]).line(s3_client(), row)
+    return None if line is None else item_of_line(found[0], row, line)
+
+
+def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
+    with create_session(scoped=False) as session:
+        tasks = image_tasks(session, scope)
+        singles = [task.task_id for task in tasks if not task.is_dataset]
+        datasets = [task.task_id for task in tasks if task.is_dataset]
+        return _Sources(
+            sum((Counter(task.states) for task in tasks if not task.is_dataset), Counter()),
+            instances(session, scope, singles, offset, limit) if singles else [],
+            [Dataset.of(one) for one in instances(session, scope, datasets)] if datasets else [],
+        )

@@ -1,0 +1,54 @@
+"""
+What Airflow's plugin manager reads of the gallery.
+
+Invariant: every Airflow process loads this module, so the application behind it is made only where it is asked for,
+and below Airflow 3.1 there is nothing at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowPlugin
+
+from airflow_provider_ideogram.ui import UI_ROUTE, URL_PREFIX, has_gallery
+
+_RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
+#: Where Airflow shows what. Addresses without a leading slash stay below ``[api] base_url``. The UI leaves
+#: ``{MAP_INDEX}`` as it is for a task that is not mapped.
+_VIEWS = {
+    "nav": "",
+    "dag_run": _RUNS,
+    "task": "dags/{DAG_ID}/tasks/{TASK_ID}",
+    "task_instance": f"{_RUNS}/tasks/{{TASK_ID}}?map_index={{MAP_INDEX}}",
+}
+
+
+def _view(destination: str, path: str) -> dict[str, Any]:
+    prefix = URL_PREFIX.strip("/")
+    # Two views of one plugin can't share a route, and the tab of a task instance is the one that links lead to.
+    route = UI_ROUTE if destination == "task_instance" else f"{UI_ROUTE}-{destination.replace('_', '-')}"
+    return {
+        "name": "Images",
+        "href": f"{prefix}/{path}",
+        "destination": destination,
+        "url_route": route,
+        "icon": f"{prefix}/static/icon-light.svg",
+        "icon_dark_mode": f"{prefix}/static/icon-dark.svg",
+    } | ({"category": "browse"} if destination == "nav" else {})
+
+
+class IdeogramPlugin(AirflowPlugin):
+    """The tab *Images* of DAG runs, tasks and task instances, and the page *Images* under *Browse*."""
+
+    name = "ideogram"
+    external_views = [_view(destination, path) for destination, path in _VIEWS.items()] if has_gallery() else []
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The application, made where the API server asks for it."""
+        if not has_gallery():
+            return []
+        from airflow_provider_ideogram.ui.app import gallery_app
+
+        return [{"name": "Ideogram images", "app": gallery_app(), "url_prefix": URL_PREFIX}]

@@ -1,0 +1,135 @@
+"""
+One picture of the gallery: what an XCom or a manifest's line says of an image, or of why there is none.
+
+Invariant: whatever an XCom or a line holds, an :class:`Item` has only known fields in it, and an image only if bucket,
+key and request are all named; the text in it is never markup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from airflow_provider_ideogram.storage.record import ImageRecord
+
+_INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
+_FIELDS = tuple(field.name for field in fields(ImageRecord))
+#: What a task instance that was never scheduled has for a state.
+NO_STATE = "no status"
+#: How an item ended; everything else that an item's status may be is the state of its task instance.
+GENERATED, REUSED, BLOCKED, FAILED, SUBMITTED = "generated", "reused", "blocked", "failed", "submitted"
+_FAILED_STATES = frozenset({"failed", "up_for_retry"})
+_SEE_LOG = "The task's log says why."
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """
+    A task instance with the XComs that matter here.
+
+    :param map_index: -1 if the task is not mapped.
+    :param state: Airflow's state of it.
+    :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``.
+    :param rendered: What the operator was told, as far as Airflow keeps it.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str
+    xcoms: Mapping[str, Any]
+    rendered: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name as Airflow's UI writes it, such as ``generate[3]``."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """
+    An image, or what is known where there is none.
+
+    :param row: Where the manifest's line begins, None for an image that is its task instance's own.
+    :param name: What to call it: the task instance's label or the row's id.
+    :param status: How it ended, or the task instance's state.
+    :param facts: The fields of :class:`ImageRecord` that are known.
+    :param reason: Why there is no image, in a word.
+    :param error: Why there is no image, in full.
+    """
+
+    instance: Instance
+    row: str | None
+    name: str
+    status: str
+    facts: Mapping[str, Any]
+    reason: str | None = None
+    error: str | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an object that a request made."""
+        named = [self.facts.get(name) for name in ("bucket", "key", "request_id")]
+        return all(isinstance(one, str) and one for one in named)
+
+    @property
+    def prompt(self) -> str:
+        """The prompt, empty where it is not known."""
+        prompt = self.facts.get("prompt")
+        return prompt if isinstance(prompt, str) else ""
+
+
+def item_of_instance(instance: Instance) -> Item:
+    """Describe the image of a task instance that makes one."""
+    result, failure = instance.xcoms.get("return_value"), instance.xcoms.get("failure")
+    facts = _known(result) if isinstance(result, Mapping) else {}
+    item = Item(instance, None, instance.label, REUSED if facts.get("reused") else GENERATED, facts)
+    if item.has_image:
+        return item
+    facts = _told(instance) | facts
+    if isinstance(failure, Mapping):
+        reason, error = _text(failure.get("reason")), _text(failure.get("error"))
+        return replace(item, facts=facts, status=_status_of(reason), reason=reason, error=error)
+    if facts.get("submitted_at"):
+        return replace(item, facts=facts, status=SUBMITTED)
+    error = _SEE_LOG if instance.state in _FAILED_STATES else None
+    if isinstance(result, str):
+        error = "The result is kept by a custom XCom backend, which only workers read."
+    return replace(item, facts=facts, status=instance.state, error=error)
+
+
+def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
+    """Describe a row of a dataset by its line in the manifest."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, Mapping):
+        return Item(instance, row, row, FAILED, {}, None, "This line of the manifest can't be read.")
+    status = value.get("status")
+    if status not in (GENERATED, REUSED, BLOCKED, FAILED):
+        status = FAILED
+    name = _text(value.get("id")) or row
+    return Item(instance, row, name, status, _known(value), _text(value.get("reason")), _text(value.get("error")))
+
+
+def _told(instance: Instance) -> dict[str, Any]:
+    """Return what is known of an image before it is made."""
+    told = {name: instance.rendered[name] for name in _INPUTS if name in instance.rendered}
+    return _known({**told, "request_id": instance.xcoms.get("request_id")})
+
+
+def _status_of(reason: str | None) -> str:
+    return BLOCKED if reason is not None and "block" in reason.lower() else FAILED
+
+
+def _known(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in _FIELDS if isinstance(value.get(name), str | int | float)}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,95 @@
+"""
+Values as text, and templates as HTML.
+
+Invariant: everything is escaped unless a template's own text; a value of the wrong type is shown as unknown.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+UNKNOWN = "unknown"
+
+
+def render(template: str, *, root: str, **values: Any) -> str:
+    """
+    Render a template.
+
+    :param root: The path below which the application is mounted.
+    """
+    return _environment.get_template(template).render(root=root, **values)
+
+
+def address(root: str, *parts: Any, **query: Any) -> str:
+    """Return an address of the application: each part is escaped, what is None is left out."""
+    path = "/".join([root, *(quote(str(part), safe="") for part in parts if part is not None)])
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def money(value: Any) -> str:
+    """Return an amount of US dollars."""
+    return f"{value:.2f} USD" if _is_number(value) else UNKNOWN
+
+
+def seconds(value: Any) -> str:
+    """Return a duration, such as ``12.4 s`` or ``1 h 05 min``."""
+    if not _is_number(value):
+        return UNKNOWN
+    if value < 100:
+        return f"{value:.1f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def count(value: Any) -> str:
+    """Return a number with separators of thousands."""
+    return f"{value:,.0f}" if _is_number(value) else UNKNOWN
+
+
+def size(value: Any) -> str:
+    """Return a number of bytes."""
+    return f"{value / 1024:,.0f} KiB" if _is_number(value) else UNKNOWN
+
+
+def moment(value: Any) -> str:
+    """Return a time to the second in UTC, from a datetime or from ISO 8601."""
+    try:
+        parsed = (value if isinstance(value, datetime) else datetime.fromisoformat(value)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return UNKNOWN
+    return f"{parsed:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def resolution(facts: Any) -> str:
+    """Return the size in pixels, as it is or as it was asked for."""
+    if _is_number(facts.get("width")) and _is_number(facts.get("height")):
+        return f"{facts['width']:.0f} × {facts['height']:.0f}"  # noqa: RUF001
+    asked = str(facts.get("resolution") or UNKNOWN)
+    return asked.removeprefix("RESOLUTION_").replace("_", " × ")  # noqa: RUF001
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+_environment = Environment(
+    loader=PackageLoader("airflow_provider_ideogram.ui"),
+    autoescape=select_autoescape(default=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.globals["address"] = address
+_environment.filters |= {
+    "money": money,
+    "seconds": seconds,
+    "count": count,
+    "size": size,
+    "moment": moment,
+    "resolution": resolution,
+}

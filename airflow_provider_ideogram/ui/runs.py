@@ -1,0 +1,212 @@
+"""
+What Airflow's database knows of runs that made images.
+
+Invariant: every query names the DAG that the caller was authorised for, and reads a page of task instances at most;
+only :func:`dags_with_images`, which names DAGs alone, looks at all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import and_, false, func, or_, select
+
+from airflow_provider_ideogram.links.ideogram import IdeogramImageLink
+from airflow_provider_ideogram.ui.records import NO_STATE, Instance
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+    from sqlalchemy.sql.elements import ColumnElement
+
+_Table: TypeAlias = type[TaskInstance | XComModel | RenderedTaskInstanceFields]
+#: A task's id and a map index.
+_Key: TypeAlias = tuple[str, int]
+_XCOMS = ("return_value", "request_id", "failure", "progress")
+#: The operator's link is stored for each of its task instances, whatever a user's subclass is called.
+_MARK = IdeogramImageLink().xcom_key
+_PROGRESS = "progress"
+_LIVE_STATES = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """
+    What is looked at: a run, a task of it, or a single task instance.
+
+    :param task_id: None for all tasks.
+    :param map_index: None for all instances of the task.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str | None = None
+    map_index: int | None = None
+
+    def where(self, table: _Table) -> ColumnElement[bool]:
+        """Return the condition on a table."""
+        conditions = [table.dag_id == self.dag_id, table.run_id == self.run_id]
+        if self.task_id is not None:
+            conditions.append(table.task_id == self.task_id)
+        if self.map_index is not None:
+            conditions.append(table.map_index == self.map_index)
+        return and_(*conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """
+    A task that makes images.
+
+    :param states: How many instances of it, of those within the scope, are in each state.
+    """
+
+    task_id: str
+    states: Mapping[str, int]
+    is_dataset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A DAG run, as it is listed."""
+
+    run_id: str
+    state: str | None
+    run_after: datetime
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there may soon be more to see."""
+        return self.state in _LIVE_STATES
+
+
+def image_tasks(session: Session, scope: Scope) -> list[Task]:
+    """Return the tasks of this provider, in the order of their names."""
+    operators: dict[str, str] = {}
+    states: dict[str, Counter[str]] = defaultdict(Counter)
+    for task_id, operator, state, count in session.execute(
+        select(TaskInstance.task_id, TaskInstance.operator, TaskInstance.state, func.count())
+        .where(scope.where(TaskInstance))
+        .group_by(TaskInstance.task_id, TaskInstance.operator, TaskInstance.state)
+        .order_by(TaskInstance.task_id)
+    ):
+        operators[task_id] = operator or ""
+        states[task_id][state or NO_STATE] += count
+    pushed: dict[str, set[str]] = defaultdict(set)
+    for task_id, key in session.execute(
+        select(XComModel.task_id, XComModel.key)
+        .where(
+            XComModel.dag_id == scope.dag_id,
+            XComModel.run_id == scope.run_id,
+            XComModel.task_id.in_(operators),
+            XComModel.key.in_((_MARK, _PROGRESS)),
+        )
+        .distinct()
+    ):
+        pushed[task_id].add(key)
+    return [
+        Task(task_id, states[task_id], "Dataset" in operator or _PROGRESS in pushed[task_id])
+        for task_id, operator in operators.items()
+        if "Ideogram" in operator or _MARK in pushed[task_id]
+    ]
+
+
+def instances(
+    session: Session, scope: Scope, task_ids: Sequence[str], offset: int = 0, limit: int | None = None
+) -> list[Instance]:
+    """Return task instances with their XComs, in the order of task and map index."""
+    states = session.execute(
+        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
+        .where(scope.where(TaskInstance), TaskInstance.task_id.in_(task_ids))
+        .order_by(TaskInstance.task_id, TaskInstance.map_index)
+        .offset(offset)
+        .limit(limit)
+    ).all()
+    keys = [(task_id, map_index) for task_id, map_index, _ in states]
+    xcoms, rendered = _xcoms(session, scope, keys), _rendered_fields(session, scope, keys)
+    return [
+        Instance(scope.dag_id, scope.run_id, *key, state or NO_STATE, xcoms[key], rendered.get(key, {}))
+        for key, (_, _, state) in zip(keys, states, strict=True)
+    ]
+
+
+def _xcoms(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, dict[str, Any]]:
+    found: dict[_Key, dict[str, Any]] = defaultdict(dict)
+    for task_id, map_index, key, value in session.execute(
+        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
+            scope.where(XComModel), _among(XComModel, keys), XComModel.key.in_(_XCOMS)
+        )
+    ):
+        found[task_id, map_index][key] = _plain(value)
+    return found
+
+
+def _rendered_fields(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, Mapping[str, Any]]:
+    """Return what the operators were told, which Airflow keeps for the last runs of a task."""
+    table = RenderedTaskInstanceFields
+    rows = session.execute(
+        select(table.task_id, table.map_index, table.rendered_fields).where(scope.where(table), _among(table, keys))
+    )
+    return {(task_id, map_index): fields for task_id, map_index, fields in rows if isinstance(fields, Mapping)}
+
+
+def _among(table: _Table, keys: Sequence[_Key]) -> ColumnElement[bool]:
+    """Return the condition that holds for task instances which follow on each other in their order."""
+    of_task: dict[str, list[int]] = defaultdict(list)
+    for task_id, map_index in keys:
+        of_task[task_id].append(map_index)
+    ranges = (
+        and_(table.task_id == task_id, table.map_index.between(min(indexes), max(indexes)))
+        for task_id, indexes in of_task.items()
+    )
+    return or_(false(), *ranges)
+
+
+def recent_runs(session: Session, dag_id: str, offset: int, limit: int) -> list[Run]:
+    """Return a DAG's runs, newest first."""
+    rows = session.execute(
+        select(DagRun.run_id, DagRun.state, DagRun.run_after)
+        .where(DagRun.dag_id == dag_id)
+        .order_by(DagRun.run_after.desc(), DagRun.id.desc())
+        .offset(offset)
+        .limit(limit)
+    )
+    return [Run(run_id, state, run_after) for run_id, state, run_after in rows]
+
+
+def find_run(session: Session, dag_id: str, run_id: str) -> Run | None:
+    """Return a run, None if there is none of that id."""
+    row = session.execute(
+        select(DagRun.run_id, DagRun.state, DagRun.run_after).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+    ).first()
+    return None if row is None else Run(*row)
+
+
+def dags_with_images(session: Session) -> list[tuple[str, datetime]]:
+    """Return the ids of DAGs that made images, with when they last did, newest first."""
+    latest = func.max(XComModel.timestamp)
+    rows = session.execute(
+        select(XComModel.dag_id, latest)
+        .where(XComModel.key == _MARK)
+        .group_by(XComModel.dag_id)
+        .order_by(latest.desc())
+    )
+    return [(dag_id, moment) for dag_id, moment in rows]
+
+
+def _plain(value: Any) -> Any:
+    """Return an XCom's value; only what is plain JSON counts, nothing is deserialised into objects."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

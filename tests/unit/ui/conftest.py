@@ -1,0 +1,170 @@
+"""A database with runs in it, users, and the gallery as the API server would serve it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import httpx
+import pytest
+from airflow import settings
+from airflow.models import Base, import_all_models
+from airflow.models.dagrun import DagRun
+from airflow.models.renderedtifields import RenderedTaskInstanceFields
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from fastapi import FastAPI
+from sqlalchemy import create_engine, insert
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
+    from airflow_provider_ideogram.ui import URL_PREFIX, app
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from sqlalchemy.engine import Engine
+
+RUN = "manual__2026-01-02T00:00:00+00:00"
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@dataclass
+class Database:
+    """Airflow's database, as far as the gallery reads it."""
+
+    engine: Engine
+
+    def add_run(self, dag_id: str, run_id: str = RUN, state: str = "success", run_after: datetime = NOW) -> None:
+        row = {"dag_id": dag_id, "run_id": run_id, "state": state, "run_type": "manual", "run_after": run_after}
+        with self.engine.begin() as connection:
+            connection.execute(insert(DagRun).values(row))
+
+    def add_task(
+        self,
+        dag_id: str,
+        task_id: str = "generate",
+        *,
+        run_id: str = RUN,
+        map_index: int = -1,
+        state: str | None = "success",
+        operator: str = "IdeogramGenerateImageOperator",
+        xcoms: Mapping[str, Any] | None = None,
+        linked: bool = True,
+        rendered: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a task instance, with the XCom of its link; its run need not be there."""
+        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+        run = crc32(f"{dag_id}/{run_id}".encode())
+        with self.engine.begin() as connection:
+            connection.execute(insert(TaskInstance).values(**key, state=state, operator=operator, pool="default_pool"))
+            links = {"_link_IdeogramImageLink": "/x"} if linked else {}
+            for name, value in {**links, **(xcoms or {})}.items():
+                connection.execute(
+                    insert(XComModel).values(**key, key=name, value=value, dag_run_id=run, timestamp=NOW)
+                )
+            if rendered:
+                connection.execute(insert(RenderedTaskInstanceFields).values(**key, rendered_fields=dict(rendered)))
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    path: Path = tmp_path_factory.mktemp("airflow") / "airflow.db"
+    import_all_models()
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """An empty database, which Airflow's own code takes for its own as well."""
+    with engine.begin() as connection:
+        for model in (XComModel, RenderedTaskInstanceFields, TaskInstance, DagRun):
+            connection.execute(model.__table__.delete())
+    factory = sessionmaker(engine)
+    monkeypatch.setattr(settings, "NonScopedSession", factory)
+    monkeypatch.setattr(settings, "Session", scoped_session(factory))
+    return Database(engine)
+
+
+@dataclass
+class AuthManager:
+    """Knows users by their tokens, and which DAG each may not read."""
+
+    denied: dict[str, set[str]] = field(default_factory=dict)
+    asked: list[Any] = field(default_factory=list)
+
+    async def get_user_from_token(self, token: str) -> str:
+        return token
+
+    def is_authorized_dag(self, *, method: str, access_entity: Any, details: Any, user: str) -> bool:
+        self.asked.append((method, access_entity.name, details.id, user))
+        return details.id not in self.denied.get(user, set())
+
+    def get_authorized_dag_ids(self, *, user: str, method: str) -> set[str]:
+        assert method == "GET"
+        return {"cats", "dogs"} - self.denied.get(user, set())
+
+
+@pytest.fixture
+def auth_manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
+    manager = AuthManager({"guest": {"dogs"}})
+    monkeypatch.setattr("airflow.api_fastapi.core_api.security.get_auth_manager", lambda: manager)
+    monkeypatch.setattr(app, "get_auth_manager", lambda: manager)
+    return manager
+
+
+@pytest.fixture
+async def gallery(database: Database, auth_manager: AuthManager, s3: S3Client) -> AsyncIterator[httpx.AsyncClient]:
+    """A client, logged in as somebody who may read all DAGs."""
+    server = FastAPI()
+    server.mount(URL_PREFIX, app.gallery_app())
+    transport = httpx.ASGITransport(server)
+    base = f"http://airflow.example{URL_PREFIX}"
+    async with httpx.AsyncClient(transport=transport, base_url=base, cookies={"_token": "alice"}) as client:
+        yield client
+
+
+def record(bucket: str, number: int = 1, /, **changes: Any) -> dict[str, Any]:
+    """Return an image's record as the operator pushes it."""
+    return {
+        "uri": f"s3://{bucket}/{number}.png",
+        "bucket": bucket,
+        "key": f"{number}.png",
+        "request_id": f"request-{number}",
+        "model": "ideogram-2a-txt-2-img",
+        "prompt": f"Cat number {number}",
+        "magic_prompt_option": "AUTO",
+        "resolution": "RESOLUTION_1024_1024",
+        "style_type": "GENERAL",
+        "seed": number,
+        "width": 1024,
+        "height": 1024,
+        "size_bytes": 2048,
+        "cost_usd": 0.05,
+        "inference_seconds": 12.4,
+        "reused": False,
+        "version_id": None,
+        "submitted_at": "2026-01-02T03:04:05.678+00:00",
+        "completed_at": None,
+        **changes,
+    }
+
+
+def store(s3: S3Client, image: Mapping[str, Any], content: bytes = b"\x89PNG image", **changes: Any) -> None:
+    """Store an image as the operator does."""
+    arguments = {"ContentType": "image/png", "Metadata": {"ideogram-request-id": image["request_id"]}, **changes}
+    s3.put_object(Bucket=image["bucket"], Key=image["key"], Body=content, **arguments)
+
+
+def json_lines(*values: Any) -> bytes:
+    """Return the lines of a manifest."""
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError
+
+from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.ui.lines import MAX_LINE_BYTES, Lines, read_line, read_lines
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+LINES = [b"one", b"", b"three is longer", b"4", b"the last has no end"]
+CONTENT = b"\n".join(LINES)
+OFFSETS = [0, *itertools.accumulate(len(line) + 1 for line in LINES[:-1])]
+
+
+def _chunks(content: bytes, size: int) -> list[bytes]:
+    return [content[start : start + size] for start in range(0, len(content), size)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 16, 1000])
+@pytest.mark.parametrize("skip", range(8))
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_lines_are_those_of_a_split(size: int, skip: int, end: bytes) -> None:
+    lines = Lines(_chunks(CONTENT + end, size))
+    assert lines.skip(skip) == min(skip, len(LINES))
+    rest = list(zip(OFFSETS, LINES, strict=True))[skip:]
+    assert list(iter(lines.next, None)) == rest
+
+
+def test_what_is_skipped_is_not_kept() -> None:
+    lines = Lines(b"x" * 10_000 for _ in range(1000))
+    assert lines.skip(1) == 1
+    assert lines.next() is None
+
+    kept = []
+    endless = (kept.append(len(lines._buffer)) or b"x" * 10_000 + b"\n" for _ in range(1000))
+    lines = Lines(endless)
+    lines.skip(999)
+    assert max(kept) < 20_010
+
+
+def test_endless_line_is_cut() -> None:
+    lines = Lines(itertools.repeat(b"x" * 65_536))
+    found = lines.next()
+    assert found is not None
+    assert len(found[1]) <= MAX_LINE_BYTES + 65_536
+
+
+@pytest.fixture
+def target(s3: S3Client, s3_bucket: str) -> Target:
+    s3.put_object(Bucket=s3_bucket, Key="lines", Body=CONTENT)
+    return Target(s3_bucket, "lines")
+
+
+def test_read_lines(s3: S3Client, target: Target) -> None:
+    assert read_lines(s3, target, 1, 2) == (1, [(4, b""), (5, LINES[2])])
+    assert read_lines(s3, target, 9, 2) == (5, [])
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 4])
+def test_read_line_where_it_begins(s3: S3Client, target: Target, number: int) -> None:
+    assert read_line(s3, target, OFFSETS[number]) == LINES[number]
+
+
+@pytest.mark.parametrize("offset", [1, 3, 4, 6, len(CONTENT), 10**12])
+def test_no_line_begins_elsewhere(s3: S3Client, target: Target, offset: int) -> None:
+    assert read_line(s3, target, offset) is None
+
+
+def test_long_line_is_read_whole_and_an_endless_one_not_at_all(s3: S3Client, s3_bucket: str) -> None:
+    long = b"y" * 50_000
+    s3.put_object(Bucket=s3_bucket, Key="long", Body=b"first\n" + long + b"\n" + b"z" * (MAX_LINE_BYTES + 1))
+    assert read_line(s3, Target(s3_bucket, "long"), 6) == long
+    assert read_line(s3, Target(s3_bucket, "long"), 6 + len(long) + 1) is None
+
+
+def test_missing_object_is_an_error(s3: S3Client, s3_bucket: str) -> None:
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        read_line(s3, Target(s3_bucket, "nothing"), 0)
