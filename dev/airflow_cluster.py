@@ -1,0 +1,139 @@
+"""
+Real Airflow components on this machine, for as long as a `with` block lasts.
+
+Which components run, and with which settings, is data: the default is the smallest complete Airflow (SQLite,
+LocalExecutor), and others pass their own components and environment. The user's own Airflow is neither seen nor used.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dev.airflow_api import AirflowApi
+from dev.processes import ManagedProcess, Processes, free_port
+
+MIGRATE_SECONDS = 180.0
+HEALTHY_SECONDS = 180.0
+SCRIPTS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Component:
+    """
+    One Airflow process.
+
+    :param name: its name in messages and of its log file.
+    :param arguments: the arguments of `airflow`.
+    :param health: its entry in the health report, None if it has none.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    health: str | None = None
+
+
+API_SERVER = Component("api-server", ("api-server",), "metadatabase")
+SCHEDULER = Component("scheduler", ("scheduler", "--skip-serve-logs"), "scheduler")
+DAG_PROCESSOR = Component("dag-processor", ("dag-processor",), "dag_processor")
+TRIGGERER = Component("triggerer", ("triggerer", "--skip-serve-logs"), "triggerer")
+STANDARD_COMPONENTS = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without what would change Airflow, reach a cloud account, or slow it down."""
+    unwanted = ("AIRFLOW", "AWS_", "SEGMIND_", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    environment["PATH"] = f"{SCRIPTS}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    # Loopback never goes through a proxy of the environment.
+    direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
+    environment["NO_PROXY"] = environment["no_proxy"] = direct
+    return environment
+
+
+def airflow_environment(home: Path, dags_folder: Path, port: int) -> dict[str, str]:
+    """Return the settings of a small Airflow of its own, reachable from this machine only."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        # SQLite takes one writer at a time; more parallel tasks only lock each other out.
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    }
+
+
+@dataclass(frozen=True)
+class AirflowCluster:
+    """
+    A running Airflow: its API and its processes by component name.
+
+    :param settings: the environment of its processes.
+    """
+
+    api: AirflowApi
+    processes: Processes
+    components: dict[str, ManagedProcess]
+    settings: Mapping[str, str]
+
+    def crash(self, component: Component) -> None:
+        """Kill a component as `kill -9` of its process does, and start it again, as a supervisor would."""
+        self.components[component.name].crash()
+        self.start(component)
+
+    def start(self, component: Component) -> None:
+        """Start a component, without waiting until it is healthy."""
+        command = [str(SCRIPTS / "airflow"), *component.arguments]
+        self.components[component.name] = self.processes.start(component.name, command, self.settings)
+
+
+@contextmanager
+def airflow_cluster(
+    home: Path,
+    dags_folder: Path,
+    environment: Mapping[str, str],
+    components: Sequence[Component] = STANDARD_COMPONENTS,
+) -> Iterator[AirflowCluster]:
+    """
+    Run Airflow until the block ends, then end all its processes.
+
+    :param home: folder for its database, configuration and logs.
+    :param dags_folder: where the DAG files are.
+    :param environment: connections, variables and settings on top of :func:`airflow_environment`'s.
+    :raises ProcessFailed: a component ended or did not get healthy; the message shows the end of its log.
+    """
+    port = free_port()
+    settings = clean_environment() | airflow_environment(home, dags_folder, port) | dict(environment)
+    migrate = [str(SCRIPTS / "airflow"), "db", "migrate"]
+    with Processes(home / "components") as processes, closing(AirflowApi(f"http://127.0.0.1:{port}")) as api:
+        processes.start("db-migrate", migrate, settings).wait(MIGRATE_SECONDS)
+        cluster = AirflowCluster(api, processes, {}, settings)
+        for component in components:
+            cluster.start(component)
+        for component in components:
+            process = cluster.components[component.name]
+            processes.wait_until(process, partial(is_healthy, api, component.health), HEALTHY_SECONDS)
+        api.log_in()
+        yield cluster
+
+
+def is_healthy(api: AirflowApi, entry: str | None) -> bool:
+    """Tell whether Airflow's health report calls an entry well; what has no entry counts as well."""
+    if entry is None:
+        return True
+    report = api.health() or {}
+    return bool(report.get(entry, {}).get("status") == "healthy")

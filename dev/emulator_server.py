@@ -1,0 +1,52 @@
+"""The emulator of Segmind's API as a process of its own, and its books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from airflow_provider_ideogram.emulator.running import connection_to
+from airflow_provider_ideogram.emulator.settings import DEFAULT_KEY
+from dev.airflow_cluster import SCRIPTS
+from dev.processes import Processes, free_port, listens
+
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class EmulatorServer:
+    """The address of a running emulator."""
+
+    url: str
+
+    def airflow_connection(self) -> str:
+        """Return the JSON of an Airflow connection to it, for `AIRFLOW_CONN_IDEOGRAM_DEFAULT`."""
+        return connection_to(self.url, DEFAULT_KEY)
+
+    def image(self, request_id: str, content_type: str) -> bytes:
+        """Return the image that it made for a request."""
+        return self._get(f"/images/{request_id}.{content_type.removeprefix('image/')}").content
+
+    def charged_requests(self) -> list[str]:
+        """Return the id of every request that it charged for."""
+        return [charge["request_id"] for charge in self._get("/_emulator/charges").json()["charges"]]
+
+    def _get(self, path: str) -> httpx.Response:
+        # Loopback never goes through a proxy of the environment.
+        return httpx.get(f"{self.url}{path}", trust_env=False, timeout=30).raise_for_status()
+
+
+def start_emulator(processes: Processes, environment: Mapping[str, str], job_seconds: float) -> EmulatorServer:
+    """
+    Start the emulator.
+
+    :param job_seconds: how long a job takes, on average.
+    :raises ProcessFailed: it does not come up.
+    """
+    port = free_port()
+    command = [str(SCRIPTS / "ideogram-emulator"), "--port", str(port)]
+    process = processes.start("emulator", [*command, "--job-seconds", str(job_seconds), "--jitter", "0.1"], environment)
+    processes.wait_until(process, lambda: listens(port), READY_SECONDS)
+    return EmulatorServer(f"http://127.0.0.1:{port}")

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dev import processes
+from dev.processes import Processes, ProcessFailed, free_port, listens, stop_signals_held
+
+ROOT = Path(__file__).resolve().parents[3]
+DEADLINE_SECONDS = 30.0
+
+# A component like Airflow's: its child leaves its process group, as task processes do, and outlives it.
+PARENT_AND_CHILD = """
+import os, pathlib, sys, time
+child = os.fork()
+if not child:
+    os.setpgid(0, 0)
+    time.sleep(600)
+pathlib.Path(sys.argv[1]).write_text(f"{os.getpid()} {child}\\n")
+time.sleep(600)
+"""
+STUBBORN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).write_text("ready\\n")
+time.sleep(600)
+"""
+LATE_LEAVER = """
+import pathlib, signal, sys, time
+def leave(number, frame):
+    with open(sys.argv[2], "a") as order:
+        print(pathlib.Path(sys.argv[1]).name, file=order)
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(sys.argv[1]).write_text("ready\\n")
+time.sleep(600)
+"""
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from dev.processes import Processes, raise_on_stop_signals
+raise_on_stop_signals()
+folder = Path(sys.argv[1])
+with Processes(folder) as processes:
+    processes.start("component", [sys.executable, "-c", sys.argv[2], str(folder / "pids")], {})
+    time.sleep(600)
+"""
+
+
+def read_when_there(path: Path) -> str:
+    """Wait until a process has written a whole line into a file."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline, f"{path.name} was not written"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], DEADLINE_SECONDS)
+    assert alive == []
+
+
+def python(code: str, *arguments: Path) -> list[str]:
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def test_a_failing_block_leaves_no_process_behind(tmp_path):
+    pids: list[int] = []
+
+    def start_and_fail() -> None:
+        with Processes(tmp_path) as started:
+            started.start("component", python(PARENT_AND_CHILD, tmp_path / "pids"), {})
+            pids.extend(map(int, read_when_there(tmp_path / "pids").split()))
+            raise RuntimeError("the demonstration failed")
+
+    with pytest.raises(RuntimeError, match="the demonstration failed"):
+        start_and_fail()
+
+    assert len(pids) == 2
+    wait_until_gone(pids)
+
+
+def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
+    with Processes(tmp_path) as started:
+        stubborn = started.start("stubborn", python(STUBBORN, tmp_path / "ready"), {})
+        read_when_there(tmp_path / "ready")
+
+    assert stubborn.returncode == -signal.SIGKILL
+
+
+def test_what_was_started_last_ends_first(tmp_path):
+    with Processes(tmp_path) as started:
+        for name in ("server", "client"):
+            started.start(name, python(LATE_LEAVER, tmp_path / name, tmp_path / "order"), {})
+            read_when_there(tmp_path / name)
+
+    assert (tmp_path / "order").read_text().split() == ["client", "server"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_launcher_ends_what_it_started(tmp_path, number):
+    launcher = subprocess.Popen([*python(LAUNCHER, tmp_path), PARENT_AND_CHILD], cwd=ROOT, stderr=subprocess.DEVNULL)
+    pids = [int(pid) for pid in read_when_there(tmp_path / "pids").split()]
+
+    launcher.send_signal(number)
+
+    assert launcher.wait(DEADLINE_SECONDS) != 0
+    wait_until_gone(pids)
+
+
+def test_a_signal_is_held_until_the_block_ends():
+    after_signal = []
+
+    def interrupt_inside() -> None:
+        with stop_signals_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            after_signal.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_inside()
+
+    assert after_signal == [True]
+
+
+def test_an_ended_component_is_reported_with_the_end_of_its_log(tmp_path):
+    with Processes(tmp_path) as started:
+        component = started.start("scheduler", python("print('no database'); raise SystemExit(3)"), {})
+        with pytest.raises(ProcessFailed, match=r"(?s)scheduler ended with status 3.*no database"):
+            started.wait_until(component, lambda: False, DEADLINE_SECONDS)
+
+
+def test_a_component_that_does_not_get_ready_is_reported(tmp_path):
+    with Processes(tmp_path) as started:
+        component = started.start("api-server", python(PARENT_AND_CHILD, tmp_path / "pids"), {})
+        with pytest.raises(ProcessFailed, match=r"(?s)api-server was not ready after 0 s.*\(it is empty\)"):
+            started.wait_until(component, lambda: False, 0)
+
+
+def test_waiting_for_a_process_that_ends_by_itself(tmp_path):
+    with Processes(tmp_path) as started:
+        started.start("migrate", python("pass"), {}).wait(DEADLINE_SECONDS)
+        with pytest.raises(ProcessFailed, match="ended with status 1"):
+            started.start("broken", python("raise SystemExit(1)"), {}).wait(DEADLINE_SECONDS)
+        with pytest.raises(ProcessFailed, match="was not done after 0 s"):
+            started.start("slow", python(PARENT_AND_CHILD, tmp_path / "pids"), {}).wait(0)
+
+
+def test_a_process_sees_only_the_environment_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGMIND_API_KEY", "a-secret")
+    with Processes(tmp_path) as started:
+        shown = started.start("shown", python("import os; print(os.environ)"), {"ONLY": "this"})
+        shown.wait(DEADLINE_SECONDS)
+
+    assert "'ONLY': 'this'" in shown.log.read_text()
+    assert "a-secret" not in shown.log.read_text()
+
+
+def test_a_free_port_is_not_listened_on():
+    assert not listens(free_port())
