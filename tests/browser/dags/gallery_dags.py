@@ -1,0 +1,79 @@
+"""The DAGs that the browser tests look at."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, BaseOperator
+
+from airflow_provider_ideogram.links import IdeogramImageLink
+from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+
+PROMPTS = [
+    "A lighthouse on a cliff at dawn, oil on canvas",
+    "Poster of a jazz festival in a city that does not exist, bold type",
+    '<script>document.title = "broken"</script><img src=x onerror=alert(1)> & "quotes" {{ ds }}',
+    "A portrait of somebody famous [[fault:blocked]]",
+    "An octopus that reads the newspaper under water, children's book",
+]
+IMAGE = {"s3_bucket": "gallery", "deferrable": False, "poll_interval": 0.2}
+
+
+class DatasetWithoutEnd(BaseOperator):
+    """Says what a dataset's operator says while it runs, and waits."""
+
+    operator_extra_links = (IdeogramImageLink(),)
+
+    def __init__(self, *, progress: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.progress = progress
+
+    def execute(self, context: Any) -> None:
+        """Push the progress and defer; there is no triggerer that would end it."""
+        context["ti"].xcom_push(key="progress", value=self.progress)
+        self.defer(trigger=TimeDeltaTrigger(timedelta(days=1)), method_name="execute")
+
+
+class DatasetThatEnded(DatasetWithoutEnd):
+    """Says what a dataset's operator says in the end."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Push the progress and return the result."""
+        context["ti"].xcom_push(key="progress", value=self.progress)
+        return {**self.progress, "manifest_uri": "s3://gallery/dataset/manifest.jsonl", "seconds": 1260.5}
+
+
+with DAG("fox_and_friends", schedule=None):
+    IdeogramGenerateImageOperator(
+        task_id="cover", prompt="A red fox in fresh snow, low sun", seed=7, s3_key="cover.png", **IMAGE
+    )
+    IdeogramGenerateImageOperator.partial(
+        task_id="pages", s3_key="pages/{{ ti.map_index }}.png", style_type="DESIGN", **IMAGE
+    ).expand_kwargs([{"prompt": prompt.replace("{{", "{{ '{{' }}"), "seed": 41} for prompt in PROMPTS])
+
+with DAG("private_images", schedule=None):
+    IdeogramGenerateImageOperator(task_id="secret", prompt="A secret", seed=1, s3_key="secret.png", **IMAGE)
+
+COUNTS = {"generated": 1880, "reused": 100, "blocked": 12, "failed": 8}
+with DAG("catalogue", schedule=None):
+    DatasetThatEnded(task_id="generate", progress={"total": 2000, "done": 2000, **COUNTS, "cost_usd": 94.0})
+
+with DAG("catalogue_in_the_making", schedule=None):
+    DatasetWithoutEnd(
+        task_id="generate",
+        progress={
+            "total": 500,
+            "done": 90,
+            "generated": 88,
+            "reused": 0,
+            "blocked": 1,
+            "failed": 1,
+            "in_flight": 50,
+            "cost_usd": 4.4,
+            "images_per_minute": 48.2,
+            "seconds_left": 512.0,
+            "parts": "s3://gallery/running/part-",
+        },
+    )

@@ -1,0 +1,87 @@
+"""Fixtures for all tests: Airflow's home, its task runner without a database, and a local S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.task_runner import TaskRunner
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Airflow a home that is no one's own, before anything imports Airflow, which reads it once."""
+    if "AIRFLOW_HOME" not in os.environ:
+        home = tempfile.mkdtemp(prefix="airflow-home-")
+        config.add_cleanup(lambda: shutil.rmtree(home))
+        os.environ["AIRFLOW_HOME"] = home
+    os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Path:
+    """Airflow's home for the tests."""
+    return Path(os.environ["AIRFLOW_HOME"])
+
+
+@pytest.fixture
+def task_runner() -> TaskRunner:
+    """Makes task instances that run in Airflow's own task runner, without a database."""
+    return TaskRunner()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a local S3 server."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
+    """A client of the local S3 server, to which the connection ``aws_default`` leads as well."""
+    import boto3
+
+    connection = {
+        "conn_type": "aws",
+        "login": "access-key",
+        "password": "secret-key",
+        "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        region_name="us-east-1",
+        aws_access_key_id="access-key",
+        aws_secret_access_key="secret-key",
+    )
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def s3_bucket(s3: S3Client) -> str:
+    """The name of a fresh bucket."""
+    name = f"bucket-{uuid.uuid4()}"
+    s3.create_bucket(Bucket=name)
+    return name

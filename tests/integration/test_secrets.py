@@ -1,0 +1,108 @@
+"""The API key stays in the connection, and reaches the API alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import airflow._shared.secrets_masker
+import airflow.sdk._shared.secrets_masker
+import pytest
+
+from airflow_provider_ideogram.emulator.running import connection_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_s3 import S3Client
+
+    from airflow_provider_ideogram.emulator.running import RunningEmulator
+    from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+    from tests.support.task_runner import TaskRunner
+
+    Generate = Callable[..., IdeogramGenerateImageOperator]
+
+API_KEY = "SG_key-that-nobody-may-see"
+
+
+@pytest.fixture(autouse=True)
+def _secret_key(ideogram_emulator: RunningEmulator, ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ideogram_emulator.configure(keys=[API_KEY])
+    monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection_to(ideogram_emulator.url, API_KEY))
+    # Airflow blots out the secrets that it knows of; what is tested is that it does not have to.
+    for masker in (airflow._shared.secrets_masker, airflow.sdk._shared.secrets_masker):
+        monkeypatch.setattr(masker.SecretsMasker, "add_mask", lambda *_: None)
+
+
+def stored_objects(s3: S3Client, bucket: str) -> str:
+    """Return all that S3 holds and says of the bucket's objects, the ledger's records among them."""
+    found = []
+    for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+        stored = s3.get_object(Bucket=bucket, Key=item["Key"])
+        body = stored.pop("Body").read()
+        found.append(f"{item['Key']} {json.dumps(stored, default=str)} {body!r}")
+    return "\n".join(found)
+
+
+# Each with a word that shows that this way through the code was taken.
+@pytest.mark.parametrize(
+    ("fault", "arguments", "word"),
+    [
+        (None, {}, "COMPLETED"),
+        (None, {"deferrable": False}, "image/png"),
+        (None, {"wait_for_completion": False}, "submitted_at"),
+        ({"on": "job", "kind": "failed"}, {}, "ran out of memory"),
+        ({"on": "job", "kind": "blocked"}, {"on_content_blocked": "skip"}, "safety filter"),
+        ({"on": "submit", "kind": "reset", "when": "after"}, {}, "taken up"),
+        ({"on": "submit", "kind": "error", "status": 401, "text": f"unknown key {API_KEY}"}, {}, "unknown key ***"),
+        ({"on": "submit", "kind": "error", "status": 429, "retry_after": "30", "text": API_KEY}, {}, "rate limit"),
+        ({"on": "status", "kind": "error", "status": 503, "text": f"the key {API_KEY}"}, {}, "the key ***"),
+        ({"on": "result", "kind": "error", "status": 400, "text": f"the key {API_KEY}"}, {}, "the key ***"),
+        ({"on": "image", "kind": "error", "status": 403, "times": None}, {}, "HTTP 403"),
+        ({"on": "image", "kind": "redirect", "location": "https://elsewhere.example/i.png"}, {}, "elsewhere.example"),
+    ],
+    ids=lambda value: f"{value['on']}-{value['kind']}" if isinstance(value, dict) and "on" in value else None,
+)
+def test_the_key_is_in_nothing_that_airflow_or_s3_keeps(
+    fault: dict[str, Any] | None,
+    arguments: dict[str, Any],
+    word: str,
+    generate: Generate,
+    task_runner: TaskRunner,
+    ideogram_emulator: RunningEmulator,
+    s3: S3Client,
+    s3_bucket: str,
+) -> None:
+    if fault is not None:
+        ideogram_emulator.fault(**fault)
+    run = task_runner(generate(**arguments))
+
+    result = run.execute()
+    objects = stored_objects(s3, s3_bucket)
+    if result.state == "deferred" and "retry_after" not in (fault or {}):
+        result = run.resume(run.fire())
+    objects += stored_objects(s3, s3_bucket)
+
+    kept = f"{run.everything()}\n{result.error!r}\n{objects}"
+    assert word in kept
+    for form in (API_KEY, json.dumps(API_KEY)[1:-1], API_KEY.encode().hex()):
+        assert form not in kept
+    assert ideogram_emulator.books().key_leaks == 0
+
+
+def test_the_watch_would_see_the_key(generate: Generate, task_runner: TaskRunner) -> None:
+    run = task_runner(generate(prompt=f"a sign that says {API_KEY}"))
+
+    run.execute()
+
+    for kept in (str(run.deferral), str(run.rendered_fields), run.everything()):
+        assert API_KEY in kept
+
+
+def test_libraries_are_watched_at_their_lowest_level(generate: Generate, task_runner: TaskRunner) -> None:
+    run = task_runner(generate())
+
+    run.to_end()
+
+    for logger in ("DEBUG httpcore", "INFO httpx", "DEBUG botocore", "DEBUG urllib3"):
+        assert logger in run.log_text

@@ -1,0 +1,285 @@
+"""The trigger against the emulator: it only reads, tells all it found, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_ideogram.api import cadence
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.hooks import IdeogramHook
+from airflow_provider_ideogram.hooks.shared import _connections
+from airflow_provider_ideogram.triggers import IdeogramTrigger
+from airflow_provider_ideogram.triggers import request as request_module
+from tests.support.task_logs import captured_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_ideogram.emulator.running import RunningEmulator
+    from tests.integration.conftest import Clock
+
+    Submit = Callable[..., str]
+
+ARGUMENTS: dict[str, Any] = {
+    "requests": {"request-1": 1.5},
+    "deadline": 2.5,
+    "ideogram_conn_id": "ideogram_other",
+    "poll_interval": 3.5,
+    "carry": {"request": {"prompt": "ein Turm, 灯台", "seed": 7, "model_params": {"a": [1, None]}}},
+}
+
+
+@pytest.fixture
+def submit(ideogram_connection: str) -> Submit:
+    """Submit a job and return its request id."""
+
+    def submit(prompt: str = "a lighthouse") -> str:
+        with IdeogramHook(ideogram_connection) as hook:
+            return hook.submit(GenerationRequest(prompt)).request_id
+
+    return submit
+
+
+def watching(*request_ids: str, seconds: float = 60, **arguments: Any) -> IdeogramTrigger:
+    """Return a trigger that watches jobs which were submitted just now."""
+    now = time.time()
+    return IdeogramTrigger(requests=dict.fromkeys(request_ids, now), deadline=now + seconds, **arguments)
+
+
+async def event_of(trigger: IdeogramTrigger) -> dict[str, Any]:
+    """Run the trigger to its end, and return the payload of its one event as Airflow stores it."""
+    [event] = [event async for event in trigger.run()]
+    payload: dict[str, Any] = json.loads(json.dumps(event.payload))
+    assert payload == event.payload
+    return payload
+
+
+async def polled_twice(emulator: RunningEmulator) -> None:
+    """Return when two polls have arrived."""
+    async with asyncio.timeout(30):
+        while emulator.books().calls.get("status", 0) < 2:  # noqa: ASYNC110 - it is counted in another thread
+            await asyncio.sleep(0.01)
+
+
+def is_idle() -> bool:
+    """Return whether nothing but the test is left on the loop, no task and no connection."""
+    return asyncio.all_tasks() == {asyncio.current_task()} and not _connections.get(asyncio.get_running_loop())
+
+
+@pytest.mark.parametrize("name", list(ARGUMENTS))
+def test_every_argument_survives_storage(name: str) -> None:
+    required = {"requests": {}, "deadline": 1.0}
+    trigger = IdeogramTrigger(**{**required, name: ARGUMENTS[name]})
+
+    path, kwargs = trigger.serialize()
+
+    assert path == "airflow_provider_ideogram.triggers.request.IdeogramTrigger"
+    assert kwargs[name] == ARGUMENTS[name]
+    stored = json.loads(json.dumps(kwargs))
+    assert IdeogramTrigger(**stored).serialize() == (path, kwargs)
+
+
+def test_all_arguments_are_stored() -> None:
+    _, kwargs = IdeogramTrigger(requests={}, deadline=1.0).serialize()
+
+    assert set(kwargs) == set(inspect.signature(IdeogramTrigger).parameters)
+
+
+async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    ids = {
+        "completed": submit(),
+        "failed": submit("x [[fault:failed]]"),
+        "content_blocked": submit("x [[fault:blocked]]"),
+        "expired": "unknown-request",
+    }
+
+    event = await event_of(watching(*ids.values(), carry={"for": "later"}))
+
+    assert {name: event["requests"][request_id]["outcome"] for name, request_id in ids.items()} == {
+        name: name for name in ids
+    }
+    assert event["carry"] == {"for": "later"}
+    assert event["error"] is None
+    assert event["requests"][ids["completed"]]["inference_seconds"] == 0.15
+    assert "ran out of memory" in event["requests"][ids["failed"]]["error"]
+    assert is_idle()
+
+
+async def test_two_copies_at_once_change_nothing(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    request_id = submit()
+    _, kwargs = watching(request_id).serialize()
+    copies = [IdeogramTrigger(**kwargs) for _ in range(2)]
+
+    first, second = await asyncio.gather(*map(event_of, copies))
+
+    for event in (first, second):
+        assert event["requests"][request_id]["outcome"] == "completed"
+    books = ideogram_emulator.books()
+    assert (books.charges, books.calls["submit"]) == (1, 1)
+    assert set(books.calls) == {"submit", "status"}
+    assert is_idle()
+
+
+async def test_a_copy_that_starts_after_the_end_tells_the_same(
+    submit: Submit, ideogram_emulator: RunningEmulator
+) -> None:
+    trigger = watching(submit())
+    first = await event_of(trigger)
+
+    again = await event_of(IdeogramTrigger(**trigger.serialize()[1]))
+
+    [before], [after] = (list(event["requests"].values()) for event in (first, again))
+    assert before["outcome"] == after["outcome"] == "completed"
+
+
+async def test_being_cancelled_goes_through_and_leaves_nothing_behind(
+    submit: Submit, ideogram_emulator: RunningEmulator
+) -> None:
+    ideogram_emulator.configure(job_seconds=10_000.0)
+    running = asyncio.create_task(event_of(watching(submit(), submit())))
+    await polled_twice(ideogram_emulator)
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert is_idle()
+
+
+async def test_being_cancelled_leaves_other_triggers_their_client(
+    submit: Submit, ideogram_emulator: RunningEmulator
+) -> None:
+    ideogram_emulator.fault("job", "job_seconds", seconds=10_000.0)
+    slow, quick = submit(), submit()
+    cancelled, kept = (asyncio.create_task(event_of(watching(request_id))) for request_id in (slow, quick))
+    await polled_twice(ideogram_emulator)
+
+    cancelled.cancel()
+
+    event = await kept
+    assert event["requests"][quick]["outcome"] == "completed"
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert is_idle()
+
+
+async def test_fires_at_the_deadline_with_what_it_knows(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.fault("job", "job_seconds", seconds=10_000.0)
+    slow, quick = submit(), submit()
+    ideogram_emulator.advance(1)
+
+    event = await event_of(watching(slow, quick, seconds=2.0))
+
+    assert event["requests"][slow]["outcome"] == "pending"
+    assert event["requests"][slow]["state"] in ("QUEUED", "PROCESSING")
+    assert event["requests"][quick]["outcome"] == "completed"
+    assert event["error"] is None
+    assert is_idle()
+
+
+async def test_fires_at_once_when_the_deadline_is_over(clock: Clock, submit: Submit) -> None:
+    trigger = watching(submit())
+    clock.advance(3600)
+
+    event = await event_of(trigger)
+
+    assert [report["outcome"] for report in event["requests"].values()] == ["pending"]
+
+
+async def test_logs_changes_and_not_each_poll(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.configure(job_seconds=1.0)
+    request_id, lines = submit(), list[str]()
+
+    with captured_logs(lines):
+        event = await event_of(watching(request_id, poll_interval=0.05))
+
+    said = [line.partition("IdeogramTrigger ")[2] for line in lines if "IdeogramTrigger " in line]
+    states = [line.split()[-1] for line in said if "is" in line.split()]
+    assert states[-1] == "COMPLETED"
+    assert len(states) == len(set(states))
+    assert len(said) < event["requests"][request_id]["polls"]
+
+
+async def test_a_sign_of_life_while_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch, submit: Submit, ideogram_emulator: RunningEmulator
+) -> None:
+    monkeypatch.setattr(request_module, "HEARTBEAT_SECONDS", 0.0)
+    lines: list[str] = []
+
+    with captured_logs(lines):
+        await event_of(watching(submit(), submit()))
+
+    assert any("Waiting: " in line for line in lines)
+
+
+async def test_says_that_the_job_goes_on_when_a_user_ends_the_task() -> None:
+    lines: list[str] = []
+
+    with captured_logs(lines):
+        await IdeogramTrigger(requests={"request-1": 1.0}, deadline=1.0).on_kill()
+
+    assert all(words in "".join(lines) for words in ("request-1", "goes on", "paid"))
+
+
+async def test_without_requests_it_waits_for_the_deadline() -> None:
+    event = await event_of(IdeogramTrigger(requests={}, deadline=time.time(), carry={"waiting_since": 1.0}))
+
+    assert event == {"requests": {}, "carry": {"waiting_since": 1.0}, "error": None}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_told_at_once(status: int, submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    request_id = submit()
+    ideogram_emulator.fault("status", "error", status=status, times=None)
+
+    event = await event_of(watching(request_id))
+
+    report = event["requests"][request_id]
+    assert (report["outcome"], report["polls"]) == ("refused", 1)
+    assert str(status) in report["error"]
+
+
+async def test_an_api_that_stays_away_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, submit: Submit, ideogram_emulator: RunningEmulator
+) -> None:
+    monkeypatch.setattr(cadence, "_BACK_OFF_MAX", 0.02)
+    request_id = submit()
+    ideogram_emulator.fault("status", "error", status=503, times=None)
+
+    event = await event_of(watching(request_id))
+
+    report = event["requests"][request_id]
+    assert report["outcome"] == "unreachable"
+    assert report["polls"] == ideogram_emulator.books().calls["status"] > 5
+
+
+async def test_a_single_404_is_not_believed(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+    request_id = submit()
+    ideogram_emulator.fault("status", "error", status=404)
+
+    event = await event_of(watching(request_id))
+
+    assert event["requests"][request_id]["outcome"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [None, '{"conn_type": "ideogram", "extra": {}}', '{"conn_type": "ideogram", "password": "k", "host": ":"}'],
+)
+async def test_a_connection_that_is_missing_or_wrong_is_an_event(
+    connection: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection is not None:
+        monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_GONE", connection)
+
+    event = await event_of(watching("request-1", ideogram_conn_id="ideogram_gone"))
+
+    assert "ideogram_gone" in event["error"]
+    assert event["requests"]["request-1"]["outcome"] == "pending"
+    assert is_idle()

@@ -1,0 +1,1 @@
+"""What tests stand on: Airflow's task runner without a database, and watchers of an event loop."""

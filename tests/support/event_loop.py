@@ -1,0 +1,114 @@
+"""
+Watch that nothing blocks an event loop.
+
+Invariant: a call is judged by what it is, not by how long it took, so that a slow machine changes nothing. Seen
+are all calls on the loop's thread that wait for something outside of the process: sleeping, files, names, blocking
+sockets, processes, certificates and modules.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+#: What the interpreter itself reports before it does it (see "Audit events" in Python's documentation).
+_AUDITED = (
+    "fcntl.flock",
+    "import",
+    "open",
+    "os.listdir",
+    "os.scandir",
+    "os.system",
+    "socket.getaddrinfo",
+    "socket.gethostbyaddr",
+    "socket.gethostbyname",
+    "subprocess.Popen",
+)
+#: What blocks as long as the socket has not been told not to.
+_SOCKET_CALLS = ("accept", "connect", "recv", "recv_into", "send", "sendall", "sendto")
+#: What reads certificates from disk.
+_TLS_CALLS = ("load_cert_chain", "load_default_certs", "load_verify_locations", "set_default_verify_paths")
+
+
+@dataclass
+class BlockingCalls:
+    """
+    The blocking calls of one thread.
+
+    :param found: For each what it was, and where from, the innermost frame first.
+    """
+
+    thread: int = field(default_factory=threading.get_ident)
+    found: list[str] = field(default_factory=list)
+
+    def add(self, what: str) -> None:
+        """Note a call that is made right now, if it is made on this thread."""
+        if threading.get_ident() == self.thread:
+            self.found.append(what + "".join(_where()))
+
+
+def _where() -> Iterator[str]:
+    """Give the frames below this module's, innermost first; their source is not read, which would be a call too."""
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        path = frame.f_code.co_filename
+        if path != __file__ and "importlib" not in path:
+            yield f"\n    {path}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+_watching: list[BlockingCalls] = []
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watching and event in _AUDITED:
+        for calls in _watching:
+            calls.add(f"{event} {arguments[0] if arguments else ''}")
+
+
+# A hook of the interpreter can't be taken away again; without anybody watching it does nothing.
+sys.addaudithook(_hear)
+
+
+@contextmanager
+def blocking_calls() -> Iterator[BlockingCalls]:
+    """Collect the blocking calls that this thread makes."""
+    calls = BlockingCalls()
+    with _watched_methods(calls):
+        _watching.append(calls)
+        try:
+            yield calls
+        finally:
+            _watching.remove(calls)
+
+
+@contextmanager
+def _watched_methods(calls: BlockingCalls) -> Iterator[None]:
+    patches = [_patched(socket.socket, name, calls, only_blocking=True) for name in _SOCKET_CALLS]
+    patches += [_patched(ssl.SSLContext, name, calls) for name in _TLS_CALLS]
+    patches.append(_patched(time, "sleep", calls))  # not audited before Python 3.13
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _patched(owner: Any, name: str, calls: BlockingCalls, *, only_blocking: bool = False) -> Any:
+    original = getattr(owner, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if not only_blocking or args[0].gettimeout() != 0:
+            calls.add(f"{owner.__name__}.{name}")
+        return original(*args, **kwargs)
+
+    return mock.patch.object(owner, name, watched)

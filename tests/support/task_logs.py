@@ -1,0 +1,66 @@
+"""
+What tasks and triggers log, at every level and before Airflow masks anything.
+
+Invariant: both ways are seen, structlog (Airflow's own loggers, and those of operators and triggers) and the
+standard library (httpx, httpcore, botocore and all others), with tracebacks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+
+class _Named:
+    def __init__(self, name: str | None = None, *_: Any) -> None:
+        self.name = name
+
+
+class _Lines(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+
+@contextmanager
+def captured_logs(lines: list[str]) -> Iterator[None]:
+    """Append a line of text to the list for each thing that is logged, and hand it to nobody else."""
+
+    def keep(logger: Any, level: str, event: Any) -> Any:
+        event = dict(event)
+        name = event.pop("logger_name", None) or logger.name
+        if name:  # only what stands in for the socket to the supervisor has none, and says what passes there
+            text, traceback = event.pop("event", ""), event.pop("exception", "")
+            lines.append(" ".join(filter(None, [level.upper(), name, str(text), str(event or ""), traceback])))
+        raise structlog.DropEvent
+
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers = root.handlers
+    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
+    settings = [(each, each.level, each.propagate) for each in loggers]
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, keep],
+        logger_factory=_Named,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        cache_logger_on_first_use=False,
+    )
+    root.handlers = [_Lines(lines)]
+    for each in loggers:
+        each.setLevel(logging.DEBUG)
+        each.propagate = True
+    try:
+        yield
+    finally:
+        for each, level, propagate in settings:
+            each.setLevel(level)
+            each.propagate = propagate
+        root.handlers = handlers
+        structlog.configure(**before)

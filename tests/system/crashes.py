@@ -1,0 +1,144 @@
+"""
+kill -9 of task processes at named points, and time in fast motion; installed by the test's DAG file.
+
+Invariant: the provider's own code knows nothing of it. Functions are wrapped in the process that has imported the
+DAG file, and do exactly what they did until one kills the process.
+
+Time in fast motion: the constants that wait for minutes, because the vendor names no numbers, are made smaller than
+the test's patience but larger than what they stand for takes here: a submit (5 s until its timeout) and the
+emulator's history (2 s late).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import IO, Any
+
+import httpx
+from airflow.sdk import get_current_context
+
+from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.operators import image, submission
+from airflow_provider_ideogram.storage.image import ImageSpool
+from airflow_provider_ideogram.storage.ledger import Ledger
+from airflow_provider_ideogram.storage.s3 import ImageStore
+from tests.system.plan import KILL_POINTS, dies
+
+FAST_MOTION = {
+    submission: {"SUBMIT_SECONDS": 15.0, "HISTORY_LAG": 20.0, "LOOK_AGAIN_SECONDS": 10.0},
+    image: {"FETCH_AGAIN_SECONDS": 5.0},
+}
+_SEED = int(os.environ.get("SYSTEM_TEST_SEED", "0"))
+_RATE = float(os.environ.get("SYSTEM_TEST_KILL_RATE", "0"))
+_KILLS_FILE = os.environ.get("SYSTEM_TEST_KILLS_FILE", "")
+
+
+def install() -> None:
+    """Wrap what passes the points; once a process."""
+    for module, constants in FAST_MOTION.items():
+        for name, seconds in constants.items():
+            getattr(module, name)  # a constant that was renamed must not be missed silently
+            setattr(module, name, seconds)
+    if getattr(Ledger.open, "wrapped", False):
+        return
+    _wrap(Ledger, "open", before=KILL_POINTS[0], after=KILL_POINTS[1])
+    _wrap(Ledger, "replace", before=KILL_POINTS[0], after=KILL_POINTS[1])
+    _wrap(SyncDriver, "_send", around=_send)
+    _wrap(IdeogramHook, "submit", after=KILL_POINTS[4])
+    _wrap(Ledger, "record_request", after=KILL_POINTS[5])
+    _wrap(image.IdeogramGenerateImageOperator, "execute_complete", before=KILL_POINTS[6])
+    _wrap(ImageSpool, "write", after=KILL_POINTS[7])
+    _wrap(ImageStore, "put", around=_put, after=KILL_POINTS[9])
+    _wrap(Ledger, "close", after=KILL_POINTS[10])
+
+
+def pass_point(point: str) -> None:
+    """Die here, if that is planned."""
+    if planned(point):
+        die(point)
+
+
+def planned(point: str) -> bool:
+    """Tell whether this attempt of this task is to die at a point."""
+    return dies(_SEED, _RATE, _task(), point)
+
+
+def die(point: str) -> None:
+    """Write down where, and kill this process as the system would."""
+    run_id, map_index, try_number = _task()
+    line = json.dumps({"point": point, "run_id": run_id, "map_index": map_index, "try_number": try_number}) + "\n"
+    file = os.open(_KILLS_FILE, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+    os.write(file, line.encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _task() -> tuple[str, int, int]:
+    ti = get_current_context()["ti"]
+    return ti.run_id, ti.map_index or 0, ti.try_number
+
+
+def _wrap(owner: type, name: str, before: str = "", after: str = "", around: Callable[..., Any] | None = None) -> None:
+    original = getattr(owner, name)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            pass_point(before)
+        result = around(original, *args, **kwargs) if around else original(*args, **kwargs)
+        if after:
+            pass_point(after)
+        return result
+
+    wrapper.wrapped = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapper)
+
+
+def _send(original: Callable[..., Any], driver: SyncDriver, call: Any) -> Any:
+    if not call.charges:
+        return original(driver, call)
+    if planned(KILL_POINTS[2]):
+        _send_half(driver, call)
+        die(KILL_POINTS[2])
+    answer = original(driver, call)
+    pass_point(KILL_POINTS[3])
+    return answer
+
+
+def _send_half(driver: SyncDriver, call: Any) -> None:
+    """Send the beginning of a request only."""
+    url, body = httpx.URL(driver._settings.base_url), json.dumps(call.body).encode()
+    head = (
+        f"POST {call.path} HTTP/1.1\r\nHost: {url.host}\r\nx-api-key: {driver._settings.api_key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection((url.host, url.port or 80), timeout=5)
+    connection.sendall(head.encode() + body[: len(body) // 2])
+
+
+def _put(original: Callable[..., Any], store: ImageStore, job: Any, spooled: Any, *args: Any) -> Any:
+    if planned(KILL_POINTS[8]):
+        spooled = dataclasses.replace(spooled, file=_DeadlyFile(spooled.file, spooled.size_bytes))
+    return original(store, job, spooled, *args)
+
+
+class _DeadlyFile:
+    """A file that kills who reads it for the second time, half-way: over http botocore first reads all to sign it."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size + size // 2
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        self._left -= len(piece)
+        if self._left < 0:
+            die(KILL_POINTS[8])
+        return piece
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

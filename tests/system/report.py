@@ -1,0 +1,87 @@
+"""The table: what was done to the system, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.system.books import Books, Verdict
+from tests.system.experiment import TaskKey
+from tests.system.plan import KILL_POINTS
+
+Json = dict[str, Any]
+
+
+def write_report(
+    books: Books,
+    verdict: Verdict,
+    kills: list[Json],
+    api_faults: Mapping[str, int],
+    s3_faults: Mapping[str, int],
+    command: str,
+    seconds: float,
+) -> str:
+    """Return the report as Markdown."""  # fmt: skip
+    images = len(books.tasks_of)
+    lines = [
+        f"# System test: {images} images, {len(books.instances)} tasks",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {seconds / 60:.0f} "
+        f"minutes. `{command}` does the same again.",
+        "",
+        "| done to the system | times | tasks hit | stored | failed, reason named | paid twice or lost | stuck |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    hit_by = _tasks_hit(books, kills)
+    for what, tasks in hit_by.items():
+        lines.append(_row(f"{what}", len(tasks), tasks, books, verdict))
+    for component, count in books.diary.crashes.items():
+        lines.append(f"| kill -9 of the {component} | {count} | all | | | | |")
+    for component, count in books.diary.deaths.items():
+        lines.append(f"| the {component} ended by itself and was started again | {count} | all | | | | |")
+    for title, faults in (("API", api_faults), ("S3", s3_faults)):
+        for fault, count in sorted(faults.items()):
+            lines.append(f"| {title}: {fault} | {count} | | | | | |")
+    lines.append(_row("**all of it**", "", list(books.instances), books, verdict))
+    lines += ["", "| invariant | broken |", "|---|---:|"]
+    lines += [f"| 0 {name} | {len(broken)} |" for name, broken in verdict.violations.items()]
+    lines += ["", "| in the books | |", "|---|---:|"]
+    lines += [f"| {name} | {value} |" for name, value in verdict.facts.items()]
+    kinds = Counter(
+        books.logs.failure(task, one["try_number"]).kind for task, one in books.instances.items()
+        if one["state"] == "failed"
+    )  # fmt: skip
+    lines += [f"| tasks failed with {kind or 'no reason'} | {count} |" for kind, count in kinds.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _tasks_hit(books: Books, kills: Iterable[Json]) -> dict[str, list[TaskKey]]:
+    hit: dict[str, list[TaskKey]] = {f"kill -9 {point}": [] for point in KILL_POINTS}
+    for kill in kills:
+        hit[f"kill -9 {kill['point']}"].append((kill["run_id"], kill["map_index"]))
+    clears = defaultdict(list)
+    for state, task in books.diary.clears:
+        clears[f"cleared while {state}"].append(task)
+    consents = {"cleared as the failure's message says": list(books.diary.consents.elements())}
+    twins = {
+        "another run aims at the same key": [t for tasks in books.tasks_of.values() if len(tasks) > 1 for t in tasks]
+    }
+    return hit | dict(sorted(clears.items())) | consents | twins
+
+
+def _row(what: str, times: object, tasks: list[TaskKey], books: Books, verdict: Verdict) -> str:
+    distinct = set(tasks)
+    states = Counter(books.instances[task]["state"] for task in distinct)
+    unnamed = sum(
+        not books.logs.failure(task, books.instances[task]["try_number"]).kind
+        for task in distinct
+        if books.instances[task]["state"] == "failed"
+    )
+    troubled = sum(books.image_of(task) in verdict.troubled for task in distinct)
+    stuck = len(distinct) - states["success"] - states["failed"]
+    cells = (what, times, len(distinct), states["success"], states["failed"] - unnamed, troubled, stuck)
+    return f"| {' | '.join(map(str, cells))} |"

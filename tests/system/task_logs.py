@@ -1,0 +1,77 @@
+"""What the logs of the tasks say, read from their files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.system.plan import DAG_ID, TASK_ID
+
+#: What Airflow's supervisor says of a process that was killed.
+_KILLED = "Process terminated by signal"
+_PROVIDERS_ERROR = re.compile(r"\bIdeogram[A-Z]\w+")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """
+    Why a task failed.
+
+    :param kind: The provider's error, `killed`, or "" if no reason is named.
+    :param text: The message.
+    """
+
+    kind: str
+    text: str
+
+
+class TaskLogs:
+    """
+    The log files of the test's tasks.
+
+    :param home: Airflow's home.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "logs" / f"dag_id={DAG_ID}"
+
+    def failure(self, task: tuple[str, int], try_number: int) -> Failure:
+        """
+        Return why an attempt failed.
+
+        Where Airflow's scheduler fails a deferred task whose resumed slice then goes on (apache/airflow#72716), the
+        slice belongs to the next attempt but writes to the log of the one before.
+        """
+        found = self._failure(task, try_number)
+        return found if found.kind or try_number == 1 else self._failure(task, try_number - 1)
+
+    def _failure(self, task: tuple[str, int], try_number: int) -> Failure:
+        found = Failure("", "")
+        for entry in self._entries(task, f"attempt={try_number}.log"):
+            if entry.get("event", "").startswith(_KILLED):
+                found = Failure("killed", entry["event"])
+            for error in entry.get("error_detail") or []:
+                text = f"{error['exc_type']}: {error['exc_value']}"
+                if named := _PROVIDERS_ERROR.search(text):
+                    found = Failure(named.group(), text)
+                    break
+        return found
+
+    def text(self, task: tuple[str, int]) -> str:
+        """Return all that all attempts of a task logged."""
+        return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in self._entries(task, "attempt=*.log"))
+
+    def _entries(self, task: tuple[str, int], pattern: str) -> Iterator[dict[str, Any]]:
+        run_id, map_index = task
+        folder = self._folder / f"run_id={run_id}" / f"task_id={TASK_ID}" / f"map_index={map_index}"
+        for file in sorted(folder.glob(pattern)):
+            for line in file.read_text(errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # cut off by a kill
+                    entry = {"event": line}
+                yield entry if isinstance(entry, dict) else {"event": line}

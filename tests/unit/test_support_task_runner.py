@@ -1,0 +1,183 @@
+"""The task runner of the tests keeps and loses between the slices of a task what Airflow keeps and loses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseHook, BaseOperator
+from airflow.sdk import DAG, Asset
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from tests.support.task_runner import TaskRunner
+
+
+class EchoTrigger(BaseTrigger):
+    """Fires what it was given, with the host of a connection."""
+
+    def __init__(self, word: str, conn_id: str) -> None:
+        super().__init__()
+        self.word = word
+        self.conn_id = conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.EchoTrigger", {"word": self.word, "conn_id": self.conn_id}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        await asyncio.sleep(0)
+        self.log.info("the trigger says %s", self.word)
+        connection = await BaseHook.aget_connection(self.conn_id)
+        yield TriggerEvent({"word": self.word, "host": connection.host})
+
+
+class EchoOperator(BaseOperator):
+    """Defers once, and returns what came back."""
+
+    template_fields = ("word",)
+
+    def __init__(self, word: str, fail: type[Exception] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.word = word
+        self.fail = fail
+        self.memory: str | None = None
+
+    def execute(self, context: Any) -> None:
+        if self.fail:
+            raise self.fail("as told")
+        self.memory = "lost when the task resumes"
+        context["ti"].xcom_push(key="early", value=self.word)
+        self.defer(
+            trigger=EchoTrigger(self.word, "echo"), method_name="execute_complete", kwargs={"and_this": self.word}
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any], and_this: str) -> dict[str, Any]:
+        logging.getLogger("a.library").debug("says %s at the lowest level", event["word"])
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {"word": event["word"]}
+        return {**event, "and_this": and_this, "memory": self.memory}
+
+
+class StoringOperator(BaseOperator):
+    """Counts its attempts where Airflow keeps it across them."""
+
+    def execute(self, context: Any) -> int:
+        store = context["task_state_store"]
+        attempts = int(store.get("attempts") or 0) + 1
+        store.set("attempts", attempts)
+        context["ti"].xcom_push(key=f"attempt_{attempts}", value=attempts)
+        if attempts < 3:
+            raise ValueError(f"attempt {attempts}")
+        return attempts
+
+
+@pytest.fixture(autouse=True)
+def _connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ECHO", '{"conn_type": "http", "host": "echo.example"}')
+
+
+def test_defers_fires_and_resumes(task_runner: TaskRunner) -> None:
+    run = task_runner(EchoOperator(task_id="echo", word="hi {{ ds }} {{ dag_run.conf['n'] }}"), conf={"n": 7})
+
+    deferred = run.execute()
+
+    assert (deferred.state, deferred.error) == ("deferred", None)
+    assert run.rendered_fields == {"word": "hi 2026-01-02 7"}
+    assert run.xcoms == {"early": "hi 2026-01-02 7"}
+    assert run.deferral is not None
+    assert run.deferral["trigger_kwargs"] == {"word": "hi 2026-01-02 7", "conn_id": "echo"}
+    event = run.fire()
+    assert event == {"word": "hi 2026-01-02 7", "host": "echo.example"}
+    assert run.resume(event).state == "success"
+    assert run.xcoms == {
+        "early": "hi 2026-01-02 7",
+        "return_value": {**event, "and_this": "hi 2026-01-02 7", "memory": None},
+    }
+
+
+def test_downstream_gets_what_upstream_returned(task_runner: TaskRunner) -> None:
+    with DAG("two_tasks", schedule=None):
+        first = EchoOperator(task_id="first", word="one")
+        by_argument = EchoOperator(task_id="by_argument", word=first.output["early"])
+        by_template = EchoOperator(task_id="by_template", word="{{ ti.xcom_pull(task_ids='first')['word'] }}")
+    assert task_runner(first).to_end().state == "success"
+
+    for operator in (by_argument, by_template):
+        run = task_runner(operator)
+        run.execute()
+        assert run.rendered_fields == {"word": "one"}
+
+
+def test_instances_of_a_mapped_task_are_told_apart(task_runner: TaskRunner) -> None:
+    with DAG("mapped", schedule=None):
+        mapped = EchoOperator.partial(task_id="mapped").expand(word=["a", "b"])
+        together = EchoOperator(task_id="together", word="{{ ti.xcom_pull(task_ids='mapped') | length }}")
+    runs = [task_runner(mapped, map_index=index) for index in (0, 1)]
+
+    assert [run.to_end().state for run in runs] == ["success", "success"]
+
+    assert [run.xcom()["word"] for run in runs] == ["a", "b"]
+    downstream = task_runner(together)
+    downstream.execute()
+    assert downstream.rendered_fields == {"word": "2"}
+
+
+def test_a_retry_starts_from_the_beginning_without_xcoms(task_runner: TaskRunner) -> None:
+    run = task_runner(StoringOperator(task_id="count", retries=1))
+
+    first, second = run.execute(), run.retry()
+
+    assert (first.state, str(first.error)) == ("up_for_retry", "attempt 1")
+    assert (second.state, str(second.error)) == ("failed", "attempt 2")
+    assert run.xcoms == {"attempt_2": 2}
+    assert run.clear().state == "success"
+    assert run.xcoms == {"attempt_3": 3, "return_value": 3}
+
+
+def test_retry_while_deferred_executes_again(task_runner: TaskRunner) -> None:
+    run = task_runner(EchoOperator(task_id="echo", word="hi", retries=1))
+    run.execute()
+
+    assert run.time_out().state == "up_for_retry"
+    assert run.retry().state == "deferred"
+    assert run.resume(run.fire()).state == "success"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(AirflowFailException, "failed"), (ValueError, "up_for_retry"), (AirflowSkipException, "skipped")],
+)
+def test_errors_end_a_task_as_airflow_says(task_runner: TaskRunner, error: type[Exception], state: str) -> None:
+    run = task_runner(EchoOperator(task_id="echo", word="hi", fail=error, retries=1))
+
+    result = run.execute()
+
+    assert result.state == state
+    assert "as told" in result.log_text
+    assert isinstance(result.error, error) == (state != "skipped")
+
+
+def test_everything_that_is_stored_or_logged_can_be_searched(task_runner: TaskRunner) -> None:
+    image = Asset("image", uri="s3://bucket/key")
+    run = task_runner(EchoOperator(task_id="echo", word="needle", outlets=[image]))
+
+    run.to_end()
+
+    assert "the trigger says needle" in run.log_text
+    assert "says needle at the lowest level" in run.log_text
+    assert [event["extra"] for event in run.outlet_events] == [{"word": "needle"}]
+    for stored in (
+        '"trigger_kwargs":{"word":"needle"',
+        '"next_kwargs":{"and_this":"needle"',
+        '"extra":{"word":"needle',
+    ):
+        assert stored in run.everything()
+
+
+def test_what_is_not_deferred_cannot_be_resumed(task_runner: TaskRunner) -> None:
+    run = task_runner(EchoOperator(task_id="echo", word="hi"))
+
+    with pytest.raises(AssertionError, match="not deferred but queued"):
+        run.resume({})
