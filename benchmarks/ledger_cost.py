@@ -1,0 +1,151 @@
+"""
+What the ledger costs: S3 calls an image, and milliseconds added.
+
+`python -m benchmarks.ledger_cost` runs the operator in this process against the emulator and a local S3 server, with
+the ledger and without it in turn, and writes `benchmarks/results/ledger.md`. A store that is not AWS's own is asked
+whether it keeps to conditions, which costs calls of its own, so both are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGES = 50
+BUCKET = "ledger-cost"
+WITHOUT, AWS, OTHER = "durable=False", "durable=True at AWS", "durable=True at another S3 store"
+WAYS = (WITHOUT, AWS, OTHER)
+RESULT = Path(__file__).parent / "results" / "ledger.md"
+
+
+class TaskInstance(SimpleNamespace):
+    """As much of a task instance as the operator asks for."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Take an XCom."""
+
+
+def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
+    """Run the operator once and return the seconds it took and its S3 calls."""
+    from botocore.client import BaseClient
+
+    from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+    from airflow_provider_ideogram.storage import ledger
+
+    calls: Counter[str] = Counter()
+    call = BaseClient._make_api_call
+
+    def counted(client: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
+        calls[operation] += 1
+        return call(client, operation, arguments)
+
+    operator = IdeogramGenerateImageOperator(
+        task_id="generate",
+        prompt=f"image {number}, {way}",
+        resolution="RESOLUTION_512_1536",
+        s3_bucket=BUCKET,
+        s3_key=f"{WAYS.index(way)}/{number}.png",
+        deferrable=False,
+        poll_interval=0.01,
+        durable=way != WITHOUT,
+    )
+    ti = TaskInstance(dag_id="dag", run_id="run", task_id="generate", map_index=-1, try_number=1, max_tries=0)
+    # Every address ends like this one, so that the local server counts as AWS's.
+    aws = mock.patch.object(ledger, "_AWS", "" if way == AWS else ledger._AWS)
+    with mock.patch.object(BaseClient, "_make_api_call", counted), aws:
+        started = time.perf_counter()
+        operator.execute({"ti": ti})
+        return time.perf_counter() - started, calls
+
+
+@contextmanager
+def servers() -> Iterator[None]:
+    """Run the emulator, whose jobs are done at once, and an S3 server, and let the connections lead there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    from airflow_provider_ideogram.api import cadence
+    from airflow_provider_ideogram.emulator.running import run_emulator
+    from airflow_provider_ideogram.emulator.settings import EmulatorSettings
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+    aws = {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    client.create_bucket(Bucket=BUCKET)
+    try:
+        with (
+            run_emulator(EmulatorSettings(queue_seconds=0, job_seconds=0)) as emulator,
+            mock.patch.object(cadence, "MIN_FIRST_POLL", 0.0),
+        ):
+            os.environ["AIRFLOW_CONN_IDEOGRAM_DEFAULT"] = emulator.connection
+            os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(aws)
+            yield
+    finally:
+        server.stop()
+
+
+def measure() -> str:
+    """Return the table as Markdown."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    calls: dict[str, Counter[str]] = {way: Counter() for way in WAYS}
+    with servers():
+        for way in WAYS:
+            make_image(-1, way)  # warms up
+        for number in range(IMAGES):
+            for way in WAYS:
+                took, made = make_image(number, way)
+                seconds[way].append(took)
+                calls[way] += made
+    lines = [
+        f"# The ledger's cost: {IMAGES} images with it and without it, in turn",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}; the operator in "
+        "one process, a local S3 server (moto), an emulator whose jobs are done at once.",
+        "",
+        "| | S3 calls an image | which | median ms an image | the ledger's calls | the ledger's ms |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    for way in WAYS:
+        which = ", ".join(f"{count / IMAGES:g} {operation}" for operation, count in sorted(calls[way].items()))
+        total, median = calls[way].total() / IMAGES, 1000 * statistics.median(seconds[way])
+        more = total - calls[WITHOUT].total() / IMAGES
+        slower = median - 1000 * statistics.median(seconds[WITHOUT])
+        lines.append(f"| {way} | {total:g} | {which} | {median:.0f} | {more:g} | {slower:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and write down the table."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["AIRFLOW_HOME"] = home
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        logging.disable(logging.WARNING)
+        table = measure()
+    print(table)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

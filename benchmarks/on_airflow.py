@@ -1,0 +1,185 @@
+"""
+On real Airflow components (SQLite, LocalExecutor): the time of images from end to end, and a triggerer with a crowd.
+
+Both beside what does nothing: an operator that only defers, and triggers that only sleep. What those take is
+Airflow's own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airflow_provider_ideogram.api.calls import submit
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.connection import ConnectionSettings
+from airflow_provider_ideogram.triggers.request import IdeogramTrigger
+from benchmarks.dags.benchmark_dag import JOB_SECONDS
+from dev.airflow_api import AirflowApi
+from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
+from dev.emulator_server import EmulatorServer, start_emulator
+from dev.processes import Processes
+from dev.s3_server import start_s3_server
+
+DAGS = Path(__file__).parent / "dags"
+CROWD = 1000
+#: As long as it takes at the vendor, and more, so that all triggers wait before the first is done.
+CROWD_JOB_SECONDS = 40.0
+#: One image is made this often, in turn with nothing.
+REPEATS = 3
+RUN_SECONDS = 600.0
+#: What the triggerer is given after the last job is done.
+_PATIENCE_SECONDS = 120.0
+_BLOCKED = re.compile(rb"async thread was blocked for ([0-9.]+) seconds")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """
+    What a thousand triggers were to the triggerer.
+
+    :param noticed: How many got their event.
+    :param seconds: From deferring the first to the last event.
+    :param blocked: The seconds that Airflow's warnings of a blocked loop name.
+    :param cpu_seconds: CPU time of the triggerer's processes.
+    """
+
+    noticed: int
+    seconds: float
+    blocked: list[float]
+    cpu_seconds: float
+
+
+def run_seconds(api: AirflowApi, dag_id: str) -> float:
+    """Run a DAG and return how long it took by Airflow's own books."""
+    run_id = api.trigger_run(dag_id)
+    state = api.wait_for_run(dag_id, run_id, RUN_SECONDS)
+    if state != "success":
+        raise RuntimeError(f"{dag_id} has {state}")
+    [run] = [run for run in api._get(f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"] if run["dag_run_id"] == run_id]
+    begin, end = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
+    return (end - begin).total_seconds()
+
+
+def end_to_end(api: AirflowApi) -> dict[str, float]:
+    """Return the median seconds of each DAG; the first run of each warms up and does not count."""
+    took: dict[str, list[float]] = {"one_image": [], "one_nothing": []}
+    for turn in range(REPEATS + 1):
+        for dag_id, seconds in took.items():
+            measured = run_seconds(api, dag_id)
+            print(f"end to end: {dag_id}: {measured:.1f} s", flush=True)
+            if turn:
+                seconds.append(measured)
+    medians = {dag_id: statistics.median(seconds) for dag_id, seconds in took.items()}
+    for dag_id in ("many_images", "many_nothings"):
+        medians[dag_id] = run_seconds(api, dag_id)
+        print(f"end to end: {dag_id}: {medians[dag_id]:.1f} s", flush=True)
+    return medians
+
+
+def crowd_of_sleepers() -> list[tuple[str, dict[str, Any]]]:
+    """Return triggers that only sleep, in Airflow's own words."""
+    moment = (datetime.now(UTC) + timedelta(seconds=CROWD_JOB_SECONDS)).isoformat()
+    kwargs = {"moment": moment, "end_from_trigger": False}
+    return [("airflow.providers.standard.triggers.temporal.DateTimeTrigger", kwargs)] * CROWD
+
+
+def crowd_of_jobs(emulator: EmulatorServer) -> list[tuple[str, dict[str, Any]]]:
+    """Submit jobs and return their triggers."""
+    connection = json.loads(emulator.airflow_connection())
+    driver = SyncDriver(ConnectionSettings(connection["password"], base_url=emulator.url))
+
+    def trigger(number: int) -> tuple[str, dict[str, Any]]:
+        now = time.time()
+        request_id = driver.run(submit(GenerationRequest(f"cat {number}", seed=number))).request_id
+        return IdeogramTrigger(requests={request_id: now}, deadline=now + 600, ideogram_conn_id="slow").serialize()
+
+    with ThreadPoolExecutor(8) as pool:
+        triggers = list(pool.map(trigger, range(CROWD)))
+    driver.close()
+    return triggers
+
+
+def crowd(cluster: AirflowCluster, make: Callable[[], list[tuple[str, dict[str, Any]]]]) -> Crowd:
+    """Put a thousand triggers to the triggerer and wait until it has noticed their ends."""
+    run_id = cluster.api.trigger_run("crowd")
+    triggerer = cluster.components["triggerer"]
+    ready = lambda: cluster.api.count_task_instances("crowd", run_id, "scheduled") == CROWD  # noqa: E731
+    cluster.processes.wait_until(triggerer, ready, 120.0)
+    log_before, cpu_before, started = triggerer.log.stat().st_size, _cpu_seconds(triggerer.pid), time.monotonic()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(make(), file)
+        file.flush()
+        _in_airflow(cluster.settings, "defer", run_id, file.name)
+    noticed = 0
+    while noticed < CROWD and time.monotonic() < started + CROWD_JOB_SECONDS + _PATIENCE_SECONDS:
+        time.sleep(5.0)  # each look is a process that imports Airflow
+        noticed = int(_in_airflow(cluster.settings, "count", run_id))
+    with triggerer.log.open("rb") as log:
+        log.seek(log_before)
+        blocked = [float(seconds) for seconds in _BLOCKED.findall(log.read())]
+    cpu = _cpu_seconds(triggerer.pid) - cpu_before
+    return Crowd(noticed, time.monotonic() - started, blocked, cpu)
+
+
+def _cpu_seconds(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def _in_airflow(settings: Mapping[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.crowd", *arguments]
+    environment = {**settings, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1] if done.stdout else ""
+
+
+def measure(parts: set[str]) -> tuple[dict[str, float], dict[str, Crowd]]:
+    """Return the seconds from end to end by DAG, and what each crowd was to the triggerer."""
+    seconds: dict[str, float] = {}
+    crowds: dict[str, Crowd] = {}
+    with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "servers") as processes:
+        home, dags, clean = Path(folder) / "airflow", Path(folder) / "dags", clean_environment()
+        dags.mkdir()
+        shutil.copy(DAGS / "benchmark_dag.py", dags)
+        emulator = start_emulator(processes, clean, JOB_SECONDS)
+        (Path(folder) / "slow").mkdir()
+        with Processes(Path(folder) / "slow") as slow:
+            slow_emulator = start_emulator(slow, clean, CROWD_JOB_SECONDS)
+            environment = {
+                "AIRFLOW__TRIGGERER__CAPACITY": str(2 * CROWD),
+                "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
+                "AIRFLOW_CONN_SLOW": slow_emulator.airflow_connection(),
+                "AIRFLOW_CONN_AWS_DEFAULT": start_s3_server(processes, clean, "benchmark").airflow_connection(),
+            }
+            with airflow_cluster(home, dags, environment) as cluster:
+                processor = cluster.components["dag-processor"]
+                cluster.processes.wait_until(processor, lambda: cluster.api.has_dag("crowd"), 60.0)
+                if "end-to-end" in parts:
+                    seconds = end_to_end(cluster.api)
+                if "triggerer" in parts:
+                    _in_airflow(cluster.settings, "pool")
+                    for name, make in {
+                        "triggers that only sleep": crowd_of_sleepers,
+                        "this provider's triggers": partial(crowd_of_jobs, slow_emulator),
+                    }.items():
+                        crowds[name] = crowd(cluster, make)
+                        print(f"triggerer: {CROWD} {name}: {crowds[name]}", flush=True)
+    return seconds, crowds

@@ -1,0 +1,230 @@
+"""The benchmarks' tables and plots. Every figure stands beside those of the others in the same run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import noticing, parsing, polls, way_to_s3
+
+if TYPE_CHECKING:
+    from benchmarks.on_airflow import Crowd
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("apache-airflow", "aiohttp", "httpx", "segmind", "apache-airflow-providers-http")
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    load = os.getloadavg()[0]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), Python "
+        f"{platform.python_version()}, {packages}; load of the machine before the run: {load:.1f}."
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table whose columns, but the first, are numbers."""
+    names = list(head)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def write(name: str, title: str, *parts: str) -> None:
+    """Write a page of results."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join([f"# {title}\n", *parts]))
+
+
+def polls_page(results: dict[int, dict[str, dict[str, float] | None]], about: str) -> None:
+    parts = [about]
+    for jobs, cases in results.items():
+        floor, idle = cases[polls.FLOOR], cases[polls.NOTHING]
+        assert floor
+        rows = []
+        for case, measured in cases.items():
+            if measured is None:
+                rows.append([case, *["did not end in time"], *["-"] * 7])
+                continue
+            own_memory = measured["kb_per_job"] - idle["kb_per_job"] if idle else float("nan")
+            per_poll = measured["cpu_ms_per_poll"]
+            rows.append(
+                [
+                    case,
+                    f"{measured['polls_per_second']:.0f}",
+                    f"{per_poll:.2f}" if per_poll else "-",
+                    f"{per_poll / floor['cpu_ms_per_poll']:.2f}" if per_poll else "-",
+                    *(f"{measured[f'late_{name}_ms']:.0f}" for name in ("p50", "p99", "max", "by_own_work_max")),
+                    f"{own_memory:.1f}",
+                ]
+            )
+        interval = polls.interval_of(jobs)
+        head = (
+            f"{jobs:,} jobs, each asked about every {interval:g} s ({jobs / interval:.0f}/s)",
+            "polls/s",
+            "CPU ms/poll",
+            "x aiohttp alone",
+            "late p50 ms",
+            "p99",
+            "max",
+            "max by own work",
+            "kB/job",
+        )
+        parts.append(table(head, rows))
+    parts.append(
+        "Late is how much later than due the event loop comes back from a sleep of 50 ms, from the first job on. "
+        "By own work is as much of it as the process's own CPU time explains; the rest are the machine's other "
+        "processes. This provider and aiohttp ran twice, in turn, and the less disturbed run of each counts. kB/job is "
+        "resident memory over that of a trigger that only sleeps.\n\n![CPU per poll](polls.png)\n"
+    )
+    write("polls", "Waiting for many jobs in one process", *parts)
+    _bars(
+        "polls.png",
+        "CPU per poll, as a multiple of aiohttp alone",
+        {
+            f"{jobs:,} jobs": {
+                case: measured["cpu_ms_per_poll"] / floor["cpu_ms_per_poll"]
+                for case, measured in cases.items()
+                if measured and case != polls.NOTHING and (floor := cases[polls.FLOOR])
+            }
+            for jobs, cases in results.items()
+        },
+        log=True,
+    )
+
+
+def noticing_page(results: dict[str, dict[str, list[noticing.Noticed]]], jobs: int, about: str) -> None:
+    rows = []
+    for name, pollers in results.items():
+        sdk = pollers["vendor's SDK"]
+        cells = []
+        for noticed in pollers.values():
+            delay, count = noticing.mean_delay(noticed), noticing.mean_polls(noticed)
+            share = 100 * count / noticing.mean_polls(sdk)
+            cells.append(f"{delay:.2f} s ({delay / noticing.mean_delay(sdk):.2f}x), {count:.1f} ({share:.0f} %)")
+        rows.append([name, *cells])
+    write(
+        "noticing",
+        "From done to noticed",
+        about,
+        f"Mean delay and polls of an image, and both over the vendor's SDK; {jobs:,} jobs of a kind, virtual time.\n",
+        table(["job times", *next(iter(results.values()))], rows),
+        "![Delay and polls](noticing.png)\n",
+    )
+    figure, axes = _plots(1, len(results), width=3.2 * len(results))
+    for axis, (name, pollers) in zip(axes, results.items(), strict=True):
+        for poller, noticed in pollers.items():
+            axis.scatter(noticing.mean_polls(noticed), noticing.mean_delay(noticed), label=poller, s=60)
+        axis.set(title=name.replace(" (", "\n("), xlabel="polls an image", yscale="log")
+        axis.title.set_fontsize(9)
+    axes[0].set_ylabel("mean delay, s")
+    axes[0].legend(fontsize=8)
+    _save(figure, "noticing.png")
+
+
+def parsing_page(results: dict[str, tuple[float, int]], about: str) -> None:
+    own = results["this provider"][0]
+    rows = [[name, f"{ms:.1f}", f"{ms / own:.1f}", modules] for name, (ms, modules) in results.items()]
+    write(
+        "parsing",
+        "What importing the operators costs a DAG file",
+        about,
+        f"On top of `airflow.sdk`; median of {parsing.ROUNDS} processes each, in turn.\n",
+        table(["operators of", "ms", "x this provider", "modules"], rows),
+        "![Import time](parsing.png)\n",
+    )
+    _bars("parsing.png", "Import of the operators, ms", {"": {name: ms for name, (ms, _) in results.items()}}, log=True)
+
+
+def s3_page(results: dict[float, dict[str, tuple[float, float]]], about: str) -> None:
+    rows = []
+    for size, ways in results.items():
+        whole_rate, whole_peak = ways[way_to_s3.WHOLE]
+        for name, (rate, peak) in ways.items():
+            rows.append(
+                [
+                    f"{size:.0f} MB, {name}",
+                    f"{rate:.1f}",
+                    f"{rate / whole_rate:.2f}",
+                    f"{peak:.1f}",
+                    f"{peak / whole_peak:.2f}",
+                ]
+            )
+    head = ("image", "images/s", "x whole", "peak of allocated MB", "x whole")
+    write("way-to-s3", "The way of an image to S3", about, table(head, rows))
+
+
+def airflow_page(seconds: dict[str, float], job_seconds: float, mapped: int, about: str) -> None:
+    rows = []
+    for name, image, nothing in (
+        ("1 image", "one_image", "one_nothing"),
+        (f"{mapped} mapped images", "many_images", "many_nothings"),
+    ):
+        airflows, ours = seconds[nothing] - job_seconds, seconds[image] - seconds[nothing]
+        rows.append(
+            [
+                name,
+                f"{seconds[image]:.1f}",
+                f"{job_seconds:.1f}",
+                f"{airflows:.1f}",
+                f"{ours:.1f}",
+                f"{100 * ours / seconds[image]:.0f} %",
+            ]
+        )
+    head = ("run of", "seconds in all", "the job's", "Airflow's own", "ours", "our share")
+    write(
+        "end-to-end",
+        "From end to end on real Airflow",
+        about,
+        "Airflow's own is the time of an operator that only defers for as long as the job takes.\n",
+        table(head, rows),
+    )
+
+
+def triggerer_page(crowds: dict[str, Crowd], about: str) -> None:
+    rows = [
+        [
+            name,
+            crowd.noticed,
+            f"{crowd.seconds:.0f}",
+            len(crowd.blocked),
+            f"{max(crowd.blocked, default=0.0):.2f}",
+            f"{crowd.cpu_seconds:.0f}",
+        ]
+        for name, crowd in crowds.items()
+    ]
+    head = ("1,000 deferred at once", "noticed", "seconds", "blocked-loop warnings", "longest, s", "CPU s")
+    write("triggerer", "A real triggerer with 1,000 deferred jobs", about, table(head, rows))
+
+
+def _bars(name: str, title: str, groups: dict[str, dict[str, float]], *, log: bool = False) -> None:
+    figure, axes = _plots(1, len(groups), width=5.5 * len(groups))
+    for axis, (group, values) in zip(axes, groups.items(), strict=True):
+        bars = axis.barh(list(values), list(values.values()), log=log)
+        axis.bar_label(bars, fmt="%.2f", padding=3)
+        axis.margins(x=0.2)
+        axis.invert_yaxis()
+        axis.set_title(group)
+    figure.suptitle(title)
+    _save(figure, name)
+
+
+def _plots(rows: int, columns: int, width: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(rows, columns, figsize=(width, 3.6), squeeze=False, layout="constrained")
+    return figure, axes[0]
+
+
+def _save(figure: Any, name: str) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / name, dpi=100)
