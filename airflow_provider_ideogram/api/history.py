@@ -18,7 +18,7 @@ from airflow_provider_ideogram.api.answers import is_request_id
 from airflow_provider_ideogram.api.calls import MAX_IMAGE_ANSWER_BYTES, Call
 from airflow_provider_ideogram.api.errors import Answer, raise_for_status, readable
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.exceptions import IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 
 PER_PAGE = 100
 #: The worker's clock and the vendor's may differ this many seconds.
@@ -40,6 +40,13 @@ class HistoryRow:
     request_id: str
     body: Mapping[str, Any]
     created_at: float
+
+    def request(self, model: str) -> GenerationRequest | None:
+        """Return what was asked of the model, None for inputs that are none of this package's making."""
+        try:
+            return GenerationRequest.from_body(model, self.body)
+        except IdeogramInvalidInput:
+            return None
 
 
 @dataclass(frozen=True, slots=True)

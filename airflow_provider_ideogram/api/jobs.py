@@ -29,7 +29,7 @@ class Job:
 
     :param request_id: The vendor's id.
     :param submitted_at: When it was sent, in seconds since the epoch by the worker's clock.
-    :param request: What was asked for, the drawn seed included.
+    :param request: What was asked for, the drawn seed included; None for a request from elsewhere that nobody knows.
     :param fingerprint: The fingerprint of what the user asked for, before a seed was drawn.
     :param target: The address ``s3://bucket/key`` where the image goes.
     :param record_key: The key of the ledger's record, None without a ledger.
@@ -41,7 +41,7 @@ class Job:
 
     request_id: str
     submitted_at: float
-    request: GenerationRequest
+    request: GenerationRequest | None
     fingerprint: str
     target: str
     record_key: str | None = None
@@ -52,13 +52,17 @@ class Job:
     @property
     def cost_usd(self) -> float | None:
         """What this task paid: the vendor's list price, None for a model without one."""
-        return 0.0 if self.shared else list_price(self.request.model)
+        if self.shared:
+            return 0.0
+        return list_price(self.request.model) if self.request else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)} | {"request": self.request.inputs()}
+        request = self.request.inputs() if self.request else None
+        return {item.name: getattr(self, item.name) for item in fields(self)} | {"request": request}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Job:
         """Make the job again from what :meth:`to_json` returned."""
-        return cls(**{**value, "request": GenerationRequest.from_inputs(value["request"])})
+        request = value["request"]
+        return cls(**{**value, "request": GenerationRequest.from_inputs(request) if request else None})

@@ -87,6 +87,10 @@ class GenerationRequest:
         """Return the request with a seed, drawn if it has none, so that the image can be made again."""
         return self if self.seed is not None else replace(self, seed=rng.randint(*_DRAWN_SEEDS))
 
+    def as_asked(self, fingerprint: str | None) -> GenerationRequest:
+        """Return what the user asked for, by its fingerprint: this, or this without the seed that was drawn for it."""
+        return self if self.fingerprint == fingerprint else replace(self, seed=None)
+
     def body(self) -> dict[str, Any]:
         """Return the JSON body of the request to the API; what is None stays out of it."""
         own = {name: getattr(self, name) for name in _OWN_PARAMETERS if getattr(self, name) is not None}
@@ -100,6 +104,17 @@ class GenerationRequest:
     def from_inputs(cls, inputs: Mapping[str, Any]) -> GenerationRequest:
         """Make the request again from what :meth:`inputs` returned."""
         return cls(**inputs)
+
+    @classmethod
+    def from_body(cls, model: str, body: Mapping[str, Any]) -> GenerationRequest:
+        """
+        Make the request again from the :meth:`body` that was sent.
+
+        :raises IdeogramInvalidInput: If it is not one that could have been sent.
+        """
+        own: dict[str, Any] = {name: body.get(name) for name in _OWN_PARAMETERS}
+        others = {name: value for name, value in body.items() if name not in own}
+        return cls(**own, model=model, model_params=others)
 
     @property
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@ Invariant: a hook adds nothing to a call's meaning; it looks up the connection a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,7 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_ideogram.api import calls
-from airflow_provider_ideogram.api.history import CLOCK_SKEW, find_submitted, request_history
+from airflow_provider_ideogram.api.history import CLOCK_SKEW, HistoryPage, HistoryRow, find_submitted, request_history
 from airflow_provider_ideogram.hooks.client import SyncDriver
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared import SharedConnection, borrow, give_back
@@ -108,14 +109,26 @@ class IdeogramHook(BaseHook):
         :param request: What was sent, its seed included.
         :param intended_at: When, in seconds since the epoch.
         """
-        found: set[str] = set()
+        pages = self._history(request.model, intended_at)
+        return set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
+
+    def find_request(self, request_id: str, model: str, since: float) -> HistoryRow | None:
+        """
+        Return what the account's history says of a request, None if it does not show it.
+
+        :param model: The model's slug.
+        :param since: A time before which it was not made, in seconds since the epoch.
+        """
+        rows = (row for page in self._history(model, since) for row in page.rows)
+        return next((row for row in rows if row.request_id == request_id), None)
+
+    def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
+        """Yield the pages that may hold a request made after a time, newest first."""
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            call = request_history(self.settings.history_url, request.model, intended_at, number)
-            page = self._sync_driver.run(call)
-            found |= find_submitted(page.rows, request, intended_at)
-            if page.ends_search(intended_at - CLOCK_SKEW):
+            page = self._sync_driver.run(request_history(self.settings.history_url, model, since, number))
+            yield page
+            if page.ends_search(since - CLOCK_SKEW):
                 break
-        return found
 
     def download_image(self, source: ImageSource) -> SpooledImage:
         """

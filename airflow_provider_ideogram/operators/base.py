@@ -1,5 +1,5 @@
 """
-What the operators have in common: the request's parameters, where images and ledger go, and how a task defers.
+What the tasks have in common: connections, where images and ledger go, how they defer, and a request's parameters.
 
 Invariant: whatever is no template is checked when the operator is made, while the DAG is parsed; constructing it
 imports neither HTTP nor S3.
@@ -14,13 +14,19 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import Asset, BaseOperator
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
 
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.links import IdeogramImageLink, SegmindRequestLink
 from airflow_provider_ideogram.operators.templates import is_literal
-from airflow_provider_ideogram.storage.target import IF_EXISTS, Target, check_extra_args, check_ledger_prefix
+from airflow_provider_ideogram.storage.target import (
+    DEFAULT_LEDGER_PREFIX,
+    IF_EXISTS,
+    Target,
+    check_extra_args,
+    check_ledger_prefix,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,7 +40,80 @@ if TYPE_CHECKING:
 BACKSTOP_SECONDS = 300.0
 
 
-class IdeogramBaseOperator(BaseOperator):
+class IdeogramTask(BaseOperator):
+    """A task that reaches the API and the images; what it is told is set by the class that is made of it."""
+
+    ui_color = "#e9e1fb"
+    operator_extra_links = (IdeogramImageLink(), SegmindRequestLink())
+
+    aws_conn_id: str | None
+    ideogram_conn_id: str
+    s3_extra_args: Mapping[str, Any] | None
+    durable: bool
+    ledger_prefix: str
+    poll_interval: float | None
+    timeout: float
+
+    #: The arguments that have a fixed set of values.
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def _check_arguments(self) -> None:
+        """Raise IdeogramInvalidInput if anything is wrong that shows already; the last act of each ``__init__``."""
+        if problems := self._problems():
+            raise IdeogramInvalidInput.of(problems)
+
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the arguments, as far as they are not templates."""
+        problems = []
+        if is_literal(self.s3_extra_args):
+            problems += check_extra_args(self.s3_extra_args)
+        for name, valid in self.choices.items():
+            if getattr(self, name) not in valid:
+                problems.append(f"{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
+        problems += _check_seconds("timeout", self.timeout)
+        if self.poll_interval is not None:
+            problems += _check_seconds("poll_interval", self.poll_interval)
+        return problems
+
+    def _check_rendered(self) -> None:
+        """Check what only rendering has shown, as far as nothing else does."""
+        if problems := check_extra_args(self.s3_extra_args):
+            raise IdeogramInvalidInput.of(problems)
+
+    def _defer_to(self, trigger: IdeogramTrigger, method_name: str) -> NoReturn:
+        left = max(trigger.deadline - time.time(), 0.0)
+        self.defer(trigger=trigger, method_name=method_name, timeout=timedelta(seconds=left + BACKSTOP_SECONDS))
+
+    def _tell_assets(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
+        """
+        Let the events of the task's assets carry its result; what is set before a deferral would be lost.
+
+        :param uri: The address of what was made: behind an alias, it is the asset.
+        """
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra = dict(result)
+            elif isinstance(outlet, AssetAlias):
+                context["outlet_events"][outlet].add(Asset(uri), extra=dict(result))
+
+    def _hook(self) -> IdeogramHook:
+        from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+
+        return IdeogramHook(self.ideogram_conn_id)
+
+    def _ledger(self, target: Target) -> Ledger | NoLedger:
+        from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
+
+        return Ledger(self._store.client, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
+
+    @cached_property
+    def _store(self) -> ImageStore:
+        from airflow_provider_ideogram.storage.s3 import ImageStore
+
+        return ImageStore(self.aws_conn_id, self.s3_extra_args)
+
+
+class IdeogramBaseOperator(IdeogramTask):
     """
     The parameters that every generation has; see the operators for what they mean.
 
@@ -53,10 +132,6 @@ class IdeogramBaseOperator(BaseOperator):
         "aws_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"model_params": "json", "s3_extra_args": "json"}
-    ui_color = "#e9e1fb"
-    operator_extra_links = (IdeogramImageLink(), SegmindRequestLink())
-
-    #: The arguments that have a fixed set of values.
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
         "if_exists": IF_EXISTS,
         "on_unknown_submit": ("fail", "resubmit"),
@@ -79,7 +154,7 @@ class IdeogramBaseOperator(BaseOperator):
         poll_interval: float | None = None,
         timeout: float = 600,
         durable: bool = True,
-        ledger_prefix: str = "_ideogram/",
+        ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
         on_unknown_submit: str = "fail",
         **kwargs: Any,
     ) -> None:
@@ -101,24 +176,9 @@ class IdeogramBaseOperator(BaseOperator):
         self.ledger_prefix = ledger_prefix
         self.on_unknown_submit = on_unknown_submit
 
-    def _check_arguments(self) -> None:
-        """Raise IdeogramInvalidInput if anything is wrong that shows already; the last act of each ``__init__``."""
-        if problems := self._problems():
-            raise IdeogramInvalidInput.of(problems)
-
     def _problems(self) -> list[str]:
-        """Return what is wrong with the arguments, as far as they are not templates."""
         problems = [problem for name in CHECKS if (problem := self._problem_of(name))]
-        if is_literal(self.s3_extra_args):
-            problems += check_extra_args(self.s3_extra_args)
-        for name, valid in self.choices.items():
-            if getattr(self, name) not in valid:
-                problems.append(f"{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
-        problems += check_ledger_prefix(self.ledger_prefix)
-        problems += _check_seconds("timeout", self.timeout)
-        if self.poll_interval is not None:
-            problems += _check_seconds("poll_interval", self.poll_interval)
-        return problems
+        return problems + super()._problems() + check_ledger_prefix(self.ledger_prefix)
 
     def _problem_of(self, name: str) -> str | None:
         """Return what is wrong with a parameter of the request, None for one that is elsewhere or a template."""
@@ -130,37 +190,6 @@ class IdeogramBaseOperator(BaseOperator):
         except ValueError as problem:
             return f"{name}: {problem}"
         return None
-
-    def _check_rendered(self) -> None:
-        """Check what only rendering has shown, as far as nothing else does."""
-        if problems := check_extra_args(self.s3_extra_args):
-            raise IdeogramInvalidInput.of(problems)
-
-    def _defer_to(self, trigger: IdeogramTrigger, method_name: str) -> NoReturn:
-        left = max(trigger.deadline - time.time(), 0.0)
-        self.defer(trigger=trigger, method_name=method_name, timeout=timedelta(seconds=left + BACKSTOP_SECONDS))
-
-    def _tell_assets(self, context: Context, result: Mapping[str, Any]) -> None:
-        """Let the events of the task's assets carry its result; what is set before a deferral would be lost."""
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra = dict(result)
-
-    def _hook(self) -> IdeogramHook:
-        from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-
-        return IdeogramHook(self.ideogram_conn_id)
-
-    def _ledger(self, target: Target) -> Ledger | NoLedger:
-        from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
-
-        return Ledger(self._store.client, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
-
-    @cached_property
-    def _store(self) -> ImageStore:
-        from airflow_provider_ideogram.storage.s3 import ImageStore
-
-        return ImageStore(self.aws_conn_id, self.s3_extra_args)
 
 
 def _check_seconds(name: str, value: Any) -> list[str]:

@@ -30,6 +30,7 @@ from airflow_provider_ideogram.storage.target import Target, check_key
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_ideogram.datasets.run import DatasetRun, Wait
     from airflow_provider_ideogram.datasets.state import DatasetState
@@ -67,6 +68,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     :param max_cost_usd: What the task may spend by the vendor's list price; it fails before it spends more.
     :param dedupe: Make rows with identical inputs once, and copy the image for the others.
     """
+
+    _result: Mapping[str, Any] | None = None
 
     template_fields: Sequence[str] = ("prompts", "prompts_path", "s3_prefix", *IdeogramBaseOperator.template_fields)
 
@@ -339,15 +342,22 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         return self._succeed(context, images, state)
 
     def _succeed(self, context: Context, images: Target, state: DatasetState) -> dict[str, Any]:
-        result = {
+        result: dict[str, Any] = {
             "manifest_uri": _manifest_uri(images),
             "total": state.total,
             **state.counts,
             "cost_usd": round(state.cost_usd, 4),
             "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
         }
-        self._tell_assets(context, result)
+        self._result = result
+        self._tell_assets(context, result, result["manifest_uri"])
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Return the prompts as input, the images and the manifest as outputs; the openlineage provider calls it."""
+        from airflow_provider_ideogram.operators.lineage import lineage_of_dataset
+
+        return lineage_of_dataset(self.prompts_path, self._result)
 
     def _failure(self, context: Context, images: Target, state: DatasetState) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""

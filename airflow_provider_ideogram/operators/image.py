@@ -7,45 +7,28 @@ ends it later says what became of the money.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
-from airflow_provider_ideogram.exceptions import (
-    IdeogramContentBlocked,
-    IdeogramJobError,
-    IdeogramJobFailed,
-    IdeogramResultExpired,
-    IdeogramStorageError,
-    IdeogramTemporaryError,
-    job_goes_on,
-    job_unreachable,
-)
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, owner_of
-from airflow_provider_ideogram.operators.failures import airflow_failures
-from airflow_provider_ideogram.operators.templates import is_literal
-from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
+from airflow_provider_ideogram.operators.job import IdeogramJobTask
+from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_ideogram.api.jobs import Job
-    from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
 
 #: Seconds that a submit is put off, by the rate limit or by another task, before the task fails.
 PATIENCE_SECONDS = 3600.0
-#: Seconds between two attempts to fetch or store an image that is done.
-FETCH_AGAIN_SECONDS = 30.0
 
 
-class IdeogramGenerateImageOperator(IdeogramBaseOperator):
+class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     """
     Make an image with Ideogram 2a on Segmind and store it in S3. Each costs 0.05 USD.
 
@@ -103,14 +86,7 @@ class IdeogramGenerateImageOperator(IdeogramBaseOperator):
         self.s3_bucket = s3_bucket
         self.wait_for_completion = wait_for_completion
         self.on_content_blocked = on_content_blocked
-        self._job: Job | None = None
         self._check_arguments()
-
-    def _problems(self) -> list[str]:
-        problems = super()._problems()
-        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
-            problems += check_key(self.s3_key, self.s3_bucket is not None) + check_bucket(self.s3_bucket)
-        return problems
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, submit, and wait for the image or defer."""
@@ -120,36 +96,6 @@ class IdeogramGenerateImageOperator(IdeogramBaseOperator):
         """Resume after a wait for the rate limit, for another task, or for news of an unanswered submit."""
         return self._submit_and_wait(context, carried=event["carry"])
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
-        from airflow_provider_ideogram.api.jobs import Job
-        from airflow_provider_ideogram.api.polling import RequestPoll
-
-        self._job = job = Job.from_json(event["carry"])
-        poll = RequestPoll(job.request_id, job.submitted_at)
-        if report := event["requests"].get(job.request_id):
-            poll.take_report(report)
-        with self._failures(context), self._hook() as hook:
-            return self._finish(hook, job, poll, trigger_error=event["error"])
-
-    def on_kill(self) -> None:
-        """Say that the job goes on: the API has no cancel."""
-        if self._job is not None:
-            self.log.warning(job_goes_on(self._job.request_id))
-
-    @contextmanager
-    def _failures(self, context: Context) -> Iterator[None]:
-        """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
-        with airflow_failures(durable=self.durable):
-            try:
-                yield
-            except IdeogramJobError as error:
-                failure = {"reason": error.outcome or type(error).__name__, "error": str(error)}
-                context["ti"].xcom_push(key="failure", value=failure)
-                if isinstance(error, IdeogramContentBlocked) and self.on_content_blocked == "skip":
-                    raise AirflowSkipException(str(error)) from error
-                raise
-
     def _submit_and_wait(self, context: Context, carried: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.operators.submission import ComeBack
         from airflow_provider_ideogram.storage.record import ImageRecord
@@ -157,26 +103,33 @@ class IdeogramGenerateImageOperator(IdeogramBaseOperator):
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
             # What was rendered before the wait: a submit may be out whose record is found by its target alone.
-            inputs = carried["inputs"] if carried else {name: getattr(self, name) for name in CHECKS}
-            request = GenerationRequest.from_inputs(inputs)
             target = Target.parse(carried["target"]) if carried else Target.parse(self.s3_key, self.s3_bucket)
+            submitter = self._submitter(context, hook, target)
+            asked = GenerationRequest.from_inputs(carried["inputs"]) if carried else None
+            request = asked or self._request(context, submitter)
             try:
-                obtained = self._submitter(context, hook, target).obtain(request)
+                obtained = submitter.obtain(request)
             except ComeBack as later:
                 since = carried["waiting_since"] if carried else time.time()
                 self._come_back(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
             if isinstance(obtained, ImageRecord):
-                return obtained.to_xcom()
+                return self._succeed(context, obtained)
             job, poll = obtained
-            self.log.info("Request %s: %s, seed %s", job.request_id, job.request.resolution, job.request.seed)
             self._job = job
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if not self.wait_for_completion:
-                return self._submitted(job)
+                return self._submitted(job, target)
             if self.deferrable and not poll.settled:
                 self._defer_until_done(job)
             self._wait(hook, job, poll)
-            return self._finish(hook, job, poll)
+            return self._finish(context, hook, job, poll)
+
+    def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
+        """Return what is asked for; a subclass that makes it up may ask what an earlier attempt has made up."""
+        return GenerationRequest.from_inputs(self._operator_inputs())
+
+    def _operator_inputs(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in CHECKS}
 
     def _submitter(self, context: Context, hook: IdeogramHook, target: Target) -> Submitter:
         from airflow_provider_ideogram.operators.submission import Submitter
@@ -192,52 +145,16 @@ class IdeogramGenerateImageOperator(IdeogramBaseOperator):
             resubmit=self.on_unknown_submit == "resubmit",
         )
 
-    def _submitted(self, job: Job) -> dict[str, Any]:
+    def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
+        """Return what a sensor needs to take the job over."""
         from airflow_provider_ideogram.storage.record import iso_utc
 
         return {
             "request_id": job.request_id,
             "submitted_at": iso_utc(job.submitted_at),
-            **job.request.inputs(),
+            **(job.request.inputs() if job.request else {}),
+            "ledger_uri": replace(target, key=job.record_key).uri if job.record_key else None,
         }
-
-    def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
-        """Wait on the worker, by the same decisions as the trigger's."""
-        from airflow_provider_ideogram.operators.completion import look
-
-        rng = random.Random()
-        poll.poll_interval = self.poll_interval
-        while not poll.settled and (left := self._deadline(job) - time.time()) > 0:
-            time.sleep(min(poll.delay(time.time(), rng), left))
-            look(hook, poll)
-
-    def _finish(
-        self, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
-    ) -> dict[str, Any]:
-        """Fetch and store the image, wait on where that helps, or raise what became of the job."""
-        from airflow_provider_ideogram.api.polling import Outcome
-        from airflow_provider_ideogram.operators.completion import fetch_and_store, look
-
-        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
-            look(hook, poll)  # the task may have waited for this worker long enough for the job to be done
-        time_left = self.deferrable and time.time() < self._deadline(job)
-        if poll.outcome is Outcome.COMPLETED:
-            try:
-                record = fetch_and_store(hook, self._store, job, poll)
-                self._close(job)
-                return record.to_xcom()
-            except IdeogramTemporaryError as problem:
-                if time_left:
-                    self._defer_fetch(job, problem)
-                raise job_unreachable(job.request_id, problem.reason) from problem
-        if poll.outcome is Outcome.PENDING and trigger_error is not None:
-            raise job_unreachable(job.request_id, trigger_error)
-        if poll.outcome is Outcome.PENDING and time_left:
-            self._defer_until_done(job)
-        failure = poll.failure()
-        if isinstance(failure, IdeogramJobFailed | IdeogramResultExpired):
-            self._close(job)
-        raise failure
 
     def _come_back(self, later: ComeBack, carry: Mapping[str, Any]) -> NoReturn:
         """Free the worker until it is worth another try; nothing that is paid waits for it."""
@@ -245,39 +162,3 @@ class IdeogramGenerateImageOperator(IdeogramBaseOperator):
             raise later.error
         self.log.warning("%s. Tried again in %.0f s", later, later.delay)
         self._defer({}, time.time() + later.delay, carry, "submit_again")
-
-    def _defer_until_done(self, job: Job) -> NoReturn:
-        self._defer({job.request_id: job.submitted_at}, self._deadline(job), job.to_json(), "execute_complete")
-
-    def _defer_fetch(self, job: Job, problem: IdeogramTemporaryError) -> NoReturn:
-        """Come back for a paid image that can't be fetched or stored at the moment."""
-        self.log.warning("Request %s is done, but not here yet: %s. It is tried again", job.request_id, problem.reason)
-        self._defer({}, time.time() + FETCH_AGAIN_SECONDS, job.to_json(), "execute_complete")
-
-    def _defer(
-        self, requests: Mapping[str, float], deadline: float, carry: Mapping[str, Any], method_name: str
-    ) -> NoReturn:
-        from airflow_provider_ideogram.triggers.request import IdeogramTrigger
-
-        trigger = IdeogramTrigger(
-            requests=requests,
-            deadline=deadline,
-            ideogram_conn_id=self.ideogram_conn_id,
-            poll_interval=self.poll_interval,
-            model=self.model,
-            carry=carry,
-        )
-        self._defer_to(trigger, method_name)
-
-    def _deadline(self, job: Job) -> float:
-        from airflow_provider_ideogram.api.polling import deadline_of
-
-        return deadline_of(job.submitted_at, self.timeout)
-
-    def _close(self, job: Job) -> None:
-        """Remove the ledger's record of a job that is stored or dead; what became of the job counts for more."""
-        if job.record_key and job.record_etag:
-            try:
-                self._ledger(Target.parse(job.target)).close(job.record_key, job.record_etag)
-            except IdeogramStorageError as error:
-                self.log.warning("The ledger's record %s could not be removed: %s", job.record_key, error.reason)

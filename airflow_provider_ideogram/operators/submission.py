@@ -12,6 +12,7 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.cadence import submit_delay
@@ -23,10 +24,11 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramRateLimited,
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
+    job_unreachable,
 )
 from airflow_provider_ideogram.operators.completion import look
 from airflow_provider_ideogram.storage.ledger import Entry, Intent, LedgerTaken, lineage_of
-from airflow_provider_ideogram.storage.record import ImageRecord, iso_utc, made_by, made_from, paid_by
+from airflow_provider_ideogram.storage.record import ImageRecord, fingerprint_of, iso_utc, made_by, made_from, paid_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +122,30 @@ class Submitter:
                 return self._take_up(found, intent)
         raise ComeBack(LOOK_AGAIN_SECONDS, _busy(f"another task just changed the record {self._record_key}"))
 
+    def recall(self) -> GenerationRequest | None:
+        """
+        Return what an earlier attempt of this task has asked for, None if there was none since a person cleared it.
+
+        :raises IdeogramJobUnreachable: If its image is stored, and nothing tells any more what was asked for.
+        """
+        lineage = lineage_of(self.owner, self.max_tries)
+        entry = self.ledger.read(self._record_key)
+        if entry is not None:
+            own = entry.intent.lineage == lineage
+            return entry.intent.request.as_asked(entry.intent.fingerprint) if own else None
+        head = self.store.find(self.target)
+        if head is None or not paid_by(head, lineage):
+            return None
+        # The attempt died between the record's removal and its end.
+        stored = ImageRecord.of_object(self.target, head, None)
+        since = datetime.fromisoformat(stored.submitted_at or "").timestamp()
+        row = self.hook.find_request(stored.request_id or "", stored.model or "", since)
+        request = row.request(stored.model or "") if row else None
+        if request is None:
+            why = "the account's request history does not tell what it asked for, and another may be asked for now"
+            raise job_unreachable(stored.request_id or "", f"its image is stored at {self.target.uri}, but {why}")
+        return request.as_asked(fingerprint_of(head))
+
     @property
     def _record_key(self) -> str:
         return self.ledger.key_of(self.target, self.owner)
@@ -128,7 +154,7 @@ class Submitter:
         """Return the image that is at the target, if it is this task's own or is to be reused."""
         same = made_from(head, request)
         if same:
-            self._forget(made_by(head))
+            self.ledger.forget(self._record_key, made_by(head))
         if same and paid_by(head, lineage_of(self.owner, self.max_tries)):
             log.info("%s is this task's own: an earlier attempt died right after storing it", self.target.uri)
             return ImageRecord.of_object(self.target, head, request, own=True)
@@ -144,12 +170,6 @@ class Submitter:
             "%s is there, made from %s inputs, and will be replaced", self.target.uri, "the same" if same else "other"
         )
         return None
-
-    def _forget(self, request_id: str | None) -> None:
-        """Remove the record of a stored image's request, which an attempt that died after the upload left behind."""
-        entry = self.ledger.read(self._record_key)
-        if entry is not None and entry.request_id is not None and entry.request_id == request_id:
-            self.ledger.close(entry.key, entry.etag)
 
     def _stored_meanwhile(
         self, before: Mapping[str, Any] | None, entry: Entry, request: GenerationRequest

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,13 +21,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_provider_ideogram.api.jobs import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramLedgerError
-
-if TYPE_CHECKING:
-    from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PREFIX = "_ideogram/"
 #: The form of the records. Whoever changes it keeps reading the older ones.
 VERSION = 1
 _MAX_BYTES = 1 << 20
@@ -120,7 +117,7 @@ class Ledger:
 
     remembers = True
 
-    def __init__(self, client: Any, bucket: str, prefix: str = DEFAULT_PREFIX) -> None:
+    def __init__(self, client: Any, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix
@@ -188,6 +185,12 @@ class Ledger:
         except Exception as error:
             if not isinstance(error, ClientError) or _status(error) not in (_PRECONDITION_FAILED, 404):
                 log.warning("The ledger's record %s could not be removed: %s", key, error)
+
+    def forget(self, key: str, request_id: str | None) -> None:
+        """Remove the record of a request whose image is stored, if there still is one."""
+        entry = self.read(key)
+        if entry is not None and entry.request_id is not None and entry.request_id == request_id:
+            self.close(key, entry.etag)
 
     def _delete(self, key: str, etag: str) -> None:
         try:
@@ -272,6 +275,9 @@ class NoLedger:
         return replace(entry, request_id=request_id)
 
     def close(self, key: str, etag: str) -> None:
+        """Do nothing."""
+
+    def forget(self, key: str, request_id: str | None) -> None:
         """Do nothing."""
 
 

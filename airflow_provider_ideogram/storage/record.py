@@ -51,8 +51,8 @@ class ImageRecord:
     height: int | None
     sha256: str | None
     request_id: str | None
-    model: str
-    prompt: str
+    model: str | None
+    prompt: str | None
     magic_prompt_option: str | None
     resolution: str | None
     style_type: str | None
@@ -87,8 +87,8 @@ class ImageRecord:
             height=image.height,
             sha256=image.sha256.hex(),
             request_id=job.request_id,
-            model=job.request.model,
-            seed=job.request.seed,
+            model=job.request.model if job.request else None,
+            seed=job.request.seed if job.request else None,
             inference_seconds=facts.get("inference_seconds"),
             cost_usd=job.cost_usd,
             reused=job.shared,
@@ -98,24 +98,26 @@ class ImageRecord:
 
     @classmethod
     def of_object(
-        cls, target: Target, head: Mapping[str, Any], request: GenerationRequest, *, own: bool = False
+        cls, target: Target, head: Mapping[str, Any], request: GenerationRequest | None, *, own: bool = False
     ) -> ImageRecord:
         """
         Describe an object that was made from the same inputs before.
 
         :param head: S3's answer to HeadObject.
-        :param request: The inputs.
+        :param request: The inputs; None where nobody knows them.
         :param own: Whether an attempt of this task paid for it; another's image costs nothing.
         """
         metadata = head.get("Metadata", {})
         known = {name: _read(metadata.get(f"ideogram-{_dashed(name)}"), kind) for name, kind in _IN_METADATA.items()}
+        if request is not None:
+            known["model"] = request.model
         return cls(
             **_place(target, head),
             **_inputs(request),
-            **{**known, "model": request.model},
+            **known,
             content_type=head.get("ContentType"),
             size_bytes=head.get("ContentLength"),
-            cost_usd=list_price(request.model) if own else 0.0,
+            cost_usd=list_price(known["model"] or "") if own else 0.0,
             reused=not own,
         )
 
@@ -124,17 +126,22 @@ def metadata_of(job: Job, image: SpooledImage, facts: Mapping[str, Any]) -> dict
     """Return the S3 metadata from which :meth:`ImageRecord.of_object` reads back; ASCII, far below S3's 2 KB."""
     record = ImageRecord.of_upload(job, image, Target("", ""), {}, facts)
     known = {name: getattr(record, name) for name in _IN_METADATA}
+    own = {_FINGERPRINT: job.fingerprint, _LINEAGE: job.lineage}
     return {
-        _FINGERPRINT: job.fingerprint,
-        _LINEAGE: job.lineage,
+        **{name: value for name, value in own.items() if value},
         **{f"ideogram-{_dashed(name)}": str(value) for name, value in known.items() if value is not None},
     }
 
 
 def made_from(head: Mapping[str, Any], request: GenerationRequest) -> bool:
     """Return whether an object, as S3's HeadObject describes it, was made from these inputs."""
-    made: bool = head.get("Metadata", {}).get(_FINGERPRINT) == request.fingerprint
-    return made
+    return fingerprint_of(head) == request.fingerprint
+
+
+def fingerprint_of(head: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of what an object was made from, None if it is not one of this provider's."""
+    fingerprint: str | None = head.get("Metadata", {}).get(_FINGERPRINT)
+    return fingerprint
 
 
 def made_by(head: Mapping[str, Any]) -> str | None:
@@ -165,8 +172,9 @@ def _place(target: Target, answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inputs(request: GenerationRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in ("prompt", "magic_prompt_option", "resolution", "style_type")}
+def _inputs(request: GenerationRequest | None) -> dict[str, Any]:
+    names = ("prompt", "magic_prompt_option", "resolution", "style_type")
+    return {name: getattr(request, name, None) for name in names}
 
 
 def _dashed(name: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 IF_EXISTS = ("reuse", "overwrite", "fail")
+#: Where a bucket's ledger is, unless the user says otherwise.
+DEFAULT_LEDGER_PREFIX = "_ideogram/"
 
 #: A name, or the ARN of an access point, which holds a ``/`` of its own: only its whole form tells it from a key.
 _BUCKET = re.compile(

@@ -1,0 +1,188 @@
+"""
+A task that waits for one paid job and stores its image.
+
+Invariant: nothing here submits; wherever the wait ends, in the triggerer or on a worker, the same decisions follow, and
+an error says what became of the money.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.exceptions import (
+    IdeogramContentBlocked,
+    IdeogramJobError,
+    IdeogramJobFailed,
+    IdeogramResultExpired,
+    IdeogramStorageError,
+    IdeogramTemporaryError,
+    job_goes_on,
+    job_unreachable,
+)
+from airflow_provider_ideogram.operators.base import IdeogramTask
+from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.templates import is_literal
+from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.polling import RequestPoll
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.storage.record import ImageRecord
+
+#: Seconds between two attempts to fetch or store an image that is done.
+FETCH_AGAIN_SECONDS = 30.0
+
+
+class IdeogramJobTask(IdeogramTask):
+    """A task that ends with one job's image, or with what became of the job."""
+
+    s3_key: str
+    s3_bucket: str | None
+    deferrable: bool
+    on_content_blocked: str
+    _job: Job | None = None
+    _result: Mapping[str, Any] | None = None
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems()
+        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
+            problems += check_key(self.s3_key, self.s3_bucket is not None) + check_bucket(self.s3_bucket)
+        return problems
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
+        from airflow_provider_ideogram.api.jobs import Job
+        from airflow_provider_ideogram.api.polling import RequestPoll
+
+        self._job = job = Job.from_json(event["carry"])
+        poll = RequestPoll(job.request_id, job.submitted_at)
+        if report := event["requests"].get(job.request_id):
+            poll.take_report(report)
+        with self._failures(context), self._hook() as hook:
+            return self._finish(context, hook, job, poll, trigger_error=event["error"])
+
+    def on_kill(self) -> None:
+        """Say that the job goes on: the API has no cancel."""
+        if self._job is not None:
+            self.log.warning(job_goes_on(self._job.request_id))
+
+    @contextmanager
+    def _failures(self, context: Context) -> Iterator[None]:
+        """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
+        with airflow_failures(durable=self.durable):
+            try:
+                yield
+            except IdeogramJobError as error:
+                failure = {"reason": error.outcome or type(error).__name__, "error": str(error)}
+                context["ti"].xcom_push(key="failure", value=failure)
+                if isinstance(error, IdeogramContentBlocked) and self.on_content_blocked == "skip":
+                    raise AirflowSkipException(str(error)) from error
+                raise
+
+    def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
+        """Wait on the worker, by the same decisions as the trigger's."""
+        from airflow_provider_ideogram.operators.completion import look
+
+        rng = random.Random()
+        poll.poll_interval = self.poll_interval
+        while not poll.settled and (left := self._deadline(job) - time.time()) > 0:
+            time.sleep(min(poll.delay(time.time(), rng), left))
+            look(hook, poll)
+
+    def _finish(
+        self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
+    ) -> dict[str, Any]:
+        """Fetch and store the image, wait on where that helps, or raise what became of the job."""
+        from airflow_provider_ideogram.api.polling import Outcome
+        from airflow_provider_ideogram.operators.completion import fetch_and_store, look
+
+        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
+            look(hook, poll)  # the task may have waited for this worker long enough for the job to be done
+        time_left = self.deferrable and time.time() < self._deadline(job)
+        if poll.outcome is Outcome.COMPLETED:
+            try:
+                record = fetch_and_store(hook, self._store, job, poll)
+                self._close(job)
+                return self._succeed(context, record)
+            except IdeogramTemporaryError as problem:
+                if time_left:
+                    self._defer_fetch(job, problem)
+                raise job_unreachable(job.request_id, problem.reason) from problem
+        if poll.outcome is Outcome.PENDING and trigger_error is not None:
+            raise job_unreachable(job.request_id, trigger_error)
+        if poll.outcome is Outcome.PENDING and time_left:
+            self._defer_until_done(job)
+        failure = poll.failure()
+        if isinstance(failure, IdeogramJobFailed | IdeogramResultExpired):
+            self._close(job)
+        raise failure
+
+    def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
+        """Return the stored image's XCom, and tell it to whoever wants to know."""
+        self._result = record.to_xcom()
+        self._tell_assets(context, self._result, record.uri)
+        return self._result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Return the image as the task's output; the openlineage provider calls it where it is installed."""
+        from airflow_provider_ideogram.operators.lineage import lineage_of_image
+
+        return lineage_of_image(self._result)
+
+    def _defer_until_done(self, job: Job) -> NoReturn:
+        model = job.request.model if job.request else DEFAULT_MODEL
+        requests = {job.request_id: job.submitted_at}
+        self._defer(requests, self._deadline(job), job.to_json(), "execute_complete", model)
+
+    def _defer_fetch(self, job: Job, problem: IdeogramTemporaryError) -> NoReturn:
+        """Come back for a paid image that can't be fetched or stored at the moment."""
+        self.log.warning("Request %s is done, but not here yet: %s. It is tried again", job.request_id, problem.reason)
+        self._defer({}, time.time() + FETCH_AGAIN_SECONDS, job.to_json(), "execute_complete")
+
+    def _defer(
+        self,
+        requests: Mapping[str, float],
+        deadline: float,
+        carry: Mapping[str, Any],
+        method_name: str,
+        model: str = DEFAULT_MODEL,
+    ) -> NoReturn:
+        from airflow_provider_ideogram.triggers.request import IdeogramTrigger
+
+        trigger = IdeogramTrigger(
+            requests=requests,
+            deadline=deadline,
+            ideogram_conn_id=self.ideogram_conn_id,
+            poll_interval=self.poll_interval,
+            model=model,
+            carry=carry,
+        )
+        self._defer_to(trigger, method_name)
+
+    def _deadline(self, job: Job) -> float:
+        from airflow_provider_ideogram.api.polling import deadline_of
+
+        return deadline_of(job.submitted_at, self.timeout)
+
+    def _close(self, job: Job) -> None:
+        """Remove the ledger's record of a job that is stored or dead; what became of the job counts for more."""
+        if job.record_key and job.record_etag:
+            try:
+                self._ledger_of(job).close(job.record_key, job.record_etag)
+            except IdeogramStorageError as error:
+                self.log.warning("The ledger's record %s could not be removed: %s", job.record_key, error.reason)
+
+    def _ledger_of(self, job: Job) -> Ledger | NoLedger:
+        return self._ledger(Target.parse(job.target))

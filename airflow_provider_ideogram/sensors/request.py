@@ -1,0 +1,237 @@
+"""
+The sensor that waits for a request which somebody else has submitted.
+
+Invariant: it pays for nothing; the image of a request that was paid is stored as the operator stores its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+)
+
+from airflow_provider_ideogram.api.answers import is_request_id
+from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS
+from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, GenerationRequest
+from airflow_provider_ideogram.exceptions import (
+    IdeogramError,
+    IdeogramInvalidInput,
+    IdeogramJobFailed,
+    IdeogramObjectExists,
+    IdeogramResultExpired,
+    IdeogramTimeout,
+)
+from airflow_provider_ideogram.operators.job import IdeogramJobTask
+from airflow_provider_ideogram.operators.templates import is_literal
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.ledger import Entry, Ledger, NoLedger
+    from airflow_provider_ideogram.storage.record import ImageRecord
+
+#: Seconds for which the vendor holds a result: an older request need not be looked for.
+_RESULT_LIFETIME = 3600.0
+
+
+class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
+    """
+    Wait for a request that was submitted already, store its image in S3, and return what the operator would.
+
+    :param request: What a task with ``wait_for_completion=False`` returned, or the id of a request from elsewhere.
+        What was asked for by the latter is taken from the account's request history; if that does not tell, the image
+        is stored all the same, and its prompt is null.
+    :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
+        ``<request_id>.<extension>``.
+    :param s3_bucket: The bucket, None if ``s3_key`` names it.
+    :param s3_extra_args: Arguments of ``put_object``.
+    :param if_exists: ``reuse`` an object of this very request (any other is replaced), ``overwrite`` it, or ``fail``.
+    :param model: The model's slug, for a request of which only the id is known.
+    :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
+    :param aws_conn_id: The Airflow connection of type ``aws``.
+    :param deferrable: Wait in the triggerer; False pokes on a worker, or with ``mode="reschedule"`` from time to time.
+    :param poke_interval: Seconds between looks; None follows the time that jobs take.
+    :param timeout: Seconds from the submission until the task fails, 57 minutes at most.
+    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor refuses to show what was asked for.
+    """
+
+    template_fields: Sequence[str] = (
+        "request",
+        "s3_key",
+        "s3_bucket",
+        "s3_extra_args",
+        "model",
+        "ideogram_conn_id",
+        "aws_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"request": "json", "s3_extra_args": "json"}
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {"if_exists": IF_EXISTS, "on_content_blocked": ("fail", "skip")}
+
+    #: The ledger is read where the request's submitter kept it.
+    durable = True
+    ledger_prefix = DEFAULT_LEDGER_PREFIX
+
+    def __init__(
+        self,
+        *,
+        request: Any,
+        s3_key: str,
+        s3_bucket: str | None = None,
+        s3_extra_args: Mapping[str, Any] | None = None,
+        if_exists: str = "reuse",
+        model: str = DEFAULT_MODEL,
+        ideogram_conn_id: str = "ideogram_default",
+        aws_conn_id: str | None = "aws_default",
+        deferrable: bool = True,
+        poke_interval: float | None = None,
+        timeout: float = 3600,
+        on_content_blocked: str = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            poke_interval=EXPECTED_SECONDS if poke_interval is None else poke_interval, timeout=timeout, **kwargs
+        )
+        self.request = request
+        self.s3_key = s3_key
+        self.s3_bucket = s3_bucket
+        self.s3_extra_args = s3_extra_args
+        self.if_exists = if_exists
+        self.model = model
+        self.ideogram_conn_id = ideogram_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.deferrable = deferrable
+        self.poll_interval = poke_interval
+        self.on_content_blocked = on_content_blocked
+        self._check_arguments()
+
+    def _problems(self) -> list[str]:
+        return super()._problems() + (_check_request(self.request) if is_literal(self.request) else [])
+
+    def execute(self, context: Context) -> Any:
+        """Look at the request once; store its image, or wait for it."""
+        if not self.deferrable:
+            return super().execute(context)
+        with self._skipping():
+            return self._look(context)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
+        with self._skipping():
+            return super().execute_complete(context, event)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look at the request; what Airflow calls, again and again, where it is not to be deferred."""
+        with self._skipping():
+            result = self._look(context)
+        return PokeReturnValue(is_done=result is not None, xcom_value=result)
+
+    @contextmanager
+    def _skipping(self) -> Iterator[None]:
+        """Skip the task where the user wants that of a failure which no other attempt can mend."""
+        try:
+            yield
+        except (AirflowFailException, IdeogramJobFailed, IdeogramResultExpired, IdeogramTimeout) as failure:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(failure)) from failure
+            raise
+
+    def _look(self, context: Context) -> dict[str, Any] | None:
+        """Return the stored image's XCom; defer or return None while the request goes on."""
+        from airflow_provider_ideogram.api.polling import RequestPoll
+        from airflow_provider_ideogram.operators.completion import look
+
+        with self._failures(context), self._hook() as hook:
+            self._check_rendered()
+            self._job = job = self._find_job(hook)
+            context["ti"].xcom_push(key="request_id", value=job.request_id)
+            if stored := self._find_stored(job):
+                self._close(job)
+                return self._succeed(context, stored)
+            poll = RequestPoll(job.request_id, job.submitted_at)
+            look(hook, poll)
+            if poll.settled or time.time() >= self._deadline(job):
+                return self._finish(context, hook, job, poll)
+            if self.deferrable:
+                self._defer_until_done(job)
+            return None
+
+    def _find_job(self, hook: IdeogramHook) -> Job:
+        """Gather what is known of the request: from the ledger, from what was passed on, or from the history."""
+        from airflow_provider_ideogram.api.jobs import Job
+
+        if problems := _check_request(self.request):
+            raise IdeogramInvalidInput.of(problems)
+        target = Target.parse(self.s3_key, self.s3_bucket)
+        known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
+        request_id = known["request_id"]
+        if entry := self._find_record(request_id):
+            return replace(entry.job, target=target.uri)
+        asked, submitted_at = self._passed_on(known) or self._from_history(hook, request_id) or (None, time.time())
+        return Job(request_id, submitted_at, asked, asked.fingerprint if asked else "", target.uri)
+
+    def _find_record(self, request_id: str) -> Entry | None:
+        """Return the request's record in the ledger, if the submitter named it and nobody has removed it since."""
+        place = self._record_target
+        entry = self._ledger(place).read(place.key) if place else None
+        return entry if entry and entry.request_id == request_id else None
+
+    @property
+    def _record_target(self) -> Target | None:
+        uri = self.request.get("ledger_uri") if isinstance(self.request, Mapping) else None
+        return Target.parse(uri) if uri else None
+
+    def _ledger_of(self, job: Job) -> Ledger | NoLedger:
+        return self._ledger(self._record_target or Target.parse(job.target))
+
+    def _passed_on(self, known: Mapping[str, Any]) -> tuple[GenerationRequest, float] | None:
+        if "prompt" not in known:
+            return None
+        request = GenerationRequest.from_inputs({name: known[name] for name in CHECKS if name in known})
+        submitted_at = known.get("submitted_at")
+        return request, datetime.fromisoformat(submitted_at).timestamp() if submitted_at else time.time()
+
+    def _from_history(self, hook: IdeogramHook, request_id: str) -> tuple[GenerationRequest | None, float] | None:
+        try:
+            row = hook.find_request(request_id, self.model, time.time() - _RESULT_LIFETIME)
+        except IdeogramError as problem:
+            self.log.warning("What request %s asked for is not known: %s", request_id, problem.reason)
+            return None
+        return (row.request(self.model), row.created_at) if row else None
+
+    def _find_stored(self, job: Job) -> ImageRecord | None:
+        """Return the request's image if it is at the target already; raise if another object is and must stay."""
+        from airflow_provider_ideogram.storage.record import ImageRecord, made_by
+
+        target = Target.parse(job.target)
+        head = self._store.find(target)
+        if head is None or self.if_exists == "overwrite":
+            return None
+        if made_by(head) == job.request_id:
+            return ImageRecord.of_object(target, head, job.request, own=True)
+        if self.if_exists == "fail":
+            raise IdeogramObjectExists(
+                f"{target.uri} exists and if_exists is 'fail'. Request {job.request_id} is paid; the vendor holds its "
+                "image for one hour from the submission. Choose another key, or if_exists='overwrite'."
+            )
+        return None
+
+
+def _check_request(request: Any) -> list[str]:
+    """Return what is wrong with a ``request``."""
+    request_id = request.get("request_id") if isinstance(request, Mapping) else request
+    if is_request_id(request_id):
+        return []
+    return [f"request: {request!r} is no request's id, nor what a task that submitted one returned"]
