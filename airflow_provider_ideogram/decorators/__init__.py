@@ -1,0 +1,3 @@
+"""The decorator ``@task.ideogram``."""
+
+from __future__ import annotations

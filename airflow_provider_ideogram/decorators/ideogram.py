@@ -1,0 +1,105 @@
+"""
+``@task.ideogram``: a function says what the image is to show.
+
+Invariant: what the function returned is sent as it is, never rendered as a template, and recorded before it is paid
+for; another attempt asks for the same, without calling the function again, until a person clears the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    TaskDecorator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest, did_you_mean
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_ideogram.operators.submission import Submitter
+
+
+class _ReturnedLater:
+    """Stands for the prompt until the function has returned it; no literal, so nothing checks it before."""
+
+
+class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperator):
+    """
+    Make the image that a function describes.
+
+    :param python_callable: Returns a prompt, or a mapping with ``prompt`` and any parameter of the request.
+    :param op_args: Its positional arguments (templated).
+    :param op_kwargs: Its keyword arguments (templated).
+    """
+
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in IdeogramGenerateImageOperator.template_fields if name != "prompt"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **IdeogramGenerateImageOperator.template_fields_renderers,
+    }
+    custom_operator_name = "@task.ideogram"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if "prompt" in kwargs:
+            raise IdeogramInvalidInput.of(["prompt: is what the decorated function returns"])
+        super().__init__(
+            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, prompt=_ReturnedLater(), **kwargs
+        )
+
+    def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:
+        """Return what an earlier attempt asked for, or else what the function returns."""
+        earlier = submitter.recall()
+        if earlier is not None:
+            self.log.info("An earlier attempt has asked for an image: the function is not called again")
+            return earlier
+        return GenerationRequest.from_inputs(self._operator_inputs() | _inputs_of(self._call(context)))
+
+    def _call(self, context: Context) -> Any:
+        context_merge(context, self.op_kwargs)
+        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
+        return self.python_callable(*self.op_args, **kwargs)
+
+
+def _inputs_of(returned: Any) -> dict[str, Any]:
+    """Return the request's parameters that a function returned."""
+    if isinstance(returned, str):
+        return {"prompt": returned}
+    if not isinstance(returned, Mapping):
+        problem = f"it returned {type(returned).__name__}, not a prompt or a mapping of parameters"
+        raise IdeogramInvalidInput.of([f"the decorated function: {problem}"])
+    unknown = [f"{name!r}. {did_you_mean(str(name), tuple(CHECKS))}" for name in returned if name not in CHECKS]
+    if unknown:
+        raise IdeogramInvalidInput.of([f"the decorated function: it returned an unknown {name}" for name in unknown])
+    return dict(returned)
+
+
+def ideogram_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """
+    Make a task of a function that returns a prompt, or a mapping with ``prompt`` and parameters of the request.
+
+    :param python_callable: The function.
+    :param kwargs: The arguments of
+        :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`, but for ``prompt``.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=_IdeogramDecoratedOperator, **kwargs
+    )
