@@ -50,10 +50,17 @@ class IdeogramError(Exception):
     retryable: ClassVar[bool] = False
     #: Whether another attempt would pay again unless the ledger tells it of the job.
     needs_ledger: ClassVar[bool] = False
+    #: What became of the job, in a word, where that is certain.
+    outcome: ClassVar[str | None] = None
 
     def __init__(self, what: str, then: str = "") -> None:
         super().__init__(f"{what}. {then}" if then else what)
         self.reason = what.rstrip(".")
+
+    @property
+    def kind(self) -> str:
+        """The error in a word, for machines: the job's outcome, or else the name of the class."""
+        return self.outcome or type(self).__name__
 
 
 class IdeogramNotCharged(IdeogramError):
@@ -135,8 +142,6 @@ class IdeogramJobError(IdeogramError):
 
     retryable = True
     needs_ledger = True
-    #: What became of the job, in a word, where that is certain.
-    outcome: ClassVar[str | None] = None
 
     def __init__(self, what: str, then: str = "", *, request_id: str | None = None) -> None:
         super().__init__(what, then)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
+from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS, RATE_WINDOW
 from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.manifest import Status, failed_line, stored_line
@@ -210,7 +211,8 @@ class DatasetRun:
         time_left = now < deadline_of(job.submitted_at, self.timeout)
         overdue = now - job.submitted_at > EXPECTED_SECONDS
         if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
-            self._look(poll, 1 if time_left else BELIEVE_NOT_FOUND_AFTER)  # done since the trigger fired, as a rule
+            # Done since the trigger fired, as a rule.
+            look(self.hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
         if poll.outcome is Outcome.COMPLETED:
             return self._stored(flight, poll)
         if poll.outcome is Outcome.REFUSED:
@@ -220,12 +222,6 @@ class DatasetRun:
                 self._aside.add(job.request_id)
             return None
         return self._ended(flight, poll)
-
-    def _look(self, poll: RequestPoll, times: int) -> None:
-        for _ in range(times):
-            look(self.hook, poll)
-            if poll.settled or not poll.consecutive_errors:
-                break
 
     def _stored(self, flight: Flight, poll: RequestPoll) -> _Ended | None:
         try:
@@ -318,7 +314,7 @@ class DatasetRun:
             if isinstance(error, IdeogramStorageError):
                 burst.no_storage.append(error)
             return _put_off(later, AGAIN_SECONDS, error)
-        return failed_line(later.item, Status.FAILED, str(error), getattr(error, "request_id", None), None)
+        return _without_job(later.item, error)
 
     def _take(self, items: list[Later], results: list[_Decision | None]) -> None:
         """Note what came of the submits."""
@@ -480,13 +476,19 @@ class DatasetRun:
 
 
 def _failed(flight: Flight, status: Status, error: IdeogramError, *, dead: bool) -> _Ended:
+    metrics.failed(error.kind)
     return _Ended(failed_line(flight.item, status, str(error), flight.job.request_id, flight.job.cost_usd), dead)
+
+
+def _without_job(item: Item, error: IdeogramError) -> dict[str, Any]:
+    metrics.failed(error.kind)
+    return failed_line(item, Status.FAILED, str(error), getattr(error, "request_id", None), None)
 
 
 def _put_off(later: Later, delay: float, error: IdeogramError) -> Later | dict[str, Any]:
     now = time.time()
     if now + delay > later.since + PATIENCE_SECONDS:
-        return failed_line(later.item, Status.FAILED, str(error), None, None)
+        return _without_job(later.item, error)
     log.info("%s: %s. Tried again in %.0f s", later.item.id, error.reason, delay)
     return Later(later.item, now + delay, later.since)
 

@@ -100,6 +100,9 @@ def ideogram_task(python_callable: Callable[..., Any] | None = None, **kwargs: A
     :param kwargs: The arguments of
         :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`, but for ``prompt``.
     """
+    # By itself Airflow would take a function that returns a mapping for one whose XCom is to be unrolled.
     return task_decorator_factory(
-        python_callable=python_callable, decorated_operator_class=_IdeogramDecoratedOperator, **kwargs
+        python_callable=python_callable,
+        decorated_operator_class=_IdeogramDecoratedOperator,
+        **{"multiple_outputs": False, **kwargs},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.polling import Outcome
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
@@ -27,12 +28,19 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.s3 import ImageStore
 
 
-def look(hook: IdeogramHook, poll: RequestPoll) -> None:
-    """Ask for the job's state once, and let the poll decide what the answer or the error means."""
-    try:
-        poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
-    except IdeogramError as error:
-        poll.on_error(error)
+def look(hook: IdeogramHook, poll: RequestPoll, *, times: int = 1) -> None:
+    """
+    Ask for the job's state, and let the poll decide what the answer or the error means.
+
+    :param times: How often at most, as long as there are errors: a single "not found" is not believed.
+    """
+    for _ in range(times):
+        try:
+            poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
+        except IdeogramError as error:
+            poll.on_error(error)
+        if poll.settled or not poll.consecutive_errors:
+            break
 
 
 def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:
@@ -56,10 +64,12 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     try:
         with hook.download_image(result.image) as image:
             target = Target.parse(job.target).named(job.request_id, image.extension)
-            return store.put(job, image, target, facts)
+            record = store.put(job, image, target, facts)
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
             f"Request {job.request_id} was paid, but {problem.reason}",
             "The vendor holds its result for one hour after the submission.",
             request_id=job.request_id,
         ) from problem
+    metrics.completed(job, record, poll.completed_at)
+    return record

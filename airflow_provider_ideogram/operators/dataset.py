@@ -173,6 +173,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     def _plan(self, hook: IdeogramHook, workspace: Workspace, images: Target, source: str) -> DatasetState:
         from contextlib import closing
 
+        from airflow_provider_ideogram import metrics
         from airflow_provider_ideogram.api.jobs import list_price
         from airflow_provider_ideogram.api.pacing import Pacer
         from airflow_provider_ideogram.datasets.manifest import EarlierImages, Status
@@ -203,6 +204,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             pacer=Pacer.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
         )
         state.counts[Status.REUSED] = plan.reused
+        metrics.reused(plan.reused)
         return state
 
     def _check_cost(self, images: int, price: float | None) -> None:

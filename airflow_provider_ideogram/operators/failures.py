@@ -10,21 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ideogram.exceptions import IdeogramError
 
 
 @contextmanager
-def airflow_failures(*, durable: bool) -> Iterator[None]:
+def airflow_failures(*, durable: bool, skipped: tuple[type[IdeogramError], ...] = ()) -> Iterator[None]:
     """
     Turn errors that are not to be retried into :class:`AirflowFailException`, the error itself as its cause.
 
     :param durable: Whether a ledger tells the next attempt of a job that was paid.
+    :param skipped: Errors that skip the task.
     """
     try:
         yield
     except IdeogramError as error:
+        from airflow_provider_ideogram import metrics
+
+        metrics.failed(error.kind)
+        if isinstance(error, skipped):
+            raise AirflowSkipException(str(error)) from error
         if error.retryable and (durable or not error.needs_ledger):
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
-
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
@@ -81,14 +79,12 @@ class IdeogramJobTask(IdeogramTask):
     @contextmanager
     def _failures(self, context: Context) -> Iterator[None]:
         """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
-        with airflow_failures(durable=self.durable):
+        skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
+        with airflow_failures(durable=self.durable, skipped=skipped):
             try:
                 yield
             except IdeogramJobError as error:
-                failure = {"reason": error.outcome or type(error).__name__, "error": str(error)}
-                context["ti"].xcom_push(key="failure", value=failure)
-                if isinstance(error, IdeogramContentBlocked) and self.on_content_blocked == "skip":
-                    raise AirflowSkipException(str(error)) from error
+                context["ti"].xcom_push(key="failure", value={"reason": error.kind, "error": str(error)})
                 raise
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
@@ -105,12 +101,13 @@ class IdeogramJobTask(IdeogramTask):
         self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
     ) -> dict[str, Any]:
         """Fetch and store the image, wait on where that helps, or raise what became of the job."""
-        from airflow_provider_ideogram.api.polling import Outcome
+        from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome
         from airflow_provider_ideogram.operators.completion import fetch_and_store, look
 
-        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
-            look(hook, poll)  # the task may have waited for this worker long enough for the job to be done
         time_left = self.deferrable and time.time() < self._deadline(job)
+        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
+            # The task may have waited for this worker long enough for the job to be done, or forgotten.
+            look(hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
         if poll.outcome is Outcome.COMPLETED:
             try:
                 record = fetch_and_store(hook, self._store, job, poll)

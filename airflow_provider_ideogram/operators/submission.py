@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import submit_delay
+from airflow_provider_ideogram.api.jobs import list_price
 from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, RESULT_LIFETIME, Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
@@ -105,6 +107,12 @@ class Submitter:
         :raises IdeogramTargetBusy: If another task's job for the same target is alive and has other inputs.
         :raises IdeogramUnknownSubmit: If a submit may have been paid, and nothing tells.
         """
+        obtained = self._obtain(request, absent=absent)
+        if isinstance(obtained, ImageRecord) and obtained.reused:
+            metrics.reused()
+        return obtained
+
+    def _obtain(self, request: GenerationRequest, *, absent: bool) -> ImageRecord | tuple[Job, RequestPoll]:
         head = None if absent and self.ledger.remembers else self.store.find(self.target)
         stored = self._stored(head, request) if head else None
         if stored is not None:
@@ -244,6 +252,8 @@ class Submitter:
         return self._recorded(entry, request_id).job, RequestPoll(request_id, entry.intent.at)
 
     def _recorded(self, entry: Entry, request_id: str) -> Entry:
+        """Note a request that was accepted."""
+        metrics.submitted(entry.intent.request.model, list_price(entry.intent.request.model))
         try:
             return self.ledger.record_request(entry, request_id)
         except (LedgerTaken, IdeogramLedgerError) as problem:
@@ -315,10 +325,7 @@ class Submitter:
         poll = RequestPoll(entry.job.request_id, entry.intent.at)
         # A replica may not know a new request yet, however often it is asked within a moment: that is for the poll.
         young = time.time() - entry.intent.at < HISTORY_LAG
-        for _ in range(1 if young else BELIEVE_NOT_FOUND_AFTER):
-            look(self.hook, poll)
-            if poll.settled or not poll.consecutive_errors:
-                break
+        look(self.hook, poll, times=1 if young else BELIEVE_NOT_FOUND_AFTER)
         return poll
 
 

@@ -1,0 +1,255 @@
+"""What a task with an image tells others: assets, lineage and metrics."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import statsd
+from airflow.listeners import hookimpl
+from airflow.providers.openlineage.extractors.base import DefaultExtractor
+from airflow.sdk import DAG, Asset, AssetAlias
+from airflow.sdk.listener import get_listener_manager
+
+from airflow_provider_ideogram import metrics
+from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from airflow_provider_ideogram.emulator.running import RunningEmulator
+    from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+    from tests.support.task_runner import TaskRunner
+
+    Generate = Callable[..., IdeogramGenerateImageOperator]
+
+KEY = "images/lighthouse.png"
+
+
+@pytest.fixture
+def dataset(ideogram_connection: str, s3_bucket: str, s3: S3Client) -> IdeogramGenerateDatasetOperator:
+    """A dataset of three prompts in a file, one of which is blocked by the vendor."""
+    rows = [{"id": str(number), "prompt": f"lighthouse {number}"} for number in range(3)]
+    s3.put_object(Bucket=s3_bucket, Key="prompts.jsonl", Body="\n".join(map(json.dumps, rows)).encode())
+    return IdeogramGenerateDatasetOperator(
+        task_id="assets",
+        prompts_path=f"s3://{s3_bucket}/prompts.jsonl",
+        s3_prefix=f"s3://{s3_bucket}/assets",
+        key_template="{id}.png",
+        max_failures=1,
+        deferrable=False,
+    )
+
+
+class TestAssets:
+    def test_event_of_an_asset_carries_the_image(self, generate: Generate, task_runner: TaskRunner) -> None:
+        with DAG("outlets", schedule=None):
+            operator = generate(outlets=[Asset("s3://posters")])
+        run = task_runner(operator)
+
+        assert run.to_end().state == "success"
+
+        [event] = run.outlet_events
+        assert event["dest_asset_key"]["uri"] == "s3://posters/"
+        assert event["extra"] == run.xcom()
+
+    def test_alias_becomes_the_image_itself(self, generate: Generate, task_runner: TaskRunner, s3_bucket: str) -> None:
+        with DAG("outlets", schedule=None):
+            operator = generate(outlets=[AssetAlias("posters")])
+        run = task_runner(operator)
+
+        assert run.to_end().state == "success"
+
+        [event] = run.outlet_events
+        assert event["dest_asset_key"]["uri"] == f"s3://{s3_bucket}/{KEY}"
+        assert event["source_alias_name"] == "posters"
+        assert event["extra"] == run.xcom()
+
+    def test_reused_image_is_an_event_as_well(self, generate: Generate, task_runner: TaskRunner) -> None:
+        task_runner(generate()).to_end()
+        with DAG("outlets", schedule=None):
+            operator = generate(outlets=[Asset("s3://posters")])
+        run = task_runner(operator, run_id="later")
+
+        assert run.execute().state == "success"
+
+        assert [event["extra"]["reused"] for event in run.outlet_events] == [True]
+
+
+class Ended:
+    """A listener of Airflow's: keeps the operator of the task that succeeded, as the openlineage provider's does."""
+
+    def __init__(self) -> None:
+        self.operator: Any = None
+
+    @hookimpl
+    def on_task_instance_success(self, task_instance: Any) -> None:
+        self.operator = task_instance.task
+
+
+def _extract(operator: Any) -> Any:
+    """Return the lineage by the openlineage provider's own extractor."""
+    return DefaultExtractor(operator).extract_on_complete(None)
+
+
+class TestLineage:
+    @pytest.fixture
+    def ended(self) -> Iterator[Ended]:
+        listeners, ended = get_listener_manager(), Ended()
+        listeners.add_listener(ended)
+        try:
+            yield ended
+        finally:
+            listeners.pm.unregister(ended)
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_image_is_an_output(
+        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, ended: Ended, s3_bucket: str
+    ) -> None:
+        run = task_runner(generate(deferrable=deferrable))
+        run.to_end()
+
+        found = _extract(ended.operator)
+
+        [output] = found.outputs
+        assert (output.namespace, output.name) == (f"s3://{s3_bucket}", KEY)
+        statistics = output.outputFacets["outputStatistics"]
+        assert (statistics.fileCount, statistics.size) == (1, run.xcom()["size_bytes"])
+        assert found.inputs == []
+
+    def test_task_that_stored_nothing_has_no_output(self, generate: Generate) -> None:
+        assert _extract(generate()).outputs == []
+
+    def test_dataset_reads_its_prompts_and_writes_images_and_manifest(
+        self, dataset: IdeogramGenerateDatasetOperator, task_runner: TaskRunner, ended: Ended, s3_bucket: str
+    ) -> None:
+        result = task_runner(dataset).to_end()
+        assert result.state == "success", result.log_text
+
+        found = _extract(ended.operator)
+
+        namespace = f"s3://{s3_bucket}"
+        assert [(one.namespace, one.name) for one in found.inputs] == [(namespace, "prompts.jsonl")]
+        assert [(one.namespace, one.name, one.outputFacets["outputStatistics"].fileCount) for one in found.outputs] == [
+            (namespace, "assets", 3),
+            (namespace, "assets/manifest.jsonl", 1),
+        ]
+
+    def test_local_prompts_are_a_file(self, s3_bucket: str) -> None:
+        operator = IdeogramGenerateDatasetOperator(
+            task_id="assets", prompts_path="/data/prompts.csv", s3_prefix=f"s3://{s3_bucket}/assets"
+        )
+
+        [prompts] = _extract(operator).inputs
+
+        assert (prompts.namespace, prompts.name) == ("file", "/data/prompts.csv")
+
+
+class Told:
+    """Takes the place of Airflow's Stats, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.times: dict[str, list[float]] = {}
+        self.tags: dict[str, Any] = {}
+
+    def incr(self, name: str, count: int = 1, *, tags: dict[str, str] | None = None) -> None:
+        self.counts[name] += count
+        self.tags[name] = tags
+
+    def timing(self, name: str, milliseconds: float, *, tags: dict[str, str] | None = None) -> None:
+        self.times.setdefault(name, []).append(milliseconds)
+
+
+class TestMetrics:
+    @pytest.fixture
+    def told(self, monkeypatch: pytest.MonkeyPatch) -> Told:
+        told = Told()
+        monkeypatch.setattr(metrics, "Stats", told)
+        return told
+
+    def test_image_is_counted_once_with_its_cost(self, generate: Generate, task_runner: TaskRunner, told: Told) -> None:
+        task_runner(generate()).to_end()
+        task_runner(generate(), run_id="later").to_end()
+
+        assert told.counts == {
+            "ideogram.submitted": 1,
+            "ideogram.cost_cents": 5,
+            "ideogram.completed": 1,
+            "ideogram.reused": 1,
+        }
+        assert told.tags["ideogram.cost_cents"] == {"model": "ideogram-2a-txt-2-img"}
+        assert told.times["ideogram.inference"] == [150.0]
+        assert len(told.times["ideogram.noticed_delay"]) == 1
+
+    @pytest.mark.parametrize(
+        ("fault", "arguments", "reason"),
+        [
+            ({"on": "job", "kind": "failed"}, {}, "failed"),
+            ({"on": "job", "kind": "blocked"}, {}, "content_blocked"),
+            ({"on": "job", "kind": "blocked"}, {"on_content_blocked": "skip"}, "content_blocked"),
+            ({"on": "submit", "kind": "error", "status": 406}, {}, "IdeogramInsufficientCredits"),
+        ],
+    )
+    def test_failure_is_counted_by_its_reason(
+        self,
+        fault: dict[str, Any],
+        arguments: dict[str, Any],
+        reason: str,
+        generate: Generate,
+        task_runner: TaskRunner,
+        ideogram_emulator: RunningEmulator,
+        told: Told,
+    ) -> None:
+        ideogram_emulator.fault(**fault)
+
+        task_runner(generate(**arguments)).to_end()
+
+        assert {name: n for name, n in told.counts.items() if "failed" in name} == {f"ideogram.failed.{reason}": 1}
+
+    def test_items_of_a_dataset_are_counted(
+        self,
+        dataset: IdeogramGenerateDatasetOperator,
+        task_runner: TaskRunner,
+        ideogram_emulator: RunningEmulator,
+        told: Told,
+    ) -> None:
+        ideogram_emulator.fault("job", "blocked")
+
+        assert task_runner(dataset).to_end().state == "success"
+        assert task_runner(dataset, run_id="later").to_end().state == "success"
+
+        assert told.counts == {
+            "ideogram.submitted": 4,
+            "ideogram.cost_cents": 20,
+            "ideogram.completed": 3,
+            "ideogram.failed.content_blocked": 1,
+            "ideogram.reused": 2,
+        }
+
+    def test_statsd_gets_them_by_their_names(
+        self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        from airflow.sdk._shared.observability.metrics import stats
+        from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
+            request.addfinalizer(client.close)
+            monkeypatch.setattr(stats, "_get_backend", lambda: SafeStatsdLogger(client))
+            metrics.submitted("ideogram-2a-txt-2-img", 0.05)
+            metrics.failed("content_blocked")
+
+            server.settimeout(5)
+            sent = [server.recv(1024).decode() for _ in range(3)]
+        assert sent == [
+            "airflow.ideogram.submitted:1|c",
+            "airflow.ideogram.cost_cents:5|c",
+            "airflow.ideogram.failed.content_blocked:1|c",
+        ]

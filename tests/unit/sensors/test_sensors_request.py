@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.sensors import IdeogramRequestSensor
+
+
+def _sensor(**arguments: Any) -> IdeogramRequestSensor:
+    return IdeogramRequestSensor(
+        **{"task_id": "wait", "request": "r-1", "s3_key": "s3://my-bucket/cat.png", **arguments}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"request": "no/id"}, "request: 'no/id' is no request's id"),
+        ({"request": {"prompt": "a cat"}}, "is no request's id, nor what a task that submitted one returned"),
+        ({"request": None}, "request: None"),
+        ({"s3_key": "cat.png"}, "s3_key: 'cat.png' names no bucket"),
+        ({"s3_bucket": "my-bucket"}, "holds a bucket of its own"),
+        ({"if_exists": "replace"}, "if_exists: 'replace' is not one of"),
+        ({"on_content_blocked": "retry"}, "on_content_blocked: 'retry' is not one of"),
+        ({"timeout": 0}, "timeout: 0"),
+        ({"s3_extra_args": {"Body": b""}}, "Body are decided by the provider"),
+    ],
+)
+def test_mistake_shows_while_the_dag_is_parsed(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(IdeogramInvalidInput) as caught:
+        _sensor(**arguments)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["request", "s3_key"])
+def test_template_is_left_alone(name: str) -> None:
+    assert getattr(_sensor(**{name: "{{ ti.xcom_pull('submit') }}"}), name) == "{{ ti.xcom_pull('submit') }}"
+
+
+def test_one_interval_serves_both_ways_of_waiting() -> None:
+    assert (_sensor(poke_interval=3).poke_interval, _sensor(poke_interval=3).poll_interval) == (3, 3)
+    assert (_sensor().poke_interval, _sensor().poll_interval) == (12.4, None)
