@@ -7,6 +7,7 @@ Invariant: the runs are real ones; only the dataset's rows are written by hand, 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
-from dev.airflow_cluster import API_SERVER, DAG_PROCESSOR, SCHEDULER, AirflowCluster, airflow_cluster, clean_environment
+from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import start_emulator
 from dev.processes import Processes
 from dev.s3_server import S3Server, start_s3_server
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUCKET = "gallery"
+#: The example in which a person decides.
+APPROVAL = "ideogram_approval"
 DATASET_ROWS = 2000
 SUBJECTS = [
     "a walled garden", "a tram in the rain", "a paper ship", "a market hall", "two herons", "a night train",
@@ -75,10 +78,14 @@ def running_scene(home: Path) -> Iterator[Scene]:
                 "AIRFLOW_CONN_AWS_DEFAULT": server.airflow_connection(),
                 "AIRFLOW__CORE__AUTH_MANAGER": f"{GuestAuthManager.__module__}.{GuestAuthManager.__name__}",
                 "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+                "AIRFLOW_VAR_IDEOGRAM_BUCKET": BUCKET,
                 "PYTHONPATH": str(ROOT),
             }
-            components = (API_SERVER, SCHEDULER, DAG_PROCESSOR)
-            with airflow_cluster(home, HERE / "dags", settings, components) as cluster:
+            dags = home / "dags"
+            dags.mkdir()
+            for file in (HERE / "dags" / "gallery_dags.py", ROOT / "example_dags" / f"{APPROVAL}.py"):
+                shutil.copy(file, dags)
+            with airflow_cluster(home, dags, settings) as cluster:
                 runs = run_dags(cluster)
                 yield Scene(cluster, s3, emulator.url, runs, tokens(cluster))
                 cluster.processes.kill()  # nothing is kept that would need an orderly end

@@ -21,6 +21,7 @@ import httpx
 
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import EmulatorServer, start_emulator
+from dev.postgres_server import start_postgres
 from dev.processes import Processes, free_port, listens, raise_on_stop_signals
 from dev.s3_server import S3Server, start_s3_server
 from tests.system.books import Books
@@ -57,6 +58,9 @@ def main() -> int:
     with Processes(OUTPUT / "servers") as processes:
         s3, proxy, emulator = _start_servers(processes, options)
         settings = _airflow_settings(emulator, proxy, per_run, options)
+        settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = start_postgres(
+            processes, clean_environment(), OUTPUT / "postgres"
+        )
         with airflow_cluster(OUTPUT / "airflow", DAGS, settings) as cluster:
             processor = cluster.components["dag-processor"]
             cluster.processes.wait_until(processor, lambda: cluster.api.has_dag(DAG_ID), 120)
@@ -130,8 +134,6 @@ def _airflow_settings(
         "SYSTEM_TEST_KILL_RATE": str(KILL_RATE if "kills" in options.faults else 0),
         "SYSTEM_TEST_KILLS_FILE": str(OUTPUT / "kills.jsonl"),
         "AIRFLOW__CORE__PARALLELISM": "5",
-        # SQLite takes one writer at a time, and by default gives up waiting for its turn after 5 s.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{OUTPUT}/airflow/airflow.db?timeout=60",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",

@@ -24,7 +24,7 @@ from airflow.sdk import get_current_context
 
 from airflow_provider_ideogram.hooks.client import SyncDriver
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-from airflow_provider_ideogram.operators import image, submission
+from airflow_provider_ideogram.operators import job, submission
 from airflow_provider_ideogram.storage.image import ImageSpool
 from airflow_provider_ideogram.storage.ledger import Ledger
 from airflow_provider_ideogram.storage.s3 import ImageStore
@@ -32,7 +32,7 @@ from tests.system.plan import KILL_POINTS, dies
 
 FAST_MOTION = {
     submission: {"SUBMIT_SECONDS": 15.0, "HISTORY_LAG": 20.0, "LOOK_AGAIN_SECONDS": 10.0},
-    image: {"FETCH_AGAIN_SECONDS": 5.0},
+    job: {"FETCH_AGAIN_SECONDS": 5.0},
 }
 _SEED = int(os.environ.get("SYSTEM_TEST_SEED", "0"))
 _RATE = float(os.environ.get("SYSTEM_TEST_KILL_RATE", "0"))
@@ -52,7 +52,7 @@ def install() -> None:
     _wrap(SyncDriver, "_send", around=_send)
     _wrap(IdeogramHook, "submit", after=KILL_POINTS[4])
     _wrap(Ledger, "record_request", after=KILL_POINTS[5])
-    _wrap(image.IdeogramGenerateImageOperator, "execute_complete", before=KILL_POINTS[6])
+    _wrap(job.IdeogramJobTask, "execute_complete", before=KILL_POINTS[6])
     _wrap(ImageSpool, "write", after=KILL_POINTS[7])
     _wrap(ImageStore, "put", around=_put, after=KILL_POINTS[9])
     _wrap(Ledger, "close", after=KILL_POINTS[10])

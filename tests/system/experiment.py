@@ -132,7 +132,7 @@ class Experiment:
         return not self._answer_failures()
 
     def _restart_the_dead(self) -> None:
-        """Start components again that ended by themselves, as a supervisor would: SQLite's locks make some end."""
+        """Start components again that ended by themselves, as a supervisor would."""
         for component in STANDARD_COMPONENTS:
             if self._cluster.components[component.name].returncode is not None:
                 self._cluster.crash(component)

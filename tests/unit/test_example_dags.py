@@ -18,6 +18,8 @@ TASKS = {
     "ideogram_nightly_set": {"generate", "make_contact_sheet"},
     "ideogram_daily_dataset": {"make_images"},
     "ideogram_on_manifest": {"summarize"},
+    "ideogram_approval": {"draft", "approve", "publish"},
+    "ideogram_submit_and_wait": {"submit", "wait"},
 }
 
 

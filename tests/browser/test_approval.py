@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.scene import APPROVAL, BUCKET, RUN_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Open
+    from tests.browser.scene import Scene
+
+
+@pytest.mark.parametrize(("answer", "published"), [("Approve", True), ("Reject", False)])
+def test_a_person_decides_what_is_published(
+    answer: str, published: bool, scene: Scene, open_page: Open, screenshot: Callable[[Page, str], None]
+) -> None:
+    cluster, run_id = scene.cluster, f"run-{answer}"
+    cluster.processes.wait_until(
+        cluster.components["dag-processor"], lambda: cluster.api.has_dag(APPROVAL), RUN_SECONDS
+    )
+    cluster.api.trigger_run(APPROVAL, run_id=run_id)
+
+    def waits() -> bool:
+        return cluster.api.count_task_instances(APPROVAL, run_id, "awaiting_input") == 1
+
+    cluster.processes.wait_until(cluster.components["scheduler"], waits, RUN_SECONDS)
+
+    page = open_page(f"{scene.url}/dags/{APPROVAL}/runs/{run_id}/tasks/approve/required_actions")
+    image = page.get_by_role("img", name="A poster for a summer fair")
+    expect(image).to_be_visible()
+    expect(image).to_have_js_property("complete", True)
+    assert image.evaluate("image => image.naturalWidth") > 0
+    screenshot(page, f"approval-{answer.lower()}")
+    page.get_by_role("button", name=answer).click()
+
+    assert cluster.api.wait_for_run(APPROVAL, run_id, RUN_SECONDS) == "success"
+    listed = scene.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"published/{run_id}.png")
+    assert listed["KeyCount"] == int(published)
