@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 ROUNDS = 4
-OURS = "airflow_provider_ideogram.operators"
+OURS = " ".join(f"airflow_provider_ideogram.{name}" for name in ("operators", "sensors", "decorators.ideogram"))
 IMPORTED = {
     "this provider": OURS,
     "amazon (S3)": "airflow.providers.amazon.aws.operators.s3",
@@ -21,9 +21,10 @@ IMPORTED = {
 _SCRIPT = """
 import importlib, json, sys, time
 import airflow.sdk
-from airflow.sdk import DAG, BaseOperator
+from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, task
 before, started = len(sys.modules), time.perf_counter()
-importlib.import_module(sys.argv[1])
+for name in sys.argv[1].split():
+    importlib.import_module(name)
 print(json.dumps([1000 * (time.perf_counter() - started), len(sys.modules) - before]))
 """
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_ideogram.api.errors import Answer, raise_for_status, readable
+from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramJobFailed,
@@ -26,7 +27,6 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramUnknownSubmit,
 )
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 #: Where the model pages and real clients have seen the image, in the order of trust.
 _IMAGE_KEYS = ("output", "image", "images", "url", "image_url", "data", "b64_json", "base64")
 #: Deeper than any form that was seen (``data[0].url`` is 3 deep).
@@ -116,11 +116,6 @@ class Credits:
     def total(self) -> float:
         """All that can be spent."""
         return self.credits + self.free_credits
-
-
-def is_request_id(value: object) -> bool:
-    """Return whether the value can stand in the API's paths and in S3 keys as it is."""
-    return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
 
 
 def parse_submission(answer: Answer) -> Submission:

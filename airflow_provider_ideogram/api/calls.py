@@ -19,6 +19,7 @@ from airflow_provider_ideogram.api.answers import Credits, GenerationResult, Req
 from airflow_provider_ideogram.api.cadence import back_off
 from airflow_provider_ideogram.api.errors import Answer, unknown_submit
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInvalidInput,
@@ -106,7 +107,7 @@ def get_credits() -> Call[Credits]:
 
 
 def _id(request_id: str) -> str:
-    if not answers.is_request_id(request_id):
+    if not is_request_id(request_id):
         raise IdeogramInvalidInput.of([f"{request_id!r} is not a request id"])
     return request_id
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow_provider_ideogram.api.answers import is_request_id
 from airflow_provider_ideogram.api.calls import MAX_IMAGE_ANSWER_BYTES, Call
 from airflow_provider_ideogram.api.errors import Answer, raise_for_status, readable
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 
 PER_PAGE = 100

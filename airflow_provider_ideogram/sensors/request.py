@@ -20,9 +20,9 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_ideogram.api.answers import is_request_id
 from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, GenerationRequest
+from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInvalidInput,

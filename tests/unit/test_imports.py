@@ -26,11 +26,14 @@ def _loaded_by(*imported: str, before: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_dag_file_that_imports_the_operators_stays_cheap() -> None:
-    loaded = _loaded_by("airflow_provider_ideogram.operators", before=("airflow.sdk",))
+    what_dag_files_import = [
+        f"airflow_provider_ideogram.{name}" for name in ("operators", "sensors", "decorators.ideogram")
+    ]
+    loaded = _loaded_by(*what_dag_files_import, before=("airflow.sdk",))
     heavy = {"aiohttp", "httpx", "httpx_aiohttp", "boto3", "botocore", "PIL", "moto", "sqlalchemy"}
     assert not heavy & {name.partition(".")[0] for name in loaded}
     own = {name.removeprefix("airflow_provider_ideogram.") for name in loaded}
-    assert {"operators.image", "storage.target"} <= own
+    assert {"operators.image", "sensors.request", "decorators.ideogram", "storage.target"} <= own
     assert not {name for name in own if name.startswith(("hooks.", "triggers.", "emulator."))}
     assert {name for name in own if name.startswith("storage.")} == {"storage.target"}
     assert not {name for name in loaded if name.startswith("airflow.providers.amazon")}
