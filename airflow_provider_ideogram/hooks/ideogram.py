@@ -6,7 +6,7 @@ Invariant: a hook adds nothing to a call's meaning; it looks up the connection a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         Submission,
     )
     from airflow_provider_ideogram.api.parameters import GenerationRequest
+    from airflow_provider_ideogram.api.polling import RequestPoll
+    from airflow_provider_ideogram.hooks.polls import OnPoll
     from airflow_provider_ideogram.storage.image import SpooledImage
 
 #: Pages of 100 requests that are searched: more than an account makes in the minutes in question.
@@ -40,7 +42,7 @@ class IdeogramHook(BaseHook):
 
     The methods without an ``a`` block and are for workers; ``with`` closes their connections. On an event loop,
     as in a trigger, the methods with an ``a`` are used inside ``async with``: all hooks of a
-    loop share the connection, its sockets and its back-off.
+    loop share the connection and its sockets.
 
     All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
     money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
@@ -159,9 +161,28 @@ class IdeogramHook(BaseHook):
 
     async def aget_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
         """Return a job's state, as :meth:`get_status` does."""
+        return await self._borrowed.run(calls.get_status(request_id), max_attempts)
+
+    def awatch(
+        self, polls: Sequence[RequestPoll], *, deadline: float, enough: int | None, on_poll: OnPoll
+    ) -> Awaitable[bool]:
+        """
+        Poll requests until all, or enough of them, are settled, and return whether that was before the deadline.
+
+        All polls of the connection share one queue and one back-off.
+
+        :param polls: What is known of each; they are changed.
+        :param deadline: When to give up, in seconds since the epoch.
+        :param enough: How many have to be settled, None for all.
+        :param on_poll: Is told of each poll.
+        """
+        return self._borrowed.polls.watch(polls, deadline, enough, on_poll)
+
+    @property
+    def _borrowed(self) -> SharedConnection:
         if self._shared is None:
             raise RuntimeError("IdeogramHook's async methods are used inside 'async with'")
-        return await self._shared.run(calls.get_status(request_id), max_attempts)
+        return self._shared
 
     async def _look_up(self) -> ConnectionSettings:
         connection = await get_async_connection(self.ideogram_conn_id, hook=self)

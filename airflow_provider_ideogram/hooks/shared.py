@@ -1,5 +1,5 @@
 """
-What all users of a connection share on an event loop: its settings, its transport, and its turn-taking.
+What all users of a connection share on an event loop: its settings, its transport, and the queue of its polls.
 
 Invariant: a triggerer with thousands of jobs looks a connection up, opens sockets and runs into a limit once for all
 of them, not once each. By event loop, since a transport can't be used on another one than it was made on;
@@ -11,22 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_ideogram.api.admission import Admission
-from airflow_provider_ideogram.api.calls import Call
-from airflow_provider_ideogram.exceptions import (
-    IdeogramAuthenticationError,
-    IdeogramError,
-    IdeogramPermissionError,
-)
+from airflow_provider_ideogram.api.calls import Call, get_status
+from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError, IdeogramPermissionError
 from airflow_provider_ideogram.hooks.client import AsyncDriver
-from airflow_provider_ideogram.hooks.transport import MAX_IN_FLIGHT, AsyncTransport, new_transport
+from airflow_provider_ideogram.hooks.polls import PollQueue
+from airflow_provider_ideogram.hooks.transport import AsyncTransport, new_transport
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.answers import RequestStatus
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 
 T = TypeVar("T")
@@ -38,65 +34,6 @@ LOOK_UP_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-class Turns:
-    """
-    Who may send: first come, first served, as many at a time as the :class:`Admission` says.
-
-    :param admission: What is known of the API's state.
-    """
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self._loop = asyncio.get_running_loop()
-        self._in_flight = 0
-        self._waiting: OrderedDict[asyncio.Future[int], None] = OrderedDict()
-        self._opening: asyncio.TimerHandle | None = None
-
-    async def take(self) -> int:
-        """Wait for a turn, and return the admission's round that it belongs to."""
-        if not self._waiting and self._has_room():
-            self._in_flight += 1
-            return self._admission.round
-        turn: asyncio.Future[int] = self._loop.create_future()
-        self._waiting[turn] = None
-        self._let_in()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back()  # it came too late
-            else:
-                self._waiting.pop(turn, None)
-            raise
-
-    def give_back(self) -> None:
-        """End a turn."""
-        self._in_flight -= 1
-        self._let_in()
-
-    def close(self) -> None:
-        """Forget the time at which the API is to be tried again."""
-        if self._opening is not None:
-            self._opening.cancel()
-
-    def _has_room(self) -> bool:
-        return self._in_flight < self._admission.capacity(self._loop.time())
-
-    def _let_in(self) -> None:
-        # One at a time, each as another one ends: thousands that wait must not all wake at once.
-        while self._waiting and self._has_room():
-            turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():
-                self._in_flight += 1
-                turn.set_result(self._admission.round)
-        if self._waiting and self._opening is None and self._admission.opens_at > self._loop.time():
-            self._opening = self._loop.call_at(self._admission.opens_at, self._open)
-
-    def _open(self) -> None:
-        self._opening = None
-        self._let_in()
-
-
 class SharedConnection:
     """
     A connection's users on one event loop.
@@ -105,12 +42,10 @@ class SharedConnection:
     """
 
     def __init__(self, look_up: Callable[[], Awaitable[ConnectionSettings]]) -> None:
-        rng = random.Random()
         self._look_up = look_up
         self._looked_up_at = float("-inf")
         self._lock = asyncio.Lock()
-        self._admission = Admission(MAX_IN_FLIGHT, rng)
-        self._turns = Turns(self._admission)
+        self.polls = PollQueue(self._get_status_once, random.Random())
         self._loop = asyncio.get_running_loop()
         self._settings: ConnectionSettings | None = None
         self._driver: AsyncDriver | None = None
@@ -147,32 +82,22 @@ class SharedConnection:
         self._looked_up_at = started
 
     async def run(self, call: Call[T], max_attempts: int) -> T:
-        """Send a read when its turn has come, once more with the new key where the key was changed."""
+        """Send a read, once more with the new key where the key was changed."""
         while True:
-            turn = await self._turns.take()
+            assert self._driver is not None  # noqa: S101 - users come in by way of refresh()
             sent_at, settings = self._loop.time(), self._settings
             try:
-                return await self._send(call, max_attempts, turn)
+                return await self._driver.run(call, max_attempts)
             except (IdeogramAuthenticationError, IdeogramPermissionError):
                 if not await self._has_changed(settings, sent_at):
                     raise
 
-    async def _send(self, call: Call[T], max_attempts: int, turn: int) -> T:
-        assert self._driver is not None  # noqa: S101 - users come in by way of refresh()
-        try:
-            answer = await self._driver.run(call, max_attempts)
-        except IdeogramError as error:
-            self._admission.on_error(turn, error, self._loop.time())
-            raise
-        else:
-            self._admission.on_answer(turn)
-            return answer
-        finally:
-            self._turns.give_back()
+    def _get_status_once(self, request_id: str) -> Awaitable[RequestStatus]:
+        return self.run(get_status(request_id), max_attempts=1)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._turns.close()
+        self.polls.close()
         for transport in self._transports:
             await transport.aclose()
 

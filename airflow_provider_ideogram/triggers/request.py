@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -30,8 +29,6 @@ MAX_LINES = 20
 
 #: How long jobs take, learned by all triggers of the process.
 _durations = JobDurations()
-#: The jitter's source, for all triggers: one of its own is 2.5 kB.
-_rng = random.Random()
 
 
 class IdeogramTrigger(BaseTrigger):
@@ -76,6 +73,7 @@ class IdeogramTrigger(BaseTrigger):
         self.carry = dict(carry or {})
         self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
         self._lines_left = MAX_LINES
+        self._polls: list[RequestPoll] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and all arguments."""
@@ -95,18 +93,15 @@ class IdeogramTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, and fire exactly one event."""
-        polls = [
-            RequestPoll(request_id, at, self.poll_interval, self.model, _durations)
-            for request_id, at in self.requests.items()
-        ]
+        self._polls = self._new_polls()
         problem = None
         try:
-            await self._wait(polls)
+            await self._wait()
         except Exception as error:
             # Out of here an exception would reach the task as a bare "Trigger failure".
             self.log.exception("Polling ended with an error; the jobs go on at the vendor")
             problem = repr(error)
-        reports = {poll.request_id: poll.report() for poll in polls}
+        reports = {poll.request_id: poll.report() for poll in self._polls}
         event = {"requests": reports, "carry": self.carry, "error": problem}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
@@ -115,52 +110,34 @@ class IdeogramTrigger(BaseTrigger):
         for request_id in self.requests:
             self.log.warning(job_goes_on(request_id))
 
-    async def _wait(self, polls: list[RequestPoll]) -> None:
-        await asyncio.sleep(max(self.not_before - time.time(), 0.0))
-        left = max(self.deadline - time.time(), 0.0)
-        if not polls:
-            await asyncio.sleep(left)
+    def _new_polls(self) -> list[RequestPoll]:
+        return [
+            RequestPoll(request_id, at, self.poll_interval, self.model, _durations)
+            for request_id, at in self.requests.items()
+        ]
+
+    async def _wait(self) -> None:
+        if (early := self.not_before - time.time()) > 0:
+            await asyncio.sleep(early)
+        if not self._polls:
+            await asyncio.sleep(max(self.deadline - time.time(), 0.0))
             return
-        try:
-            async with asyncio.timeout(left) as limit, IdeogramHook(self.ideogram_conn_id) as hook:
-                if len(polls) == 1:  # the common case, without the memory of tasks and a queue for each job
-                    await self._watch(hook, polls[0], polls)
-                else:
-                    await self._watch_all(hook, polls)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self.log.info("The deadline has come: %s", _summary(polls))
+        async with IdeogramHook(self.ideogram_conn_id) as hook:
+            settled = await hook.awatch(
+                self._polls, deadline=self.deadline, enough=self.enough, on_poll=self._log_progress
+            )
+        if not settled:
+            self.log.info("The deadline has come: %s", _summary(self._polls))
 
-    async def _watch_all(self, hook: IdeogramHook, polls: list[RequestPoll]) -> None:
-        async with asyncio.TaskGroup() as watching:
-            watchers = [watching.create_task(self._watch(hook, poll, polls)) for poll in polls]
-            for settled, watcher in enumerate(asyncio.as_completed(watchers), 1):
-                await watcher
-                if settled == self.enough:
-                    break
-            for unsettled in watchers:
-                unsettled.cancel()
-
-    async def _watch(self, hook: IdeogramHook, poll: RequestPoll, polls: list[RequestPoll]) -> None:
-        while not poll.settled:
-            await asyncio.sleep(poll.delay(time.time(), _rng))
-            state = poll.state
-            try:
-                poll.on_status(await hook.aget_status(poll.request_id, max_attempts=1), time.time())
-            except IdeogramError as error:
-                poll.on_error(error)
-                if poll.consecutive_errors == 1 or poll.settled:
-                    self._say(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
-            self._log_progress(poll, state, polls)
-
-    def _log_progress(self, poll: RequestPoll, state_before: str | None, polls: list[RequestPoll]) -> None:
+    def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
         """Log what changed; where nothing does, or many requests change, a line a minute."""
-        if poll.state != state_before and len(polls) == 1:
+        if error is not None and (poll.consecutive_errors == 1 or poll.settled):
+            self._say(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
+        if poll.state != state_before and len(self._polls) == 1:
             self._say(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
         if time.monotonic() >= self._heartbeat_at:
             self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
-            self.log.info("Waiting: %s", _summary(polls))
+            self.log.info("Waiting: %s", _summary(self._polls))
 
     def _say(self, level: int, text: str, *values: object) -> None:
         if self._lines_left:

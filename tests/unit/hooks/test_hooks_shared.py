@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,17 +8,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_ideogram.api import calls
-from airflow_provider_ideogram.api.admission import Admission
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.errors import Answer
-from airflow_provider_ideogram.exceptions import (
-    IdeogramAuthenticationError,
-    IdeogramRateLimited,
-    IdeogramServerUnavailable,
-)
+from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError
 from airflow_provider_ideogram.hooks import shared as module
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
-from airflow_provider_ideogram.hooks.shared import Turns, _connections, borrow, give_back
+from airflow_provider_ideogram.hooks.shared import _connections, borrow, give_back
 
 OLD = ConnectionSettings("SG_the_old_key_of_the_account")
 NEW = replace(OLD, api_key="SG_the_new_key_of_the_account")
@@ -183,71 +177,6 @@ async def test_look_up_that_fails_later_harms_no_one(
         await give_back("c", shared)
 
 
-async def test_requests_in_flight_are_bounded(vendor: Vendor, store: Store) -> None:
-    shared = await borrow("c", store.look_up)
-    vendor.may_answer.clear()
-    running = [asyncio.create_task(shared.run(STATUS, 1)) for _ in range(100)]
-    await vendor.arrived.wait()
-    await _settle()
-    assert len(vendor.sent) == module.MAX_IN_FLIGHT
-    for task in running[:50]:
-        task.cancel()
-    vendor.may_answer.set()
-    await asyncio.wait(running)
-    assert len(vendor.sent) <= module.MAX_IN_FLIGHT + 50
-    assert [task.cancelled() for task in running] == [True] * 50 + [False] * 50
-    await give_back("c", shared)
-    assert _nothing_left()
-
-
-async def test_one_limited_poll_holds_back_all_others(vendor: Vendor, store: Store) -> None:
-    shared = await borrow("c", store.look_up)
-    vendor.answers = [Answer(429, {"retry-after": "3600"})]
-    with pytest.raises(IdeogramRateLimited):
-        await shared.run(STATUS, 1)
-    waiting = [asyncio.create_task(shared.run(STATUS, 1)) for _ in range(10)]
-    await _settle()
-    assert len(vendor.sent) == 1
-    for task in waiting:
-        task.cancel()
-    await asyncio.wait(waiting)
-    await give_back("c", shared)
-    assert _nothing_left()
-
-
-async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(
-    vendor: Vendor, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("airflow_provider_ideogram.api.cadence._BACK_OFF_BASE", 0.001)
-    shared = await borrow("c", store.look_up)
-    vendor.answers = [Answer(503) for _ in range(3 + 5)]
-    results = await asyncio.gather(*(shared.run(STATUS, 1) for _ in range(3)), return_exceptions=True)
-    assert {type(result) for result in results} == {IdeogramServerUnavailable}
-    results = await asyncio.gather(*(shared.run(STATUS, 1) for _ in range(100)), return_exceptions=True)
-    assert sum(isinstance(result, IdeogramServerUnavailable) for result in results) == 5
-    assert len(vendor.sent) == 3 + 100
-    await give_back("c", shared)
-
-
-async def test_probe_that_is_cancelled_hands_on_its_turn() -> None:
-    admission = Admission(20, random.Random(7))
-    turns = Turns(admission)
-    admission.on_error(0, IdeogramRateLimited("429", retry_after=0.0), -100.0)
-    assert await turns.take() == 1
-    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
-    await _settle()
-    assert not any(task.done() for task in waiting)
-    turns.give_back()
-    waiting[0].cancel()
-    assert await waiting[1] == 1
-    with pytest.raises(asyncio.CancelledError):
-        await waiting[0]
-    admission.on_answer(1)
-    turns.give_back()
-    await waiting[2]
-    turns.close()
-
-
 def test_each_loop_has_a_connection_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async def use(make: Callable[[], Vendor]) -> int:
         vendor = make()
@@ -260,9 +189,3 @@ def test_each_loop_has_a_connection_of_its_own(store: Store, monkeypatch: pytest
     for _ in range(2):
         asyncio.run(use(Vendor))
     assert store.looks == 2
-
-
-async def _settle() -> None:
-    """Let every task go as far as it can."""
-    for _ in range(20):
-        await asyncio.sleep(0)

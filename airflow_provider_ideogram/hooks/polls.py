@@ -1,0 +1,203 @@
+"""
+The polls of a connection on an event loop: one queue for all jobs, in the order of their time.
+
+Invariant: a job that waits is two entries in a list, not a task and timers of its own; a task is made for a poll that
+is sent, and these are bounded. What one poll learns of the API's state holds for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from airflow_provider_ideogram.api.admission import Admission
+from airflow_provider_ideogram.exceptions import IdeogramError
+from airflow_provider_ideogram.hooks.transport import MAX_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.answers import RequestStatus
+    from airflow_provider_ideogram.api.polling import RequestPoll
+
+#: Told of each poll: what it is about, the state before, and the error that it met.
+OnPoll: TypeAlias = "Callable[[RequestPoll, str | None, IdeogramError | None], None]"
+#: Entries of those who no longer wait are left in the queue until they are more than this, and half of it.
+_MAX_STALE = 100
+
+
+class Watch:
+    """
+    Requests that somebody waits for.
+
+    :param left: How many more have to be settled.
+    :param on_poll: Is told of each poll.
+    :param over: Whether enough were settled in time; whoever waits waits for it.
+    """
+
+    __slots__ = ("context", "entries", "left", "on_poll", "over")
+
+    def __init__(self, left: int, on_poll: OnPoll, over: asyncio.Future[bool]) -> None:
+        self.left = left
+        self.on_poll = on_poll
+        self.over = over
+        self.entries = 0
+        #: What the triggerer's logs are told apart by.
+        self.context: Context = copy_context()
+
+    def end(self, in_time: bool) -> None:
+        """Let go whoever waits."""
+        if not self.over.done():
+            self.over.set_result(in_time)
+
+
+class _Entry(NamedTuple):
+    """
+    Something to do at a time.
+
+    :param at: When, by the loop's clock.
+    :param number: Of entries for the same time the smaller one comes first.
+    :param poll: What to ask for, None for the end of the wait.
+    """
+
+    at: float
+    number: int
+    watch: Watch
+    poll: RequestPoll | None
+
+
+class PollQueue:
+    """
+    The polls of one connection on the running loop.
+
+    :param get_status: Asks for a request's status once.
+    :param rng: The source of all jitter.
+    """
+
+    def __init__(self, get_status: Callable[[str], Awaitable[RequestStatus]], rng: random.Random) -> None:
+        self._get_status = get_status
+        self._rng = rng
+        self._admission = Admission(MAX_IN_FLIGHT, rng)
+        self._loop = asyncio.get_running_loop()
+        self._entries: list[_Entry] = []
+        self._numbers = itertools.count()
+        self._stale = 0
+        #: Polls whose time has come, and that wait until they may be sent.
+        self._ready: deque[tuple[Watch, RequestPoll]] = deque()
+        self._asking: dict[asyncio.Task[None], Watch] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def watch(self, polls: Sequence[RequestPoll], deadline: float, enough: int | None, on_poll: OnPoll) -> bool:
+        """
+        Poll requests until all, or enough of them, are settled.
+
+        :param polls: What is known of each; they are changed.
+        :param deadline: When to give up, in seconds since the epoch.
+        :param enough: How many have to be settled, None for all.
+        :param on_poll: Is told of each poll.
+        :return: Whether they were settled in time.
+        """
+        watch = Watch(len(polls) if enough is None else enough, on_poll, self._loop.create_future())
+        now = time.time()
+        for poll in polls:
+            self._put(watch, poll, poll.delay(now, self._rng))
+        self._put(watch, None, deadline - now)
+        self._set_timer()
+        try:
+            return await watch.over
+        finally:
+            await self._forget(watch)
+
+    def close(self) -> None:
+        """Forget everything that is left to do."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _put(self, watch: Watch, poll: RequestPoll | None, seconds: float) -> None:
+        heapq.heappush(self._entries, _Entry(self._loop.time() + seconds, next(self._numbers), watch, poll))
+        watch.entries += 1
+
+    async def _forget(self, watch: Watch) -> None:
+        """Leave nothing of a wait behind but entries that mean nothing."""
+        watch.over.cancel()
+        self._stale += watch.entries
+        if self._stale > max(_MAX_STALE, len(self._entries) // 2):
+            self._entries = [entry for entry in self._entries if not entry.watch.over.done()]
+            heapq.heapify(self._entries)
+            self._stale = 0
+        if asking := [task for task, of in self._asking.items() if of is watch]:
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+
+    def _set_timer(self) -> None:
+        """Come back when the next entry is due, or when the API may be asked again."""
+        at = self._entries[0].at if self._entries else float("inf")
+        if self._ready and not self._asking:
+            at = min(at, self._admission.opens_at)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer) if at < float("inf") else None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._entries and self._entries[0].at <= now:
+            _, _, watch, poll = heapq.heappop(self._entries)
+            watch.entries -= 1
+            if watch.over.done():
+                self._stale = max(self._stale - 1, 0)
+            elif poll is None:
+                watch.end(in_time=False)
+            else:
+                self._ready.append((watch, poll))
+        self._ask_ready()
+
+    def _ask_ready(self) -> None:
+        """Send what may be sent. The others follow one by one as these are answered: they must not all go at once."""
+        capacity = self._admission.capacity(self._loop.time())
+        while self._ready and len(self._asking) < capacity:
+            watch, poll = self._ready.popleft()
+            if not watch.over.done():
+                task = self._loop.create_task(self._ask(watch, poll), context=watch.context)
+                self._asking[task] = watch
+                task.add_done_callback(self._asked)
+        self._set_timer()
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        del self._asking[task]
+        self._ask_ready()
+
+    async def _ask(self, watch: Watch, poll: RequestPoll) -> None:
+        try:
+            await self._poll(watch, poll)
+        except Exception as error:
+            if not watch.over.done():
+                watch.over.set_exception(error)
+            return
+        if poll.settled:
+            watch.left -= 1
+            if watch.left <= 0:
+                watch.end(in_time=True)
+        elif not watch.over.done():
+            self._put(watch, poll, poll.delay(time.time(), self._rng))
+
+    async def _poll(self, watch: Watch, poll: RequestPoll) -> None:
+        round_of_it, state, met = self._admission.round, poll.state, None
+        try:
+            status = await self._get_status(poll.request_id)
+        except IdeogramError as error:
+            self._admission.on_error(round_of_it, error, self._loop.time())
+            poll.on_error(error)
+            met = error
+        else:
+            self._admission.on_answer(round_of_it)
+            poll.on_status(status, time.time())
+        watch.on_poll(poll, state, met)
