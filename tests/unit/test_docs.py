@@ -128,7 +128,7 @@ def anchors(page: Path) -> set[str]:
 def parameters_of(operator: type[BaseOperator]) -> dict[str, Any]:
     """Return the parameters that the package's classes add to Airflow's, with their defaults."""
     own = [kind for kind in operator.__mro__ if kind.__module__.startswith("airflow_provider_ideogram.")]
-    signatures = [inspect.signature(kind.__init__) for kind in own]
+    signatures = [inspect.signature(kind.__init__) for kind in own if "__init__" in vars(kind)]
     return {
         name: parameter.default
         for signature in signatures

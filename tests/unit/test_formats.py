@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 import pytest
@@ -55,6 +55,7 @@ from airflow_provider_ideogram.triggers import IdeogramTrigger
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+T = TypeVar("T")
 FORMATS = Path(__file__).resolve().parents[1] / "fixtures" / "formats"
 VERSIONS = sorted((folder.name for folder in FORMATS.iterdir()), key=Version)
 CHANGED = """\
@@ -245,6 +246,12 @@ WAITS = {
 }
 
 
+def only(kind: type[T], called: mock.Mock) -> T:
+    """Return the argument of this kind."""
+    [found] = [argument for argument in called.call_args.args if isinstance(argument, kind)]
+    return found
+
+
 def as_stored(wait: TaskDeferred) -> dict[str, Any]:
     """Return what Airflow's database keeps of a deferred task."""
     path, arguments = wait.trigger.serialize()
@@ -288,8 +295,8 @@ def test_event_of_every_version_is_taken_up(version: str) -> None:
     with mock.patch.object(IdeogramGenerateImageOperator, "_finish") as finish:
         image_operator().execute_complete(context(), read(version, "event.json"))
 
-    _, job, poll = finish.call_args.args
-    assert job == JOB
+    assert only(Job, finish) == JOB
+    poll = only(RequestPoll, finish)
     assert (poll.request_id, poll.submitted_at, poll.outcome) == ("request-1", NOW, Outcome.COMPLETED)
     assert (poll.inference_seconds, poll.completed_at, poll.polls) == (12.4, NOW + 13.5, 1)
 
@@ -375,8 +382,8 @@ def test_slice_of_every_version_goes_on(version: str, workspace: Workspace, buck
     with mock.patch.object(IdeogramGenerateDatasetOperator, "_work") as work:
         dataset_operator().execute_complete(context(), {"requests": {}, "carry": carry, "error": None})
 
-    _, _, found, images, state, _ = work.call_args.args
-    assert (found.uri, images, state) == (workspace.uri, IMAGES, STATE_OF_RUN)
+    assert only(Workspace, work).uri == workspace.uri
+    assert (only(Target, work), only(DatasetState, work)) == (IMAGES, STATE_OF_RUN)
 
 
 LINES = {
