@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test browser-test demo system-test bench bench-dataset requirements clean
+.PHONY: help venv format lint test browser-test docs demo system-test bench bench-dataset package requirements clean
 
 help: ## Show what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -45,9 +45,9 @@ lint: venv ## Linters and types
 
 # Coverage starts before pytest, whose plugins include the package's own. The browser tests run in a process of their
 # own, since Playwright keeps an event loop running in it.
-test browser-test: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
+test browser-test docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
 test browser-test: export AIRFLOW__CORE__LOAD_EXAMPLES := False
-test: lint ## Linters, types and all tests, with branch coverage
+test: lint docs ## Linters, types, documentation and all tests, with branch coverage
 	if test -x /usr/bin/chromium; then $(BIN)/python -m pytest tests/browser; fi
 	$(BIN)/coverage run -m pytest --ignore=tests/browser
 	$(BIN)/coverage report
@@ -58,6 +58,10 @@ browser-test: venv | /usr/bin/chromium ## Look at the gallery and the connection
 /usr/bin/chromium:
 	apt-get update && apt-get install --yes --no-install-recommends chromium \
 		|| { echo "Chromium is needed as $@ (Debian, as root: apt-get install chromium)."; exit 1; }
+
+docs: venv ## Build the documentation site in docs/_build/html, without the network
+	rm -rf docs/_build docs/_reference
+	$(BIN)/sphinx-build -c docs -q -n -W --keep-going . docs/_build/html
 
 demo: venv ## Make a night's images on a real Airflow, with a local API and a local S3
 	exec $(BIN)/python -m dev.demo
@@ -78,6 +82,14 @@ bench-dataset: venv ## Measure a dataset of 5,000 prompts on real Airflow (ARGS=
 	$(UV) pip install --quiet --python .venv-bench/bin/python --no-deps --editable '.[emulator]'
 	touch $@
 
+package: venv | $(UV) ## Build wheel and sdist, and try the wheel with nothing but Airflow
+	rm -rf dist
+	$(BIN)/python -m build >/dev/null
+	$(BIN)/twine check --strict dist/*
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-package
+	$(UV) pip install --quiet --python .venv-package/bin/python --compile-bytecode --constraints requirements-dev.txt dist/*.whl
+	$(BIN)/python -m dev.package_check
+
 requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate \
@@ -87,4 +99,4 @@ requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt
 		--extra emulator --extra parquet --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
 
 clean: ## Remove everything that make made
-	rm -rf .venv .venv-bench .uv .airflow-test demo-output dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-package .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,15 +4,15 @@ The admin calls: read the books, order faults, change settings, move the time.
 They ask for no key: the emulator listens on the loopback address unless told otherwise. All bodies are JSON
 objects; what is not valid is answered 400.
 
-==========================  ==================================================================
-``GET /_emulator/books``     :class:`~airflow_provider_ideogram.emulator.account.Books`
-``GET /_emulator/charges``   ``{"charges": [...]}``, each a ``Charge`` of the books, oldest first
-``POST /_emulator/faults``   Queue a fault: the fields of ``Fault``
-``DELETE /_emulator/faults`` Take back what is queued
-``POST /_emulator/settings`` Change settings: fields of ``EmulatorSettings``
-``POST /_emulator/advance``  Move the time forward by ``{"seconds": ...}``
-``POST /_emulator/reset``    Forget all jobs, faults and counts
-==========================  ==================================================================
+============================  ==================================================================
+``GET /_emulator/books``      :class:`~airflow_provider_ideogram.emulator.account.Books`
+``GET /_emulator/charges``    ``{"charges": [...]}``, each a ``Charge`` of the books, oldest first
+``POST /_emulator/faults``    Queue a fault: the fields of ``Fault``
+``DELETE /_emulator/faults``  Take back what is queued
+``POST /_emulator/settings``  Change settings: fields of ``EmulatorSettings``
+``POST /_emulator/advance``   Move the time forward by ``{"seconds": ...}``
+``POST /_emulator/reset``     Forget all jobs, faults and counts
+============================  ==================================================================
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""
+The documentation site, made by `make docs` of `docs/`, the measurements and the docstrings.
+
+Sphinx's source folder is the whole checkout, so that links between its Markdown files lead to the same places on the
+site as in a checkout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_ideogram import __version__
+
+# What a fixture's decorator returns hides the function, and so its docstring.
+pytest.fixture = lambda function: function
+
+project = "airflow-provider-ideogram"
+release = version = __version__
+
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "docs/_reference/*", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+exclude_patterns = [".*", "docs/_build"]
+templates_path = [str(Path(__file__).parent / "_templates")]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+
+myst_heading_anchors = 4
+
+autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+# Other projects' inventories are on the network; all of this one must be there, but for what only signatures name.
+nitpick_ignore_regex = [(r"py:.*", r"(?!airflow_provider_ideogram).*")]
+nitpick_ignore = [
+    ("py:class", f"airflow_provider_ideogram.{name}")
+    for name in (
+        "emulator.account.Account",
+        "emulator.jobs.Outcome",
+        "hooks.client.SyncDriver",
+        "operators.base.IdeogramBaseOperator",
+    )
+]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_show_copyright = False
+html_copy_source = False
+html_additional_pages = {"index": "to-index.html"}
