@@ -33,10 +33,12 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!airflow_provider_ideogram).*")]
 nitpick_ignore = [
     ("py:class", f"airflow_provider_ideogram.{name}")
     for name in (
+        "api.history.HistoryRow",
         "emulator.account.Account",
         "emulator.jobs.Outcome",
         "hooks.client.SyncDriver",
         "operators.base.IdeogramBaseOperator",
+        "operators.job.IdeogramJobTask",
     )
 ]
 

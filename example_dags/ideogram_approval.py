@@ -44,6 +44,7 @@ def publish(image: dict[str, Any]) -> str:
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
+    default_args={"retries": 2},
     params={"prompt": "A poster for a summer fair: a carousel at dusk, linocut"},
     tags=["ideogram"],
     doc_md=__doc__,
@@ -55,7 +56,6 @@ def ideogram_approval():
         resolution="832x1216",
         s3_bucket=BUCKET,
         s3_key="drafts/{{ run_id }}.png",
-        retries=2,
     )
     approve = ApprovalOperator(task_id="approve", subject="Publish this image?", body=BODY)
     draft >> approve >> publish(draft.output)

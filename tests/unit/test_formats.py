@@ -277,8 +277,8 @@ def test_deferral_of_every_version_makes_the_trigger_again(name: str, version: s
 async def fire(trigger: IdeogramTrigger) -> Mapping[str, Any]:
     """Return the event of a trigger whose job is done at the first look."""
 
-    async def wait(self: IdeogramTrigger, polls: list[RequestPoll]) -> None:
-        polls[0].on_status(RequestStatus("COMPLETED", 12.4), NOW + 13.5)
+    async def wait(self: IdeogramTrigger) -> None:
+        self._polls[0].on_status(RequestStatus("COMPLETED", 12.4), NOW + 13.5)
 
     with mock.patch.object(IdeogramTrigger, "_wait", wait):
         event = await anext(trigger.run())
