@@ -49,7 +49,9 @@ test browser-test docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
 test browser-test: export AIRFLOW__CORE__LOAD_EXAMPLES := False
 test: lint docs ## Linters, types, documentation and all tests, with branch coverage
 	if test -x /usr/bin/chromium; then $(BIN)/python -m pytest tests/browser; fi
-	$(BIN)/coverage run -m pytest --ignore=tests/browser
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses=auto --dist=worksteal --ignore=tests/browser
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 browser-test: venv | /usr/bin/chromium ## Look at the gallery and the connection form in Chromium (SCREENSHOTS=folder)
