@@ -128,8 +128,8 @@ def _inspect(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
     except UnidentifiedImageError as problem:  # whose own text names a temporary file
         text = f"what came, {size_bytes:,} bytes, is not a complete image: it is no PNG, JPEG or WebP"
         raise IdeogramInvalidImage(text) from problem
-    # SyntaxError is Pillow's word for a broken PNG; the bomb warning is an error where warnings are.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+    # SyntaxError is Pillow's word for a broken PNG; its warnings are errors where warnings are.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as problem:
         raise IdeogramInvalidImage(f"what came, {size_bytes:,} bytes, is not a complete image: {problem}") from problem
     return kind, width, height
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +38,8 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramUnexpectedAnswer,
     IdeogramUnknownSubmit,
 )
+from tests.support import hostile
+from tests.support.hostile import KEY
 
 ID = "0f3c1d2e-aaaa-bbbb"
 URL = "https://images.segmind.com/a/b.png?x=1"
@@ -61,7 +62,29 @@ def test_request_ids(request_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", ".", "..", "-a", "a/b", "a b", "a\n", "a%2f", "é", "A" * 129, None, 7, ["a"], {"a": 1}]
+    "value",
+    [
+        *[
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "../a",
+            "a\\b",
+            "a b",
+            "a\n",
+            "a\0",
+            "a%2f",
+            "a?b",
+            "a#b",
+            "a;b",
+            "a:b",
+            "é",
+            "\uff41",
+        ],
+        *["a\u200b", "a\u202e", "a\x1b[31m", "{{a}}", "A" * 129, None, 7, ["a"], {"a": 1}],
+    ],
 )
 def test_what_cannot_stand_in_a_path_is_no_request_id(value: object) -> None:
     assert not is_request_id(value)
@@ -330,41 +353,32 @@ def test_credits_answer_without_credits(body: Any) -> None:
         parse_credits(_answer(body))
 
 
-_value = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from([URL, BASE64, "FAILED", "COMPLETED"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["status", "error", "metrics", "inference_time", "output", "image", "images", "url", "data", "credits"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=10,
-)
-_body = st.binary() | _value.map(lambda value: json.dumps(value).encode())
-_headers = st.dictionaries(
-    st.sampled_from(["content-type", "retry-after", "date", "x-remaining-credits"]),
-    st.text() | st.sampled_from(["image/png", "application/json", "7", "Mon, 23 Nov 2026 06:00:30 GMT"]),
-)
-
-
-@pytest.mark.parametrize("parse", [parse_submission, parse_status, _result, parse_generated, parse_credits])
-@given(status=st.integers(100, 599) | st.sampled_from([200, 422]), headers=_headers, body=_body)
-def test_no_answer_raises_anything_but_an_error_of_ours(
-    parse: Callable[[Answer], Any], status: int, headers: dict[str, str], body: bytes
+@given(**hostile.ANSWERS)
+def test_whatever_an_answer_is_it_is_a_meaning_or_an_error_of_ours(
+    status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    try:
-        meaning = parse(Answer(status, headers, body))
-    except IdeogramError as error:
-        assert str(error)  # noqa: PT017
+    hostile.check_answer(status, headers, body)
+
+
+@given(st.from_regex(r"[A-Za-z0-9._/%\\-]{0,130}", fullmatch=True) | st.text())
+def test_request_id_can_stand_in_an_address_and_in_a_key(value: str) -> None:
+    if is_request_id(value):
+        hostile.check_request_id(value)
+
+
+@pytest.mark.parametrize("key", [KEY, KEY.replace("S", "\\u0053"), KEY.replace("_", "\\u005F")])
+def test_key_is_no_request_id(key: str) -> None:
+    answer = hostile.received(200, {}, b'{"request_id": "%s"}' % key.encode())
+    with pytest.raises(IdeogramUnknownSubmit, match=r"no usable request_id.*\*\*\*") as caught:
+        parse_submission(answer)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [101, 204, 304])
+def test_only_success_brings_an_image(status: int) -> None:
+    answer = Answer(status, {"content-type": "image/png"}, PNG)
+    if status == 204:
+        assert _result(answer) == GenerationResult(ImageBytes(PNG))
     else:
-        assert meaning is not None
-        assert status < 300 or (isinstance(meaning, RequestStatus) and meaning.state == "FAILED")
+        with pytest.raises(IdeogramInvalidInput):
+            _result(answer)
