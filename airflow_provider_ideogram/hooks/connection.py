@@ -227,7 +227,7 @@ EXTRA_FIELDS = {
     "history_url": ExtraField(
         "History URL",
         "string",
-        "The address of the account's request history, which tells what became of an unanswered submit.",
+        "The address of the account's request history, which tells of unanswered submits. It gets the key, too.",
         _url,
         DEFAULT_HISTORY_URL,
     ),

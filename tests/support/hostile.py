@@ -242,13 +242,13 @@ _TABLES = st.lists(st.lists(_CELLS, max_size=4).map(",".join), max_size=5).map(
     lambda rows: "\n".join(["id,prompt,seed", *rows])
 )
 _FILES = st.builds(lambda text, encoding: text.encode(encoding, "surrogatepass"), _LINES | _TABLES, _ENCODINGS)
+_TEXT_FILES = st.sampled_from(["a.jsonl", "a.csv"])
+_ZIPPED = st.builds(_changed, _FILES.map(lambda data: gzip.compress(data, mtime=0)), _CHANGES, _ENDS)
 #: Arguments of :func:`check_rows`.
 FILES: dict[str, st.SearchStrategy[Any]] = {
-    "name": st.sampled_from(["a.jsonl", "a.csv", "a.jsonl.gz", "a.csv.gz", "a.parquet"]),
-    "content": _FILES
-    | st.binary()
-    | st.builds(_changed, _FILES.map(lambda data: gzip.compress(data, mtime=0)), _CHANGES, _ENDS)
-    | st.builds(_changed, st.just(_parquet()), _CHANGES, _ENDS),
+    "file": st.tuples(_TEXT_FILES, _FILES | st.binary())
+    | st.tuples(_TEXT_FILES.map("{}.gz".format), _ZIPPED | st.binary())
+    | st.tuples(st.just("a.parquet"), st.builds(_changed, st.just(_parquet()), _CHANGES, _ENDS) | st.binary())
 }
 
 
@@ -318,8 +318,9 @@ def check_request_id(request_id: str) -> None:
     assert key.split("/") == ["images", f"{request_id}.png"]
 
 
-def check_rows(name: str, content: bytes) -> None:
+def check_rows(file: tuple[str, bytes]) -> None:
     """A dataset's file is rows or an error of the input; each row is an item or a problem of bounded length."""
+    name, content = file
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
@@ -385,8 +386,9 @@ def check_connection(fields: Mapping[str, Any], extra: Any) -> None:
         check_key_is_not_in(repr(settings))
 
 
-def check_image_address(address: str, settings: ConnectionSettings) -> None:
+def check_image_address(address: str) -> None:
     """An image's address is refused, or is on the vendor's, the API's or a listed host, by its very name."""
+    settings = ConnectionSettings(KEY, image_hosts=("10.0.0.7", "cdn.example.com"))
     try:
         url = httpx.URL(address)
         check_address(url, settings)

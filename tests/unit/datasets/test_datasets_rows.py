@@ -351,5 +351,5 @@ def test_what_was_written_is_what_is_read(rows: list[Any], zipped: bool, tmp_pat
 
 
 @given(**hostile.FILES)
-def test_whatever_a_file_holds_it_is_rows_or_an_error_of_the_input(name: str, content: bytes) -> None:
-    hostile.check_rows(name, content)
+def test_whatever_a_file_holds_it_is_rows_or_an_error_of_the_input(file: tuple[str, bytes]) -> None:
+    hostile.check_rows(file)

@@ -537,4 +537,4 @@ def test_is_public(address: str, public: bool) -> None:
 
 @given(**hostile.IMAGE_ADDRESSES)
 def test_whatever_an_address_is_it_is_on_a_permitted_host_or_refused(address: str) -> None:
-    hostile.check_image_address(address, SETTINGS)
+    hostile.check_image_address(address)

@@ -143,12 +143,27 @@ def test_damaged_png_is_refused(byte: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (8_000, 6_251), (2**31 - 1, 1), (0, 5)]
+    ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (4_096, 4_097), (2**31 - 1, 1), (0, 5)]
 )
 def test_header_that_claims_too_many_pixels_is_not_believed(width: int, height: int, files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(_png_header(width, height))
     assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize(("many", "turns"), [(96 * 64 - 1, True), (96 * 64, False)])
+def test_large_images_are_decoded_one_after_the_other(many: int, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, locked = PngImagePlugin.PngImageFile.load, []
+
+    def look_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
+        locked.append(image._decoding_many.locked())
+        return load(picture)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", look_and_load)
+    monkeypatch.setattr(image, "_MANY_PIXELS", many)
+    with _spooled(_encoded("PNG")):
+        assert locked == [turns]
+    assert not image._decoding_many.locked()
 
 
 def test_text_in_a_png_that_unfolds_to_gigabytes_is_refused() -> None:
