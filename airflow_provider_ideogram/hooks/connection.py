@@ -101,8 +101,8 @@ def _address(connection: Any) -> str:
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     if "://" not in host:
         host = f"{connection.schema or 'https'}://{host}"
-    parts = urlsplit(host)
-    if connection.port and ":" not in parts.netloc.rpartition("]")[2]:
+    parts = urlsplit(host)  # which drops line breaks: with one in it, the text stays as it is and is refused
+    if connection.port and host.isprintable() and ":" not in parts.netloc.rpartition("]")[2]:
         host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     return host
 

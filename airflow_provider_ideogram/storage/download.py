@@ -177,7 +177,8 @@ class _GuardedTransport(httpx.BaseTransport):
         own = url.raw_host == httpx.URL(self._settings.base_url).raw_host
         for address in dict.fromkeys(str(info[4][0]) for info in found):
             if not (own or address in self._settings.image_hosts or is_public(address)):
-                raise IdeogramInvalidImage(f"the image's host {host!r} is inside a private network ({address})")
+                named = readable(repr(host), self._settings.api_key)
+                raise IdeogramInvalidImage(f"the image's host {named} is inside a private network ({address})")
             yield address
 
     def _transport(self, proxy: str | None) -> httpx.HTTPTransport:

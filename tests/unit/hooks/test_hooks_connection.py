@@ -93,6 +93,10 @@ def test_base_url_that_cannot_be_one_is_refused(host: str, said: str) -> None:
     assert said in message
 
 
+def test_line_break_is_not_dropped_from_a_host_with_a_port() -> None:
+    assert "holds characters that no address has" in _refusal(host="api.segmind.com\n.evil.example", port=443)
+
+
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_key_must_be_there(password: str | None) -> None:
     assert "the API key, is missing" in _refusal(password=password)
