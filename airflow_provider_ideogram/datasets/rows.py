@@ -162,10 +162,9 @@ class RowChecker:
         if first is None:
             raise ValueError(f"its key {key!r} must not be the manifest's")
         raise ValueError(
-            f"id {item_id!r} has the same key as id {first!r}, {key!r}, or one that differs only in case or in how its "
-            "accents are written, which macOS and Windows take for the same file. Give them other ids, or {row} in "
-            "key_template. Rows without an id have one from their inputs: give identical ones ids of their own, or set "
-            "dedupe=True"
+            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents are "
+            "written, which macOS and Windows take for one. Give them other ids, or {row} in key_template. Identical "
+            "rows without ids need ids of their own, or dedupe=True"
         )
 
 

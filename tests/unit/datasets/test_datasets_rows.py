@@ -126,7 +126,7 @@ def test_row_is_never_read_as_a_template(template: str) -> None:
 def test_ids_that_a_disk_takes_for_one_are_an_error_that_names_both(one: str, other: str) -> None:
     items, checker = check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}])
     assert [item.id for item in items] == [one]
-    assert f"row 1: id {other!r} has the same key as id {one!r}" in checker.problems[0]
+    assert f"row 1: id {other!r} and id {one!r} have the same key" in checker.problems[0]
     assert check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}], template="{row}-{id}")[1].bad_rows == 0
 
 
