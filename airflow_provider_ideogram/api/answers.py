@@ -12,7 +12,7 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -85,7 +85,7 @@ class ImageUrl:
 class ImageBytes:
     """The image came inside the answer."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 ImageSource: TypeAlias = ImageUrl | ImageBytes

@@ -162,9 +162,9 @@ class RowChecker:
         if first is None:
             raise ValueError(f"its key {key!r} must not be the manifest's")
         raise ValueError(
-            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents are "
-            "written, which macOS and Windows take for one. Give them other ids, or {row} in key_template. Identical "
-            "rows without ids need ids of their own, or dedupe=True"
+            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents "
+            "are written, which macOS and Windows take for one. Give them other ids, or {row} in key_template. "
+            "Identical rows without ids need ids of their own, or dedupe=True"
         )
 
 

@@ -303,7 +303,7 @@ def test_what_is_there_already(if_exists: str, make: Make, task_runner: TaskRunn
 def test_identical_rows_are_made_once_each_unless_deduped(make: Make, task_runner: TaskRunner, world: World) -> None:
     rows = [{"id": "a", "prompt": "same"}, {"id": "b", "prompt": "same"}, "other", "other"]
     run = task_runner(make(prompts=rows))
-    assert "comes a second time" in str(run.execute().error)
+    assert "have the same key" in str(run.execute().error)
 
     run = task_runner(make(prompts=rows, dedupe=True), run_id="deduped")
     result = world.to_end(run, run.execute())
