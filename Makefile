@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test browser-test docs demo system-test bench bench-dataset package requirements clean
+.PHONY: help venv format lint test browser-test docs fuzz demo system-test bench bench-dataset package requirements clean
 
 help: ## Show what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -65,6 +65,16 @@ docs: venv ## Build the documentation site in docs/_build/html, without the netw
 	rm -rf docs/_build docs/_reference
 	$(BIN)/sphinx-build -c docs -q -n -W --keep-going . docs/_build/html
 
+# Atheris has wheels for some Pythons and machines only, so it is none of the pinned set.
+.fuzz/installed: | .venv/installed
+	$(UV) pip install --quiet --python $(BIN)/python --only-binary :all: --target .fuzz/lib 'atheris>=3,<4' \
+		|| { mkdir -p .fuzz; echo "There is no Atheris for this Python: Hypothesis draws the examples alone."; }
+	touch $@
+
+fuzz: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
+fuzz: venv .fuzz/installed ## Fuzz what reads answers, datasets, images and connections for 10 minutes (SECONDS=..., SEED=...)
+	PYTHONPATH=.fuzz/lib exec $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
+
 demo: venv ## Make a night's images on a real Airflow, with a local API and a local S3
 	exec $(BIN)/python -m dev.demo
 
@@ -101,4 +111,4 @@ requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt
 		--extra emulator --extra parquet --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
 
 clean: ## Remove everything that make made
-	rm -rf .venv .venv-bench .venv-package .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-package .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: Airflow's home, its task runner without a database, and a local S3 server."""
+"""For all tests: Airflow's home, its task runner without a database, a local S3 server, how properties are tested."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.task_runner import TaskRunner
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+# Property tests draw the same examples on every machine and don't look at the clock.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -86,7 +85,7 @@ class ImageUrl:
 class ImageBytes:
     """The image came inside the answer."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 ImageSource: TypeAlias = ImageUrl | ImageBytes
@@ -141,7 +140,7 @@ def parse_status(answer: Answer) -> RequestStatus:
 
 def parse_result(answer: Answer, request_id: str) -> GenerationResult:
     """Read a completed job's result in every form that was seen; raise what a job that isn't completed means."""
-    if answer.status < 300 and _is_image(answer):
+    if 200 <= answer.status < 300 and _is_image(answer):
         return GenerationResult(ImageBytes(answer.body))
     body = _json_object(answer)
     status = _reported(answer, body)
@@ -234,29 +233,26 @@ def _is_image(answer: Answer) -> bool:
 
 
 def _json_object(answer: Answer) -> dict[str, Any]:
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return {}
+    body = answer.json()
     return body if isinstance(body, dict) else {}
 
 
 def _reported(answer: Answer, body: Mapping[str, Any]) -> RequestStatus | None:
     """Return the job's status, None where the answer is not one in which the API serves it: an error is no job's."""
-    status = _status_of(body)
+    status = _status_of(body, answer.secret)
     if status is None or 200 <= answer.status < 300:
         return status
     return status if answer.status == 422 and status.state == "FAILED" else None
 
 
-def _status_of(body: Mapping[str, Any]) -> RequestStatus | None:
+def _status_of(body: Mapping[str, Any], secret: str) -> RequestStatus | None:
     state = body.get("status")
     if not isinstance(state, str) or not re.fullmatch(r"[A-Za-z_ -]{1,40}", state):
         return None
     metrics = body.get("metrics")
     seconds = _number(metrics.get("inference_time")) if isinstance(metrics, Mapping) else None
     error = body.get("error")
-    text = readable(error) if error else None
+    text = readable(error, secret) if error else None
     return RequestStatus(state.upper(), seconds, text)
 
 

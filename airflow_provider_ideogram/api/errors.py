@@ -2,11 +2,13 @@
 Which error an answer is.
 
 Invariant: the kind of error depends on the status alone, never on the body, and on whether the call charges:
-where the server may have accepted a charged call, the error says so.
+where the server may have accepted a charged call, the error says so. Whatever undoes an encoding, of JSON or HTML,
+takes the key out of what it finds.
 """
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import math
@@ -33,6 +35,10 @@ _MAX_TEXT = 300
 #: As much of them as is looked at: an answer that may hold an image is far larger.
 _MAX_READ = 20_000
 _MAX_JSON_BYTES = 1 << 20
+#: Values in an answer, each of which takes up to 70 bytes of memory; a page of the history has some thousands.
+_MAX_VALUES = 1_000_000
+#: Tags, and what is no text between them. No "<" can make it look at the same text twice.
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>")
 #: ``{"error": {"message": ...}}`` and the like; no server goes deeper.
 _MAX_DEPTH = 5
 #: No server is believed that asks for more than the life of a result.
@@ -64,12 +70,28 @@ class Answer:
 
     :param status: The HTTP status.
     :param headers: The headers, their names in lower case.
-    :param body: The body, decompressed.
+    :param body: The body as it came: what is compressed, though that was not asked for, stays so.
+    :param secret: The key, which a server may say again: no words of the answer, and no JSON of it, have it.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    secret: str = field(default="", repr=False)
+
+    def json(self) -> Any:
+        """Return the body as JSON, None if it is none, is nested too deep, or has more values than any of the API's."""
+        if sum(map(self.body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+            return None
+        try:
+            value = json.loads(self.body)
+            # It may have come as it is, in escapes, or in UTF-16.
+            if self.secret and any(sign in self.body for sign in (self.secret.encode(), b"\\", b"\0")):
+                text, secret = (json.dumps(item, ensure_ascii=False) for item in (value, self.secret))
+                value = json.loads(text.replace(secret[1:-1], "***"))
+        except (ValueError, RecursionError):
+            return None
+        return value
 
 
 def raise_for_status(answer: Answer, *, charges: bool = False) -> None:
@@ -133,27 +155,40 @@ def _seconds_until(date: str, now: str) -> float:
         return math.nan
 
 
-def readable(said: Any) -> str:
+def readable(said: Any, secret: str = "") -> str:
     """
     Return the words of an answer, or of a value in one, as one short line without a full stop.
 
     JSON is searched for ``error``, ``message`` and ``detail``, HTML is stripped; control characters are dropped,
     so that nothing in it can forge a line of a log.
+
+    :param secret: The key, which is left out also where it was split. An answer brings its own.
     """
-    text = (_words(said.body) if isinstance(said, Answer) else _words_of_json(said))[:_MAX_READ]
+    if isinstance(said, Answer):
+        said, secret = _words(said), said.secret
+    text = _words_of_json(said)[:_MAX_READ]
     text = "".join(character if character.isprintable() else " " for character in text)
-    text = " ".join(text.split()).rstrip(" .")
+    text = " ".join(text.split())
+    if secret:
+        text = _anyhow(secret).sub("***", text)
+    text = text.rstrip(" .")
     return (text[: _MAX_TEXT - 1] + "…" if len(text) > _MAX_TEXT else text) or "no text"
 
 
-def _words(body: bytes) -> str:
-    try:
-        return _words_of_json(json.loads(body[:_MAX_JSON_BYTES]))
-    except (ValueError, RecursionError):
-        text = body[:_MAX_READ].decode("utf-8", "replace")
+@functools.lru_cache(maxsize=8)
+def _anyhow(secret: str) -> re.Pattern[str]:
+    """Match a secret in any case, and with a space where something was dropped."""
+    return re.compile(" ?".join(map(re.escape, secret)), re.IGNORECASE)
+
+
+def _words(answer: Answer) -> str:
+    if len(answer.body) <= _MAX_JSON_BYTES and (value := answer.json()) is not None:
+        return _words_of_json(value)
+    if (encoding := answer.headers.get("content-encoding", "identity")) != "identity":
+        return f"a body in the content-encoding {encoding}, which was not asked for"
+    text = answer.body[:_MAX_READ].decode("utf-8", "replace")
     if re.search(r"<\s*(!doctype|html|head|body|title|h1)", text, re.IGNORECASE):
-        text = re.sub(r"(?is)<(script|style).*?</\1\s*>", " ", text)
-        text = html.unescape(re.sub(r"<[^>]*>", " ", text))
+        text = html.unescape(_MARKUP.sub(" ", text))
     return text
 
 

@@ -89,10 +89,7 @@ def request_history(history_url: str, model: str, since: float, page: int = 1) -
 def parse_history(answer: Answer) -> HistoryPage:
     """Read a page of the history; rows that can't be read are left out."""
     raise_for_status(answer)
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        body = None
+    body = answer.json()
     rows = body.get("data") if isinstance(body, dict) else body
     if not isinstance(rows, list):
         raise IdeogramServerUnavailable(f"The API's history answer has no rows: {readable(answer)}.")

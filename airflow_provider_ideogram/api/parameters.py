@@ -128,7 +128,7 @@ class GenerationRequest:
 
 
 def check_prompt(value: Any) -> str:
-    """Return the prompt; raise ValueError if it is no text, blank or longer than 10,000 characters."""
+    """Return the prompt; raise ValueError if it is no text, blank, longer than 10,000 characters or can't be stored."""
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {type(value).__name__}")
     if not value.strip():
@@ -137,6 +137,8 @@ def check_prompt(value: Any) -> str:
         raise ValueError(f"has {len(value):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are sent")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("holds a lone surrogate, which has no encoding in UTF-8")
+    if "\0" in value:
+        raise ValueError("holds a NUL character, which Airflow's database may not take when the image is paid")
     return value
 
 

@@ -114,7 +114,7 @@ class EarlierImages:
                     line = json.loads(text)
                     if line["status"] in (Status.GENERATED, Status.REUSED):
                         self._offsets[_digest(line["key"])] = offset
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     continue  # not a line of ours: the image at its key is looked at by itself
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.datasets.manifest import EarlierImages, Status
 from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
@@ -120,7 +121,8 @@ def _plan(
         chunks.flush()
     plan.chunks, plan.copies, plan.parts = to_do.written, copies.written, parts.written
     if checker.unknown_columns:
-        log.info("Columns that are no parameters are left alone: %s", ", ".join(sorted(checker.unknown_columns)))
+        names = readable(", ".join(sorted(checker.unknown_columns)))
+        log.info("Columns that are no parameters are left alone: %s", names)
     return plan
 
 

@@ -1,18 +1,20 @@
 """
 The rows of a prompt dataset.
 
-Invariant: rows are read one after the other and each is checked whole before anything is paid; what is wrong
-with one is said with its line.
+Invariant: rows are read one after the other, none of them larger than :data:`_MAX_LINE` where the format allows to
+tell, and each is checked whole before anything is paid; what is wrong with one is said with its line, in a short line.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import gzip
 import hashlib
 import io
 import json
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -20,6 +22,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
+from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.datasets.workspace import open_object
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
@@ -30,8 +33,12 @@ from airflow_provider_ideogram.storage.target import Target, check_key
 MANIFEST = "manifest.jsonl"
 #: Bad rows that an error lists.
 MAX_LISTED = 20
-#: Characters of a line; no row of parameters comes near.
+#: Other columns that are remembered.
+_MAX_COLUMNS = 50
+#: Characters of a row; no parameters come near.
 _MAX_LINE = 1 << 20
+#: Characters of what is wrong with a row, which quotes its values.
+_MAX_PROBLEM = 500
 _ID = "id"
 #: Columns that look this much like a parameter's name are taken for a slip, others for the user's own.
 _SLIP = 0.8
@@ -83,7 +90,8 @@ class RowChecker:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
-        self._keys: set[bytes] = set()
+        # A digest and an id keep a million keys in some 140 MB. The manifest's has none.
+        self._ids: dict[bytes, str | None] = {_place(prefix.key + MANIFEST): None}
         self._made: dict[str, str] | None = {} if dedupe else None
         self.bad_rows = 0
         self.problems: list[str] = []
@@ -132,28 +140,48 @@ class RowChecker:
 
     def _check_columns(self, given: Mapping[str, Any]) -> None:
         for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
-            near = difflib.get_close_matches(name, CHECKS, n=1, cutoff=_SLIP)
-            if near:
-                raise ValueError(f"column {name!r} is not a parameter. Did you mean {near[0]!r}?")
-            self.unknown_columns.add(name)
+            if near := _slip(name):
+                raise ValueError(f"column {name!r} is not a parameter. Did you mean {near!r}?")
+            if len(self.unknown_columns) < _MAX_COLUMNS:
+                self.unknown_columns.add(name)
 
     def _key(self, row: int, item_id: str) -> str:
         key = self._prefix.key + self._key_template.format(id=item_id, row=row)
         if problems := check_key(key, with_bucket=True):
             raise ValueError("; ".join(problems))
-        if key.endswith("/") or key == self._prefix.key + MANIFEST:
-            raise ValueError(f"its key {key!r} must not end in '/', nor be the manifest's")
+        if key.endswith("/"):
+            raise ValueError(f"its key {key!r} must not end in '/'")
         return key
 
     def _check_unique(self, key: str, item_id: str) -> None:
-        # A digest keeps a million keys in some 60 MB.
-        digest = hashlib.blake2b(key.encode(), digest_size=12).digest()
-        if digest in self._keys:
-            raise ValueError(
-                f"id {item_id!r} comes a second time, or another id has the same key {key!r}. Rows without an id have "
-                "one from their inputs: give identical ones ids of their own, or set dedupe=True"
-            )
-        self._keys.add(digest)
+        place = _place(key)
+        if place not in self._ids:
+            self._ids[place] = item_id
+            return
+        first = self._ids[place]
+        if first is None:
+            raise ValueError(f"its key {key!r} must not be the manifest's")
+        raise ValueError(
+            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents "
+            "are written, which macOS and Windows take for one. Give them other ids, or {row} in key_template. "
+            "Identical rows without ids need ids of their own, or dedupe=True"
+        )
+
+
+def _place(key: str) -> bytes:
+    """
+    Return a digest that is the same for keys which macOS or Windows take for the same file.
+
+    S3 tells them apart, but who copies the images to such a disk has only the last of them.
+    """
+    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", key).casefold())
+    return hashlib.blake2b(folded.encode(), digest_size=12).digest()
+
+
+@functools.lru_cache(maxsize=1000)
+def _slip(name: str) -> str | None:
+    """Return the parameter that a column's name is probably meant to be, None for one of the user's own."""
+    return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_SLIP)), None)
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +210,8 @@ def _id(value: Any, request: GenerationRequest) -> str:
 
 
 def _one_line(problem: ValueError) -> str:
-    text = str(problem).removeprefix("Invalid input, nothing was sent or charged. ")
-    return " ".join(text.split())
+    text = " ".join(str(problem).removeprefix("Invalid input, nothing was sent or charged. ").split())
+    return f"{text[:_MAX_PROBLEM]}…" if len(text) > _MAX_PROBLEM else text
 
 
 def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
@@ -248,25 +276,48 @@ def _open(path: str, client: Any) -> IO[bytes]:
 _ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parquet", ".pq")}
 
 
+class _Lines:
+    """The lines of a text, of which a row has no more than :data:`_MAX_LINE` characters."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+        self._left = _MAX_LINE
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(self._left):
+            self.number += 1
+            self._left -= len(line)
+            if self._left <= 0:
+                raise IdeogramInvalidInput.of(
+                    [f"prompts_path: the row at line {self.number} is longer than {_MAX_LINE:,} characters"]
+                )
+            yield line
+
+    def end_row(self) -> None:
+        """Begin to count anew."""
+        self._left = _MAX_LINE
+
+
 def _jsonl(text: IO[str]) -> Iterator[tuple[str, Any]]:
-    number = 0
-    while line := text.readline(_MAX_LINE):
-        number += 1
-        if len(line) == _MAX_LINE:
-            raise IdeogramInvalidInput.of([f"prompts_path: line {number} is longer than {_MAX_LINE:,} characters"])
+    lines = _Lines(text)
+    for line in lines:
+        lines.end_row()
         if not line.strip():
             continue
         try:
-            yield f"line {number}", _utf8(line) or json.loads(line)
+            yield f"line {lines.number}", _utf8(line) or json.loads(line)
         except (ValueError, RecursionError) as problem:
-            yield f"line {number}", ValueError(f"is not JSON: {problem}")
+            yield f"line {lines.number}", ValueError(f"is not JSON: {problem}")
 
 
 def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
-    reader = csv.reader(text, strict=True)
+    lines = _Lines(text)
+    reader = csv.reader(lines, strict=True)
     header: list[str] = []
     try:
         for row in reader:
+            lines.end_row()
             if not row:
                 continue
             if not header:
@@ -275,15 +326,15 @@ def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
             value: Any = _utf8("".join(row)) or dict(zip(header, row, strict=False))
             if len(row) != len(header):
                 value = ValueError(f"has {len(row)} values, and the header has {len(header)} columns")
-            yield f"line {reader.line_num}", value
+            yield f"line {lines.number}", value
     except csv.Error as problem:
-        raise csv.Error(f"line {reader.line_num}: {problem}") from problem
+        raise csv.Error(f"line {lines.number}: {problem}") from problem
 
 
 def _header(row: list[str]) -> list[str]:
     names = [name.strip() for name in row]
     if "prompt" not in names or len(set(names)) < len(names):
-        raise csv.Error(f"the header {names} names no prompt, or a column twice")
+        raise csv.Error(f"the header {readable(str(names))} names no prompt, or a column twice")
     return names
 
 
@@ -312,5 +363,8 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
-    except pyarrow.ArrowException as problem:
-        raise IdeogramInvalidInput.of([f"prompts_path: the file is not Parquet: {problem}"]) from problem
+    # What is damaged is an OSError; what Python has no value for, such as a date beyond its own, one of the others.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: the file is not Parquet, or holds what can't be read: {readable(str(problem))}"]
+        ) from problem

@@ -20,7 +20,7 @@ import httpx
 
 from airflow_provider_ideogram import __version__
 from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call, NotSent, Unanswered, exchange
-from airflow_provider_ideogram.api.errors import Answer
+from airflow_provider_ideogram.api.errors import Answer, readable
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USER_AGENT = f"airflow-provider-ideogram/{__version__}"
-#: An answer is small or an image, which does not get smaller; and what is not compressed can't explode.
+#: An answer is small or an image, which does not get smaller; and what is not compressed can't explode. A server may
+#: compress all the same: its answers are taken as they come, and never decompressed.
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 #: Seconds in which an answer must be whole, as a multiple of the timeout for each of its pieces.
 _WHOLE_ANSWER_TIMEOUTS = 4
@@ -106,10 +107,10 @@ class SyncDriver:
     def _send(self, call: Call[Any]) -> Answer:
         body = AnswerBody(call, self._settings)
         with (
-            transport_errors(),
+            transport_errors(self._settings.api_key),
             self._client.stream(call.method, call.path, **request_options(call, self._client)) as response,
         ):
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 body.add(chunk)
             return body.answer(response.status_code, response.headers)
 
@@ -162,14 +163,19 @@ def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -
     return options if call.body is None else {**options, "json": call.body}
 
 
+def whole_answer(timeout: float) -> float:
+    """Return the seconds in which an answer must be whole, by the timeout for each of its pieces."""
+    return _WHOLE_ANSWER_TIMEOUTS * timeout
+
+
 class AnswerBody:
-    """An answer's body while it is read: bounded in size and time, and free of the key."""
+    """An answer's body while it is read: bounded in size and time."""
 
     def __init__(self, call: Call[Any], settings: ConnectionSettings) -> None:
         self._chunks: list[bytes] = []
         self._left = call.max_bytes
-        self._until = time.monotonic() + _WHOLE_ANSWER_TIMEOUTS * (call.timeout or settings.timeout)
-        self._key = settings.api_key.encode()
+        self._until = time.monotonic() + whole_answer(call.timeout or settings.timeout)
+        self._key = settings.api_key
 
     def add(self, chunk: bytes) -> None:
         """Take in a piece; raise Unanswered where it gets too much, or takes too long."""
@@ -182,24 +188,28 @@ class AnswerBody:
 
     def answer(self, status: int, headers: Mapping[str, str]) -> Answer:
         """Return the answer that is now whole."""
+        named = {name.lower(): value for name, value in headers.items()}
         # A server may say the key again in an error, and an error's text goes to logs, events and XComs.
-        body = b"".join(self._chunks).replace(self._key, b"***")
-        return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
+        return Answer(status, named, b"".join(self._chunks), secret=self._key)
 
 
 @contextmanager
-def transport_errors() -> Iterator[None]:
-    """Tell requests that certainly never reached the server from those that may have."""
+def transport_errors(secret: str = "") -> Iterator[None]:
+    """
+    Tell requests that certainly never reached the server from those that may have.
+
+    :param secret: The key. What a library says of a broken answer quotes it, and so is no part of a traceback either.
+    """
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-        raise NotSent(error_name(error)) from error
+        raise NotSent(error_name(error, secret)) from None
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise NotSent(error_name(error)) from error
+        raise NotSent(error_name(error, secret)) from None
     except (httpx.HTTPError, OSError) as error:
-        raise Unanswered(error_name(error)) from error
+        raise Unanswered(error_name(error, secret)) from None
 
 
-def error_name(error: Exception) -> str:
-    """Return an error as text, never an empty one."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+def error_name(error: Exception, secret: str = "") -> str:
+    """Return an error as one short line, never an empty one, that does not hold the key."""
+    return readable(f"{type(error).__name__}: {error}".rstrip(": "), secret)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.api.parameters import did_you_mean
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
@@ -25,7 +26,10 @@ DEFAULT_TIMEOUT = 30.0
 _MIN_KEY_CHARACTERS = 8
 #: Images come from the vendor's own domain and from below it.
 VENDOR_DOMAIN = "segmind.com"
+#: A host's name as it is in the DNS.
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE | re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[^]]+\]|[A-Za-z0-9._-]+)(:[0-9]*)?")
+_OTHER_LETTERS = "a name in other letters has a form that begins xn--"
 _NO_ADDRESS = "is not an http or https address with a host"
 
 
@@ -60,6 +64,9 @@ class ConnectionSettings:
         """
         problems: list[str] = []
         values: dict[str, Any] = {}
+        if not isinstance(extra, Mapping):
+            problems.append("extra: must be a JSON object")
+            extra = {}
 
         def check(name: str, read: Callable[[Any], Any], value: Any) -> None:
             try:
@@ -76,8 +83,13 @@ class ConnectionSettings:
                 check(name, EXTRA_FIELDS[name].read, value)
         if problems:
             where = f"connection {connection.conn_id!r}"
-            raise IdeogramInvalidInput.of([f"{where}: {problem}" for problem in problems])
+            raise IdeogramInvalidInput.of([_without(values, f"{where}: {problem}") for problem in problems])
         return cls(**values)
+
+
+def _without(values: Mapping[str, Any], problem: str) -> str:
+    """Return a problem as one short line without the key, which may have been put into a wrong field."""
+    return readable(problem, values.get("api_key", ""))
 
 
 def _address(connection: Any) -> str:
@@ -89,8 +101,8 @@ def _address(connection: Any) -> str:
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     if "://" not in host:
         host = f"{connection.schema or 'https'}://{host}"
-    parts = urlsplit(host)
-    if connection.port and ":" not in parts.netloc.rpartition("]")[2]:
+    parts = urlsplit(host)  # which drops line breaks: with one in it, the text stays as it is and is refused
+    if connection.port and host.isprintable() and ":" not in parts.netloc.rpartition("]")[2]:
         host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     return host
 
@@ -111,7 +123,7 @@ def _url(value: Any) -> str:
         raise ValueError("must be an address, such as https://api.segmind.com")
     text = value.strip()
     if not text.isascii() or not text.isprintable():
-        raise ValueError("holds characters that no address has; a name in other letters has a form that begins xn--")
+        raise ValueError(f"holds characters that no address has; {_OTHER_LETTERS}")
     try:
         parts = urlsplit(text)
         valid = parts.scheme in ("http", "https") and _names_host(parts) and (parts.port or 1) > 0
@@ -121,7 +133,7 @@ def _url(value: Any) -> str:
         raise ValueError(_NO_ADDRESS)
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold credentials: the API key is the connection's password")
-    if parts.query or parts.fragment:
+    if "?" in text or "#" in text:
         raise ValueError("must not hold a query or a fragment")
     return text.rstrip("/")
 
@@ -149,7 +161,7 @@ def _base_url(connection: Any) -> str:
 def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0:
         raise ValueError(f"{value!r} is not a number from 0 up")
@@ -166,15 +178,15 @@ def _timeout(value: Any) -> float:
 def _hosts(value: Any) -> tuple[str, ...]:
     listed = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(host, str) and _is_host(host) for host in listed):
-        raise ValueError("must be host names, such as 'cdn.example.com, images.example.com'")
-    return tuple(sorted({host.casefold().rstrip(".") for host in listed}))
+        raise ValueError(f"must be whole host names, such as 'cdn.example.com, images.example.com'; {_OTHER_LETTERS}")
+    return tuple(sorted({host.lower().rstrip(".") for host in listed}))
 
 
 def _is_host(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return bool(host) and all(character.isalnum() or character in "-." for character in host)
+        return HOST.fullmatch(host.removesuffix(".")) is not None
     return True
 
 
@@ -215,7 +227,7 @@ EXTRA_FIELDS = {
     "history_url": ExtraField(
         "History URL",
         "string",
-        "The address of the account's request history, which tells what became of an unanswered submit.",
+        "The address of the account's request history, which tells of unanswered submits. It gets the key, too.",
         _url,
         DEFAULT_HISTORY_URL,
     ),

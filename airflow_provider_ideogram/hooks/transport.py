@@ -27,6 +27,7 @@ from airflow_provider_ideogram.hooks.client import (
     error_name,
     request_options,
     transport_errors,
+    whole_answer,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(limit=MAX_IN_FLIGHT, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS | SegmindAuth(settings).headers(httpx.URL(settings.base_url)),
-            timeout=aiohttp.ClientTimeout(sock_connect=settings.timeout, sock_read=settings.timeout),
+            # In total too, since an answer's head can trickle, or be repeated without an end, as well.
+            timeout=aiohttp.ClientTimeout(
+                whole_answer(settings.timeout), sock_connect=settings.timeout, sock_read=settings.timeout
+            ),
             auto_decompress=False,
         )
         self._not_sent = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
@@ -112,9 +116,9 @@ class AiohttpTransport:
                     body.add(chunk)
                 return body.answer(response.status, response.headers)
         except self._not_sent as error:
-            raise NotSent(error_name(error)) from error
+            raise NotSent(error_name(error, self._settings.api_key)) from None
         except self._unanswered as error:
-            raise Unanswered(error_name(error)) from error
+            raise Unanswered(error_name(error, self._settings.api_key)) from None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -138,9 +142,12 @@ class HttpxTransport:
         """Send a call that does not charge, once, and return the answer; raise NotSent or Unanswered."""
         body = AnswerBody(call, self._settings)
         options = request_options(call, self._client)
-        with transport_errors():
-            async with self._client.stream(call.method, call.path, **options) as response:
-                async for chunk in response.aiter_bytes():
+        with transport_errors(self._settings.api_key):
+            async with (
+                asyncio.timeout(whole_answer(self._settings.timeout)),
+                self._client.stream(call.method, call.path, **options) as response,
+            ):
+                async for chunk in response.aiter_raw():
                     body.add(chunk)
                 return body.answer(response.status_code, response.headers)
 

@@ -22,9 +22,10 @@ import httpx
 from airflow_provider_ideogram.api.answers import ImageBytes, ImageSource
 from airflow_provider_ideogram.api.cadence import back_off
 from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, NotSent, Unanswered
+from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import USER_AGENT, transport_errors
-from airflow_provider_ideogram.hooks.connection import VENDOR_DOMAIN, ConnectionSettings
+from airflow_provider_ideogram.hooks.connection import HOST, VENDOR_DOMAIN, ConnectionSettings
 from airflow_provider_ideogram.storage.image import ImageSpool, SpooledImage
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ _MAX_SECONDS = 120.0
 _MAX_REDIRECTS = 5
 #: A gateway of the network turns these addresses into IPv4 ones, their last 32 bits.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-#: Networks that :mod:`ipaddress` calls global: old forms of IPv4 and private addresses, and a network's own NAT64.
-_NOT_PUBLIC = tuple(map(ipaddress.IPv6Network, ("::/96", "fec0::/10", "64:ff9b:1::/48")))
+#: All other public addresses of IPv6, whatever :mod:`ipaddress` calls global besides.
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+#: Networks that :mod:`ipaddress` calls global, by its version, where Oracle's and Azure's metadata services are.
+_METADATA = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 
 def download_image(source: ImageSource, settings: ConnectionSettings) -> SpooledImage:
@@ -56,24 +59,24 @@ def download_image(source: ImageSource, settings: ConnectionSettings) -> Spooled
     with _client(settings) as client:
         for attempt in range(1, MAX_ATTEMPTS):
             try:
-                return _fetch(client, source.url)
+                return _fetch(client, source.url, settings)
             except (IdeogramServerUnavailable, _NotThere):
                 time.sleep(back_off(attempt, rng))
-        return _fetch(client, source.url)
+        return _fetch(client, source.url, settings)
 
 
 class _NotThere(IdeogramInvalidImage):
     """No image, or a part of one, came from where it should be: a host may not have all of a new one at once."""
 
 
-def _fetch(client: httpx.Client, address: str) -> SpooledImage:
+def _fetch(client: httpx.Client, address: str, settings: ConnectionSettings) -> SpooledImage:
     try:
-        with transport_errors():
+        with transport_errors(settings.api_key):
             return _follow(client, httpx.URL(address))
     except (NotSent, Unanswered) as problem:
         raise IdeogramServerUnavailable(f"the image's host did not deliver it ({problem})") from problem
     except (httpx.InvalidURL, UnicodeError) as problem:
-        raise IdeogramInvalidImage(f"the image's address is not valid: {problem}") from problem
+        raise IdeogramInvalidImage(f"the image's address is not valid: {readable(str(problem))}") from problem
 
 
 def _follow(client: httpx.Client, url: httpx.URL) -> SpooledImage:
@@ -90,14 +93,16 @@ def _follow(client: httpx.Client, url: httpx.URL) -> SpooledImage:
 def _take(response: httpx.Response, until: float) -> SpooledImage:
     _check_status(response)
     with ImageSpool() as spool:
-        for piece in response.iter_bytes():
+        for piece in response.iter_raw():  # a compressed one would unfold in memory, and no image is
             spool.write(piece)
             if time.monotonic() > until:
                 raise Unanswered(f"not whole after {_MAX_SECONDS:.0f} s")
         try:
             return spool.finish()
         except IdeogramInvalidImage as problem:
-            raise _NotThere(str(problem)) from problem
+            encoding = response.headers.get("content-encoding")
+            sent = f" (content-encoding {readable(encoding)}, which was not asked for)" if encoding else ""
+            raise _NotThere(f"{problem}{sent}") from problem
 
 
 def _check_status(response: httpx.Response) -> None:
@@ -121,15 +126,15 @@ def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
     """Raise IdeogramInvalidImage for an address that an image must not come from, as far as its text tells."""
     api = httpx.URL(settings.base_url)
     if url.scheme != "https" and not (url.scheme == "http" and api.scheme == "http"):
-        raise IdeogramInvalidImage(f"the image's address is not https but {url.scheme!r}")
+        raise IdeogramInvalidImage(f"the image's address is not https but {readable(repr(url.scheme))}")
     if url.userinfo:
         raise IdeogramInvalidImage("the image's address holds credentials")
-    host = url.host.rstrip(".")
-    known = host in (api.host, VENDOR_DOMAIN, *settings.image_hosts) or host.endswith(f".{VENDOR_DOMAIN}")
-    if not known:
+    host = url.raw_host.decode().rstrip(".")
+    vendors = host.endswith(f".{VENDOR_DOMAIN}") and HOST.fullmatch(host)
+    if not vendors and host not in (api.raw_host.decode(), VENDOR_DOMAIN, *settings.image_hosts):
         raise IdeogramInvalidImage(
-            f"the image is on {host!r}, which is not one of the vendor's hosts. If it is trusted, add it to "
-            "image_hosts in the connection's extra"
+            f"the image is on {readable(repr(host), settings.api_key)}, which is not one of the vendor's hosts. If it "
+            "is trusted, add it to image_hosts in the connection's extra"
         )
 
 
@@ -155,7 +160,7 @@ class _GuardedTransport(httpx.BaseTransport):
                 request.method,
                 request.url.copy_with(host=address),
                 headers=request.headers,  # "Host" is in there, by name
-                extensions={**request.extensions, "sni_hostname": request.url.host},
+                extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode()},
             )
             try:
                 return self._transport(None).handle_request(pinned)
@@ -164,14 +169,16 @@ class _GuardedTransport(httpx.BaseTransport):
         raise problem or httpx.ConnectError(f"{request.url.host} has no address")
 
     def _addresses(self, url: httpx.URL) -> Iterator[str]:
+        host = url.raw_host.decode()  # as it goes into the DNS, in whatever letters it is shown
         try:
-            found = socket.getaddrinfo(url.host, url.port or 0, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(host, url.port or 0, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise httpx.ConnectError(f"{url.host} has no address: {error}") from error
-        own = url.host == httpx.URL(self._settings.base_url).host
+            raise httpx.ConnectError(f"{host} has no address: {error}") from error
+        own = url.raw_host == httpx.URL(self._settings.base_url).raw_host
         for address in dict.fromkeys(str(info[4][0]) for info in found):
             if not (own or address in self._settings.image_hosts or is_public(address)):
-                raise IdeogramInvalidImage(f"the image's host {url.host!r} is inside a private network ({address})")
+                named = readable(repr(host), self._settings.api_key)
+                raise IdeogramInvalidImage(f"the image's host {named} is inside a private network ({address})")
             yield address
 
     def _transport(self, proxy: str | None) -> httpx.HTTPTransport:
@@ -203,12 +210,9 @@ def is_public(address: str) -> bool:
     """Return whether an IP address is one of the public internet, also where it wraps an IPv4 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        if any(ip in network for network in _NOT_PUBLIC):
-            return False
         wrapped = ip.ipv4_mapped or ip.sixtofour or (_last_32_bits(ip) if ip in _NAT64 else None)
-        if wrapped is not None and not is_public(str(wrapped)):
-            return False
-    return ip.is_global and not ip.is_multicast
+        return ip in _PUBLIC_6 and ip.is_global if wrapped is None else is_public(str(wrapped))
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _METADATA)
 
 
 def _last_32_bits(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Self
 
@@ -21,8 +22,11 @@ from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramS
 
 #: The vendor's images have 0.1 to 4 MB; a PNG of its largest resolution without any compression has 4.
 MAX_IMAGE_BYTES = 32 << 20
-#: An image of the vendor's has at most 1.5 million pixels; a small file can unfold to billions.
-MAX_PIXELS = 50_000_000
+#: An image of the vendor's has at most 1.5 million pixels; a file of 2 KB can unfold to billions.
+MAX_PIXELS = 4096 * 4096
+#: WebP takes 16 bytes of memory a pixel to decode, and a worker has eight images at once: larger ones take turns.
+_MANY_PIXELS = 2048 * 2048
+_decoding_many = threading.Lock()
 #: Kept in memory up to this size, on disk beyond.
 _SPOOL_BYTES = 4 << 20
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -122,14 +126,15 @@ def _inspect(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
             kind, (width, height) = image.format or "", image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} by {height} pixels")
-            image.load()
+            with _decoding_many if width * height > _MANY_PIXELS else nullcontext():
+                image.load()
         if kind == "PNG" and not _png_ends(file):
             raise ValueError("it has no end")
     except UnidentifiedImageError as problem:  # whose own text names a temporary file
         text = f"what came, {size_bytes:,} bytes, is not a complete image: it is no PNG, JPEG or WebP"
         raise IdeogramInvalidImage(text) from problem
-    # SyntaxError is Pillow's word for a broken PNG; the bomb warning is an error where warnings are.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+    # SyntaxError is Pillow's word for a broken PNG; its warnings are errors where warnings are.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as problem:
         raise IdeogramInvalidImage(f"what came, {size_bytes:,} bytes, is not a complete image: {problem}") from problem
     return kind, width, height
 

@@ -161,7 +161,7 @@ class Ledger:
             raise self._error("reading", key, error) from error
         try:
             return _entry(key, answer["ETag"], body)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._error("understanding", key, error) from error
 
     def replace(self, entry: Entry, intent: Intent) -> Entry:

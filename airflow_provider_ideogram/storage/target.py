@@ -99,7 +99,7 @@ def check_key(key: Any, with_bucket: bool) -> list[str]:
     most = _MAX_PREFIX_BYTES if path.endswith("/") else _MAX_KEY_BYTES
     if not path.isprintable() or len(path.encode("utf-8", "replace")) > most:
         problems.append(f"s3_key: must be printable and at most {most} bytes long, which leaves room for the ledger")
-    if path.startswith("/") or {".", ".."} & set(path.split("/")):
+    if path.startswith("/") or {".", ".."} & set(re.split(r"[/\\]", path)):  # "\\" is Windows' own "/"
         problems.append(f"s3_key: {path!r} starts with '/' or holds '.' or '..', which tools take for other keys")
     return problems
 

@@ -19,6 +19,8 @@ from unittest import mock
 import botocore.httpsession
 import httpx
 import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.sdk import DAG
 
 from airflow_provider_ideogram.datasets import run as dataset_run
 from airflow_provider_ideogram.datasets.manifest import Status
@@ -118,6 +120,38 @@ def make(world: World, ideogram_connection: str) -> Make:
         )
 
     return operator
+
+
+class Rows(BaseOperator):
+    """Stands for a task that reads a dataset of somebody else's."""
+
+    def __init__(self, rows: list[dict[str, str]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rows = rows
+
+    def execute(self, context: Any) -> list[dict[str, str]]:
+        return self.rows
+
+
+TEMPLATE = "{{ var.value.secret }} {% raw %} {{ 1 / 0 }}"
+
+
+@pytest.mark.parametrize("source", ["file", "task"])
+def test_template_in_a_row_is_not_rendered(source: str, make: Make, task_runner: TaskRunner, world: World) -> None:
+    rows = [{"id": TEMPLATE.replace("/", ""), "prompt": TEMPLATE}]
+    if source == "file":
+        operator = make(prompts_path=world.put("rows.jsonl", json.dumps(rows[0]).encode()))
+    else:
+        with DAG("night", schedule=None):
+            upstream = Rows(task_id="rows", rows=rows)
+            operator = make(prompts=upstream.output)
+        assert task_runner(upstream).execute().state == "success"
+    run = task_runner(operator)
+
+    world.assert_books_agree(run, world.to_end(run, run.execute()), total=1)
+
+    (line,) = world.manifest()
+    assert (line["id"], line["prompt"], line["key"]) == (rows[0]["id"], TEMPLATE, PREFIX + rows[0]["id"])
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -269,7 +303,7 @@ def test_what_is_there_already(if_exists: str, make: Make, task_runner: TaskRunn
 def test_identical_rows_are_made_once_each_unless_deduped(make: Make, task_runner: TaskRunner, world: World) -> None:
     rows = [{"id": "a", "prompt": "same"}, {"id": "b", "prompt": "same"}, "other", "other"]
     run = task_runner(make(prompts=rows))
-    assert "comes a second time" in str(run.execute().error)
+    assert "have the same key" in str(run.execute().error)
 
     run = task_runner(make(prompts=rows, dedupe=True), run_id="deduped")
     result = world.to_end(run, run.execute())

@@ -387,3 +387,33 @@ def test_expand_makes_an_image_for_each_prompt(
     assert [run.xcom()["prompt"] for run in runs] == prompts
     assert [run.xcom()["key"] for run in runs] == [f"night/2026-01-02/{index}.png" for index in range(3)]
     assert ideogram_emulator.books().charges == 3
+
+
+TEMPLATE = "{{ var.value.secret }} {% raw %} {{ 1 / 0 }}"
+
+
+class ReadPrompts(BaseOperator):
+    """Stands for a task that reads what somebody else wrote."""
+
+    def execute(self, context: Any) -> list[str]:
+        return [TEMPLATE]
+
+
+def test_template_that_comes_from_another_task_is_not_rendered(
+    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, s3_bucket: str
+) -> None:
+    """Neither mapped by expand() nor in a template: what Airflow does with expand_kwargs() is in docs/security.md."""
+    with DAG("lighthouses", schedule=None):
+        read = ReadPrompts(task_id="read")
+        mapped = IdeogramGenerateImageOperator.partial(
+            task_id="mapped", s3_bucket=s3_bucket, s3_key="{{ ti.map_index }}.png"
+        ).expand(prompt=read.output)
+        single = generate(task_id="single", prompt="{{ ti.xcom_pull(task_ids='read')[0] }}")
+    assert task_runner(read).execute().state == "success"
+
+    for run in (task_runner(mapped, map_index=0), task_runner(single)):
+        result = run.to_end()
+        assert result.state == "success", result.error
+        assert run.xcom()["prompt"] == TEMPLATE
+
+    assert [charge.inputs["prompt"] for charge in ideogram_emulator.charges()] == [TEMPLATE] * 2

@@ -3,13 +3,11 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_ideogram.api.answers import (
     Credits,
@@ -38,6 +36,8 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramUnexpectedAnswer,
     IdeogramUnknownSubmit,
 )
+from tests.support import hostile
+from tests.support.hostile import KEY
 
 ID = "0f3c1d2e-aaaa-bbbb"
 URL = "https://images.segmind.com/a/b.png?x=1"
@@ -321,41 +321,26 @@ def test_credits_answer_without_credits(body: Any) -> None:
         parse_credits(_answer(body))
 
 
-_value = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from([URL, BASE64, "FAILED", "COMPLETED"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["status", "error", "metrics", "inference_time", "output", "image", "images", "url", "data", "credits"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=10,
-)
-_body = st.binary() | _value.map(lambda value: json.dumps(value).encode())
-_headers = st.dictionaries(
-    st.sampled_from(["content-type", "retry-after", "date", "x-remaining-credits"]),
-    st.text() | st.sampled_from(["image/png", "application/json", "7", "Mon, 23 Nov 2026 06:00:30 GMT"]),
-)
-
-
-@pytest.mark.parametrize("parse", [parse_submission, parse_status, _result, parse_generated, parse_credits])
-@given(status=st.integers(100, 599) | st.sampled_from([200, 422]), headers=_headers, body=_body)
-def test_no_answer_raises_anything_but_an_error_of_ours(
-    parse: Callable[[Answer], Any], status: int, headers: dict[str, str], body: bytes
+@given(**hostile.ANSWERS)
+def test_whatever_an_answer_is_it_is_a_meaning_or_an_error_of_ours(
+    status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    try:
-        meaning = parse(Answer(status, headers, body))
-    except IdeogramError as error:
-        assert str(error)  # noqa: PT017
+    hostile.check_answer(status, headers, body)
+
+
+@pytest.mark.parametrize("key", [KEY, KEY.replace("S", "\\u0053"), KEY.replace("_", "\\u005F")])
+def test_key_is_no_request_id(key: str) -> None:
+    answer = hostile.received(200, {}, b'{"request_id": "%s"}' % key.encode())
+    with pytest.raises(IdeogramUnknownSubmit, match=r"no usable request_id.*\*\*\*") as caught:
+        parse_submission(answer)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [101, 204, 304])
+def test_only_success_brings_an_image(status: int) -> None:
+    answer = Answer(status, {"content-type": "image/png"}, PNG)
+    if status == 204:
+        assert _result(answer) == GenerationResult(ImageBytes(PNG))
     else:
-        assert meaning is not None
-        assert status < 300 or (isinstance(meaning, RequestStatus) and meaning.state == "FAILED")
+        with pytest.raises(IdeogramInvalidInput):
+            _result(answer)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.api.errors import Answer, raise_for_status, readable, retry_after
+from tests.support.hostile import KEY, check_words
 
 # Bodies of an error as they were seen, or may come from a gateway, with what a person is to read of them.
 BODIES: dict[str, tuple[bytes, str]] = {
@@ -37,6 +40,7 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "ANSI": (b"\x1b[2Jgone\x00\x07", "[2Jgone"),
     "cut JSON": (b'{"error": "that', '{"error": "that'),
     "deep": (b"[" * 5000, "[" * 299 + "…"),
+    "script that is not closed": (b"<html>Bad<script>alert('x')", "Bad"),
     "huge number": (b"9" * 5000, "9" * 299 + "…"),
     "huge": (b'{"error": "' + b"x" * 100_000 + b'"}', "x" * 299 + "…"),
     "as large as an image": (b'{"error": "' + b"x" * 10_000_000 + b'"}', '{"error": "' + "x" * 288 + "…"),
@@ -151,17 +155,72 @@ _said = st.recursive(
 )
 
 
-def _is_a_readable_line(text: str) -> bool:
-    return 0 < len(text) <= 300 and text.isprintable() and text == text.strip()
-
-
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_readable_of_any_body_is_one_short_printable_line(body: bytes) -> None:
-    assert _is_a_readable_line(readable(Answer(500, {}, body)))
-    assert _is_a_readable_line(readable(Answer(500, {}, b"<html>" + body)))
+    check_words(readable(Answer(500, {}, body)))
+    check_words(readable(Answer(500, {}, b"<html>" + body)))
 
 
 @given(_said)
 def test_readable_of_any_json_is_one_short_printable_line(value: Any) -> None:
-    assert _is_a_readable_line(readable(value))
-    assert _is_a_readable_line(readable(Answer(500, {}, json.dumps(value).encode())))
+    check_words(readable(value))
+    check_words(readable(Answer(500, {}, json.dumps(value).encode())))
+
+
+ENTITIES = "".join(f"&#{ord(character)};" for character in KEY)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (json.dumps({"error": f"unknown key {KEY}"}), "unknown key ***"),
+        (
+            '{"error": "unknown key ' + "".join(f"\\u{ord(character):04x}" for character in KEY) + '"}',
+            "unknown key ***",
+        ),
+        (json.dumps({"error": f"unknown key {KEY[:9]}\r\n{KEY[9:]}"}), "unknown key ***"),
+        (json.dumps({KEY: [KEY, {"a": KEY}]}).replace("S", "\\u0053"), '{"***": ["***", {"a": "***"}]}'),
+        (f"<html>unknown key {ENTITIES}", "unknown key ***"),
+        (f"<html>unknown key {KEY[:9]}<wbr>{KEY[9:]}", "unknown key ***"),
+        (f"unknown key {KEY.upper()}", "unknown key ***"),
+        (f"unknown key {KEY[:4]}\0{KEY[4:]}", "unknown key ***"),
+        ("x" * 290 + KEY, "x" * 290 + "***"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_key_that_the_server_says_again_is_left_out(body: str, text: str, encoding: str) -> None:
+    answer = Answer(401, {}, body.encode(encoding), KEY)
+    if encoding == "utf-8" or answer.json() is not None:
+        assert readable(answer) == text
+    assert KEY not in readable(answer).replace(" ", "").upper()
+    assert KEY not in repr(answer.json())
+
+
+def test_compressed_body_is_named_and_not_unfolded() -> None:
+    answer = Answer(502, {"content-encoding": f"gzip\n{KEY}"}, b"\x1f\x8b\x08", KEY)
+    assert readable(answer) == "a body in the content-encoding gzip ***, which was not asked for"
+    assert readable(Answer(400, {"content-encoding": "br"}, b'{"error": "no"}')) == "no"
+
+
+@pytest.mark.parametrize("unit", [b"<script", b"<", b"< ", b"<style></style ", b"<html", b"&lt;", b"<!--"])
+def test_no_page_takes_long_to_read(unit: bytes) -> None:
+    """A poll's answer is read on the triggerer's loop."""
+    started = time.process_time()
+    readable(Answer(502, {}, b"<html>" + unit * (20_000 // len(unit))))
+    assert time.process_time() - started < 0.1  # some 3 ms; a quarter of a second where it is quadratic
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{},", b"0,", b'"",'])
+def test_json_of_more_values_than_any_answer_has_is_not_unfolded(body: bytes) -> None:
+    answer = Answer(200, {}, b'{"output": [' + body * 1_500_000 + b"0]}")
+    tracemalloc.start()
+    try:
+        assert answer.json() is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"1" * 5_000, b"\xff", b"\x1f\x8b"])
+def test_what_is_no_json_is_none(body: bytes) -> None:
+    assert Answer(200, {}, body, KEY).json() is None

@@ -74,6 +74,7 @@ def _nested(depth: int) -> list[Any]:
         ("prompt", None, "must be text, not NoneType"),
         ("prompt", "x" * (MAX_PROMPT_CHARACTERS + 1), "has 10,001 characters, at most 10,000 are sent"),
         ("prompt", "a \ud83d cat", "lone surrogate"),
+        ("prompt", "a \0 cat", "holds a NUL character"),
         ("model", "", "is not a model's slug, such as 'ideogram-2a-txt-2-img'"),
         ("model", "../v1/other", "is not a model's slug"),
         ("model", "a/b", "is not a model's slug"),
@@ -198,7 +199,7 @@ _json = st.recursive(
 
 
 @given(
-    prompt=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+    prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip),
     resolution=st.none() | st.sampled_from(RESOLUTIONS),
     seed=st.none() | st.integers(0, MAX_SEED),
     model_params=st.dictionaries(st.text("pqr", min_size=1), _json, max_size=3),

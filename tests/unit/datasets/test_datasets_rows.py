@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,11 @@ from hypothesis import strategies as st
 from airflow_provider_ideogram.datasets.rows import Item, RowChecker, read_rows, version_of
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target
+from tests.support import hostile
 
 PREFIX = Target("my-bucket", "day/")
-#: Property tests draw the same examples on every machine and don't look at the clock.
-SETTINGS = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+#: The files of all examples may have the same name.
+ONE_FOLDER = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -73,13 +71,28 @@ def test_id_from_the_inputs_is_the_same_wherever_the_row_is() -> None:
         ({"prompt": "x", "id": "a/b"}, "without '/'"),
         ({"prompt": "x", "id": "a\nb"}, "must be printable"),
         ({"prompt": "x", "id": "\ud800"}, "must be printable"),
+        ({"prompt": "x", "id": "a\0b"}, "must be printable"),
+        ({"prompt": "x", "id": "a\u200bb"}, "must be printable"),
+        ({"prompt": "x", "id": "a\u202eb"}, "must be printable"),
+        ({"prompt": "x", "id": "a\ufeff"}, "must be printable"),
+        ({"prompt": "x", "id": "../a"}, "without '/'"),
+        ({"prompt": "x", "id": "..\\..\\a"}, "holds '.' or '..'"),
+        ({"prompt": "x", "id": float("nan")}, "must be text or an integer"),
+        ({"prompt": "x", "id": 10**5000}, "integer string conversion"),
         ({"prompt": "x", "id": ".."}, "holds '.' or '..'"),
-        ({"prompt": "x", "id": "manifest.jsonl"}, "nor be the manifest's"),
+        ({"prompt": "x", "id": "manifest.jsonl"}, "must not be the manifest's"),
+        ({"prompt": "x", "id": "Manifest.JSONL"}, "must not be the manifest's"),
         ({"prompt": "x", "id": "y" * 2000}, "bytes long"),
         ({"prompt": "x", "id": {"a": 1}}, "must be text or an integer"),
         ({"prompt": "x", "id": True}, "must be text or an integer"),
         ({"prompt": "x", "resolutoin": 1}, "Did you mean 'resolution'?"),
         ({"prompt": "x", "seed": 1.5}, "is not an integer"),
+        ({"prompt": "x", "seed": 1e999}, "inf is not an integer"),
+        ({"prompt": "x", "seed": float("nan")}, "nan is not an integer"),
+        ({"prompt": "x", "seed": 1e300}, "is not within"),
+        ({"prompt": "x", "model_params": {"a": float("inf")}}, "cannot be sent as JSON"),
+        ({"prompt": "x", "model_params": '{"a": 1e999}'}, "cannot be sent as JSON"),
+        ({"prompt": "x\0"}, "holds a NUL character"),
         ({"prompt": "x", "model_params": "{"}, "model_params: "),
         ({"prompt": "x" * 20_000}, "at most 10,000"),
     ],
@@ -91,6 +104,63 @@ def test_bad_row_is_told_with_its_reason(row: Any, said: str) -> None:
 def test_id_is_never_read_as_a_template() -> None:
     items, _ = check([{"prompt": "x", "id": "{row.__class__}"}])
     assert items[0].key == "day/{row.__class__}"
+
+
+@pytest.mark.parametrize("template", ["{{ ds }}", "{% raw %}", "{{ var.value.secret }}"])
+def test_row_is_never_read_as_a_template(template: str) -> None:
+    items, _ = check([{"prompt": template, "id": template.replace("/", "")}])
+    assert (items[0].request.prompt, items[0].key) == (template, f"day/{template}")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("Cat", "cat"),
+        ("\u00c9", "e\u0301"),
+        ("STRASSE", "stra\u00dfe"),
+        ("\u212b", "\u00e5"),
+        ("\ufb01", "FI"),
+    ],
+)
+def test_ids_that_a_disk_takes_for_one_are_an_error_that_names_both(one: str, other: str) -> None:
+    items, checker = check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}])
+    assert [item.id for item in items] == [one]
+    assert f"row 1: id {other!r} and id {one!r} have the same key" in checker.problems[0]
+    assert check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}], template="{row}-{id}")[1].bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("\u2460", "1"), ("m\u00b2", "m2"), ("\uff21", "A"), ("\u0430", "a"), ("a.", "a")]
+)
+def test_ids_that_only_look_alike_are_two(one: str, other: str) -> None:
+    assert check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}])[1].bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "x", "id": "\n" * 1_000_000},
+        {"prompt": "x", "style_type": "\x1b[31m" * 100_000},
+        {"prompt": "x", "resolution": "x" * 1_000_000},
+        {"prompt": "x", "x" * 1_000_000 + "\n": {"a": 1}, "id": True},
+        {"prompt": "x", "resolutio\n": 1},
+    ],
+)
+def test_problem_is_told_in_a_short_line_whatever_the_row(row: Any) -> None:
+    said = problem(row)
+    assert len(said) <= 520
+    assert said.isprintable()
+
+
+def test_other_columns_are_remembered_up_to_a_number() -> None:
+    _, checker = check({"prompt": f"a {number}", f"mine {number}": 1} for number in range(100))
+    assert checker.bad_rows == 0
+    assert len(checker.unknown_columns) == 50
+    assert (
+        "Did you mean 'resolution'?"
+        in check([*({"prompt": "x", f"m{n}": 1, "id": n} for n in range(60)), {"resolutoin": 1}])[1].problems[0]
+    )
 
 
 def test_key_that_ends_as_a_folder_is_refused() -> None:
@@ -159,8 +229,11 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
         ("rows.jsonl.gz", b"plain", "can't be read"),
         ("rows.jsonl.gz", gzip.compress(b'"a"\n' * 9, mtime=0)[:-12], "can't be read"),
         ("rows.jsonl.gz", gzip.compress(b'"a"\n', mtime=0)[:10] + b"\xff" * 40, "can't be read"),
-        ("rows.jsonl", b'"' + b"x" * (1 << 20) + b'"', "line 1 is longer than 1,048,576 characters"),
+        ("rows.jsonl", b'"' + b"x" * (1 << 20) + b'"', "the row at line 1 is longer than 1,048,576 characters"),
         ("rows.csv", b'prompt\n"never closed\n' + b"x" * 200_000, "field larger than field limit"),
+        ("rows.csv", b"prompt\n" + b"x" * (1 << 20), "the row at line 2 is longer than 1,048,576 characters"),
+        ("rows.csv", b"prompt\n" + b'"a\n",' * (1 << 18), "is longer than 1,048,576 characters"),
+        ("rows.csv", b"x" * 100_000 + b"\n", "names no prompt, or a column twice"),
         ("rows.csv", b"promt\nx\n", "names no prompt, or a column twice"),
         ("rows.csv", b"prompt,prompt\nx,y\n", "names no prompt, or a column twice"),
         ("rows.parquet", b"PAR1 not", "the file is not Parquet"),
@@ -172,6 +245,66 @@ def test_file_that_can_not_be_read_is_an_error_of_the_input(
     with pytest.raises(IdeogramInvalidInput, match=None) as caught:
         read(tmp_path / name, content)
     assert said in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.jsonl.gz"])
+def test_file_that_unfolds_to_one_endless_line_is_not_unfolded(name: str, tmp_path: Path) -> None:
+    content = gzip.compress(b"prompt\n" * 100 + b"x" * (256 << 20), 1)
+    path = tmp_path / name
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IdeogramInvalidInput, match="the row at line 101 is longer"):
+            list(read_rows(str(path), None))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def _parquet(columns: dict[str, Any]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def _not_utf8() -> Any:
+    import pyarrow
+
+    raw = pyarrow.array([b"\xff\xfe"], pyarrow.binary())
+    return pyarrow.Array.from_buffers(pyarrow.string(), 1, raw.buffers())
+
+
+def _beyond_any_date() -> Any:
+    import pyarrow
+
+    return pyarrow.array([1 << 62], pyarrow.timestamp("us"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _parquet({"prompt": ["a cat"] * 50}).replace(b"a cat", b"\xff" * 5, 1)[:-30],
+        lambda: _parquet({"prompt": ["a cat"] * 50})[:20] + b"\xff" * 8 + _parquet({"prompt": ["a cat"] * 50})[28:],
+        lambda: _parquet({"prompt": _not_utf8()}),
+        lambda: _parquet({"prompt": ["x"], "when": _beyond_any_date()}),
+    ],
+    ids=["end", "page", "not UTF-8", "date"],
+)
+def test_parquet_that_can_not_be_read_is_an_error_of_the_input(make: Callable[[], bytes], tmp_path: Path) -> None:
+    with pytest.raises(IdeogramInvalidInput, match="is not Parquet, or holds what can't be read"):
+        read(tmp_path / "rows.parquet", make())
+
+
+def test_nested_types_of_parquet_are_problems_of_their_rows(tmp_path: Path) -> None:
+    content = _parquet({"prompt": [{"a": ["x"]}, {"a": []}], "id": [[1], [2]], "mine": [b"\xff", b""]})
+    (tmp_path / "rows.parquet").write_bytes(content)
+    checker = RowChecker({}, PREFIX, "{row}")
+    assert list(checker.items(read_rows(str(tmp_path / "rows.parquet"), None))) == []
+    assert ["must be text, not dict" in said for said in checker.problems] == [True, True]
 
 
 def test_file_that_is_not_there() -> None:
@@ -196,7 +329,6 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
     rows.close()  # type: ignore[attr-defined]
 
 
-@SETTINGS
 @given(rows=st.lists(json_values, max_size=8))
 def test_whatever_a_row_is_it_is_an_item_or_a_problem(rows: list[Any]) -> None:
     items, checker = check(rows)
@@ -204,14 +336,13 @@ def test_whatever_a_row_is_it_is_an_item_or_a_problem(rows: list[Any]) -> None:
     assert len({item.key for item in items}) == len(items)
 
 
-@SETTINGS
 @given(rows=st.lists(st.fixed_dictionaries({"prompt": json_values, "id": json_values}), max_size=6))
 def test_whatever_an_id_is_its_key_stays_below_the_prefix(rows: list[Any]) -> None:
     items, _ = check(rows)
     assert all(item.key.startswith("day/") and "/" not in item.key.removeprefix("day/") for item in items)
 
 
-@SETTINGS
+@ONE_FOLDER
 @given(rows=st.lists(json_values, max_size=6), zipped=st.booleans())
 def test_what_was_written_is_what_is_read(rows: list[Any], zipped: bool, tmp_path: Path) -> None:
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -219,12 +350,6 @@ def test_what_was_written_is_what_is_read(rows: list[Any], zipped: bool, tmp_pat
     assert [row for _, row in read(path, gzip.compress(content) if zipped else content)] == rows
 
 
-@SETTINGS
-@given(content=st.binary(max_size=200), name=st.sampled_from(["x.jsonl", "x.csv", "x.jsonl.gz", "x.csv.gz", "x.pq"]))
-def test_whatever_a_file_holds_it_is_rows_or_an_error_of_the_input(content: bytes, name: str, tmp_path: Path) -> None:
-    try:
-        rows = read(tmp_path / name, content)
-    except IdeogramInvalidInput:
-        return
-    items, checker = check(value for _, value in rows)
-    assert len(items) + checker.bad_rows == len(rows)
+@given(**hostile.FILES)
+def test_whatever_a_file_holds_it_is_rows_or_an_error_of_the_input(file: tuple[str, bytes]) -> None:
+    hostile.check_rows(file)

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+import traceback
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +21,7 @@ from airflow_provider_ideogram.api.answers import RequestStatus, Submission
 from airflow_provider_ideogram.api.calls import NotSent, Unanswered
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
     IdeogramInvalidInput,
     IdeogramServerUnavailable,
     IdeogramUnknownSubmit,
@@ -23,8 +30,9 @@ from airflow_provider_ideogram.hooks import client
 from airflow_provider_ideogram.hooks.client import AsyncDriver, SegmindAuth, SyncDriver, transport_errors
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.transport import AiohttpTransport, HttpxTransport
+from tests.support import hostile
+from tests.support.hostile import KEY
 
-KEY = "SG_0123456789abcdef"
 SETTINGS = ConnectionSettings(KEY)
 REQUEST = GenerationRequest("a cat", seed=7)
 STATUS = calls.get_status("r-1")
@@ -182,8 +190,86 @@ async def test_answer_that_trickles_is_given_up(
 ) -> None:
     server.script(reply({"status": "QUEUED"}))
     monkeypatch.setattr(client, "_WHOLE_ANSWER_TIMEOUTS", -1)
-    with pytest.raises(IdeogramServerUnavailable, match="came too slowly"):
+    with pytest.raises(IdeogramServerUnavailable, match=r"came too slowly|TimeoutError"):
         await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+
+
+@each_way
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"HTTP/1.1 what is {KEY}\x1b[31m\r\n\r\n",
+        f"{KEY} is your key\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\ncontent-length: {KEY}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{KEY}\r\n",
+        f"HTTP/1.1 200 OK\r\nx: {KEY * 20_000}\r\n\r\n",
+    ],
+    ids=["status", "no HTTP", "header", "length", "chunk", "long"],
+)
+async def test_broken_answer_is_told_in_a_short_line_without_the_key(
+    way: str, head: str, server: Any, waits: list[float]
+) -> None:
+    server.script(head.encode())
+    with pytest.raises(IdeogramServerUnavailable, match="The API did not answer") as caught:
+        await _run(way, replace(SETTINGS, base_url=server.url), STATUS)
+    hostile.check_message(str(caught.value))
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@each_way
+async def test_compressed_answer_is_not_unfolded(way: str, server: Any, reply: Callable[..., bytes]) -> None:
+    bomb = gzip.compress(gzip.compress(b"\0" * (64 << 20), 9), 9)
+    server.script(reply(bomb, 401, content_encoding="gzip, gzip"))
+    settings = replace(SETTINGS, base_url=server.url)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IdeogramAuthenticationError, match="in the content-encoding gzip, gzip"):
+            await _run(way, settings, STATUS)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@contextmanager
+def _without_end(head: bytes, again: bytes) -> Iterator[str]:
+    """Yield the address of a server that sends a head, and then something again and again."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while not over.is_set():
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):
+                    connection.sendall(head)
+                    while not over.wait(0.001):
+                        connection.sendall(again)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield "http://127.0.0.1:{1}".format(*listening.getsockname())
+        finally:
+            over.set()
+            socket.create_connection(listening.getsockname()).close()
+            thread.join()
+
+
+@pytest.mark.parametrize("way", ["aiohttp", "httpx"])
+@pytest.mark.parametrize(
+    ("head", "again"),
+    [(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"), (b"HTTP/1.1 200 OK\r\nx: ", b"a")],
+    ids=["1xx", "header"],
+)
+async def test_head_without_an_end_is_given_up(
+    way: str, head: bytes, again: bytes, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that never ends would take the place of others for good."""
+    monkeypatch.setattr(client, "_WHOLE_ANSWER_TIMEOUTS", 0.002)
+    with _without_end(head, again) as url:
+        with pytest.raises(IdeogramServerUnavailable, match=r"did not answer \(TimeoutError"):
+            await _run(way, replace(SETTINGS, base_url=url), STATUS)
+        assert len(waits) == calls.MAX_ATTEMPTS - 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.hooks.connection import (
@@ -13,8 +14,8 @@ from airflow_provider_ideogram.hooks.connection import (
     UI_FIELD_BEHAVIOUR,
     ConnectionSettings,
 )
-
-KEY = "SG_0123456789abcdef"
+from tests.support import hostile
+from tests.support.hostile import KEY
 
 
 def _settings(extra: dict[str, Any] | None = None, **fields: Any) -> ConnectionSettings:
@@ -67,12 +68,20 @@ def test_base_url_is_read_in_every_form_that_connections_have(fields: dict[str, 
         ("https://a b", "is not an http or https address"),
         ("https://a,b", "is not an http or https address"),
         ("https://999.1.1.1", "is not an http or https address"),
+        ("file:///etc/passwd", "is not an http or https address"),
+        ("javascript:alert(1)", "is not an http or https address"),
+        ("https://api.segmind.com\\.evil.example", "is not an http or https address"),
+        ("https://api.segmind.com\\@evil.example", "must not hold credentials"),
+        ("https://api.segmind.com\r\nx-evil: 1", "holds characters that no address has"),
+        ("https://segm\u0131nd.com", "has a form that begins xn--"),
         ("https://a\x00b", "holds characters that no address has"),
         ("https://exa\u2024mple.com", "holds characters that no address has"),
         ("https://\ud800", "holds characters that no address has"),
         (f"https://{KEY}@api.segmind.com", "must not hold credentials: the API key is the connection's password"),
         (f"https://user:{KEY}@api.segmind.com", "must not hold credentials"),
         (f"https://api.segmind.com?api_key={KEY}", "must not hold a query or a fragment"),
+        ("https://api.segmind.com/v1?", "must not hold a query or a fragment"),
+        (f"https://api.segmind.com/{KEY}", "must have no path, not '/***'"),
         ("https://api.segmind.com#x", "must not hold a query or a fragment"),
         ("https://api.segmind.com/v3", "must have no path, not '/v3'"),
         ("https://api.segmind.com/v1/models", "must have no path"),
@@ -84,12 +93,16 @@ def test_base_url_that_cannot_be_one_is_refused(host: str, said: str) -> None:
     assert said in message
 
 
+def test_line_break_is_not_dropped_from_a_host_with_a_port() -> None:
+    assert "holds characters that no address has" in _refusal(host="api.segmind.com\n.evil.example", port=443)
+
+
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_key_must_be_there(password: str | None) -> None:
     assert "the API key, is missing" in _refusal(password=password)
 
 
-@pytest.mark.parametrize("character", [" ", "\n", "é", "\x00"])
+@pytest.mark.parametrize("character", [" ", "\n", "\r\nx-evil: ", "é", "\x00"])
 def test_key_that_no_header_can_carry_is_refused_unseen(character: str) -> None:
     message = _refusal(password=f"{KEY}{character}{KEY}")
     assert "characters that no API key has" in message
@@ -139,6 +152,9 @@ def test_defaults_of_the_form_are_those_that_count() -> None:
         ("requests_per_minute", True, "is not a number from 0 up"),
         ("requests_per_minute", "inf", "is not a number from 0 up"),
         ("requests_per_minute", [5], "is not a number from 0 up"),
+        ("requests_per_minute", 10**400, "000"),
+        ("requests_per_minute", "1e999", "is not a number from 0 up"),
+        ("timeout", KEY, "'***' is not a number"),
         ("timeout", 0, "0 is not within 1..300 seconds"),
         ("timeout", 301, "is not within 1..300 seconds"),
         ("timeout", "soon", "is not a number"),
@@ -146,10 +162,18 @@ def test_defaults_of_the_form_are_those_that_count() -> None:
         ("history_url", 7, "must be an address"),
         ("history_url", "https://[", "is not an http or https address"),
         ("history_url", "https://a:b@history.segmind.com", "must not hold credentials"),
-        ("image_hosts", "https://cdn.example.com", "must be host names"),
-        ("image_hosts", "cdn.example.com/path", "must be host names"),
-        ("image_hosts", [7], "must be host names"),
-        ("image_hosts", 7, "must be host names"),
+        ("image_hosts", "https://cdn.example.com", "must be whole host names"),
+        ("image_hosts", "cdn.example.com/path", "must be whole host names"),
+        ("image_hosts", "*.example.com", "must be whole host names"),
+        ("image_hosts", "*", "must be whole host names"),
+        ("image_hosts", ".example.com", "must be whole host names"),
+        ("image_hosts", "a..b", "must be whole host names"),
+        ("image_hosts", ".", "must be whole host names"),
+        ("image_hosts", "user@cdn.example.com", "must be whole host names"),
+        ("image_hosts", "cdn.example.com:8443", "must be whole host names"),
+        ("image_hosts", "m\u00fcnchen.example", "has a form that begins xn--"),
+        ("image_hosts", [7], "must be whole host names"),
+        ("image_hosts", 7, "must be whole host names"),
     ],
 )
 def test_extra_of_the_wrong_form_is_refused(name: str, value: Any, said: str) -> None:
@@ -168,6 +192,22 @@ def test_extra_of_the_wrong_form_is_refused(name: str, value: Any, said: str) ->
 )
 def test_unknown_extra_gets_the_nearest_known(name: str, said: str) -> None:
     assert f"extra {name!r} is not known. {said}" in _refusal({name: 1})
+
+
+def test_key_that_was_put_into_a_wrong_field_is_not_shown() -> None:
+    assert "extra '***' is not known" in _refusal({KEY: 1})
+
+
+@pytest.mark.parametrize("extra", [["timeout"], "timeout", None])
+def test_extra_that_is_no_object_is_refused(extra: Any) -> None:
+    connection = SimpleNamespace(conn_id="my_conn", password=KEY, host=None, schema=None, port=None)
+    with pytest.raises(IdeogramInvalidInput, match="extra: must be a JSON object"):
+        ConnectionSettings.of(connection, extra)
+
+
+@given(**hostile.CONNECTIONS)
+def test_whatever_a_connection_holds_it_leads_where_it_says_or_is_refused(fields: dict[str, Any], extra: Any) -> None:
+    hostile.check_connection(fields, extra)
 
 
 def test_all_problems_are_in_one_message() -> None:

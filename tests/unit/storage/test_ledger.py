@@ -394,6 +394,7 @@ class TestCannotTell:
             json.dumps({name: value for name, value in json.loads(RECORD).items() if name != "version"}).encode(),
             json.dumps({name: value for name, value in json.loads(RECORD).items() if name != "request_id"}).encode(),
             json.dumps({name: value for name, value in json.loads(RECORD).items() if name != "owner"}).encode(),
+            b"[" * 100_000,
             _changed(version=2),
             _changed(version="1"),
             _changed(request=None),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import io
 import socket
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
 from PIL import Image
 
 from airflow_provider_ideogram.api.answers import ImageBytes, ImageUrl
@@ -22,8 +25,9 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.storage import download
 from airflow_provider_ideogram.storage.download import check_address, download_image, is_public
+from tests.support import hostile
+from tests.support.hostile import KEY
 
-KEY = "SG_0123456789abcdef"
 SETTINGS = ConnectionSettings(KEY, image_hosts=("10.0.0.7", "cdn.example.com"))
 URL = "https://images.segmind.com/a.png"
 PUBLIC, PUBLIC_6, PRIVATE = "93.184.216.34", "2606:2800:220:1::1", "10.1.2.3"
@@ -77,7 +81,7 @@ class Internet:
             def handle(_: httpx.Request) -> httpx.Response:
                 if isinstance(answer, Exception):
                     raise answer
-                return answer
+                return httpx.Response(answer.status_code, headers=answer.headers, stream=answer.stream)  # not yet read
 
             return handle
 
@@ -138,6 +142,7 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
         "https://images.segmind.com/a",
         "HTTPS://IMAGES.SEGMIND.COM:444/a",
         "https://a.b.segmind.com./a",
+        "https://images\u3002segmind\u3002com/a",
         "https://api.segmind.com/a",
         "https://cdn.example.com/a",
         "https://10.0.0.7/a",
@@ -157,10 +162,17 @@ def test_permitted_addresses(url: str) -> None:
         ("https://example.com/a", "'example.com', which is not one of the vendor's hosts"),
         ("https://segmind.com.example.com/a", "not one of the vendor's hosts"),
         ("https://notsegmind.com/a", "not one of the vendor's hosts"),
+        ("https://segmind.com.evil.example./a", "not one of the vendor's hosts"),
+        ("https://segm\u0131nd.com/a", "'xn--segmnd-s9a.com', which is not one of the vendor's hosts"),
+        ("https://evil.example\\.segmind.com/a", "not one of the vendor's hosts"),
+        ("https://evil.example%2f.segmind.com/a", "not one of the vendor's hosts"),
+        ("https://.segmind.com/a", "not one of the vendor's hosts"),
+        (f"https://{KEY}.example/a", r"'\*\*\*.example', which is not"),
         ("https://example.com/images.segmind.com", "not one of the vendor's hosts"),
         ("https://127.0.0.1/a", "add it to image_hosts"),
         ("https://[::ffff:127.0.0.1]/a", "add it to image_hosts"),
         ("https://169.254.169.254/latest/meta-data", "add it to image_hosts"),
+        ("https://[fd00:ec2::254]/latest/meta-data", "add it to image_hosts"),
         ("https://a.cdn.example.com/a", "add it to image_hosts"),
     ],
 )
@@ -170,7 +182,7 @@ def test_addresses_that_are_not_permitted(url: str, said: str, internet: Interne
             check_address(httpx.URL(url), settings)
     with pytest.raises(IdeogramInvalidImage, match=said):
         _download(url)
-    internet.says(httpx.Response(302, headers={"location": url}))
+    internet.says(httpx.Response(302, headers={"location": url.encode()}))
     with pytest.raises(IdeogramInvalidImage, match=said):
         _download()
     assert len(internet.requests) == 1
@@ -186,6 +198,9 @@ def test_plain_http_is_permitted_where_the_api_itself_is_plain_http() -> None:
     "url",
     [
         "file:///etc/passwd",
+        "ftp://images.segmind.com/a",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "gopher://images.segmind.com/a",
         "/a",
         "",
         "https://images.segmind.com:x/",
@@ -212,6 +227,28 @@ def test_name_that_leads_into_a_private_network_is_refused(
         _download()
     assert internet.requests == []
     assert waits == []
+
+
+def test_name_that_changes_its_meaning_is_looked_up_once_a_connection(
+    internet: Internet, names: dict[str, list[str]]
+) -> None:
+    def answer_and_rebind(_: httpx.Request) -> httpx.Response:
+        names["images.segmind.com"] = ["169.254.169.254"]
+        return httpx.Response(503)
+
+    internet.handlers = [answer_and_rebind]
+    with pytest.raises(IdeogramInvalidImage, match="is inside a private network"):
+        _download()
+    assert [request.url.host for request in internet.requests] == [PUBLIC]
+
+
+def test_name_in_other_letters_is_looked_up_as_it_was_checked(internet: Internet, names: dict[str, list[str]]) -> None:
+    """Python's own encoding of such names is an older one, to which this is the name fussball.example."""
+    names["xn--fuball-cta.example"] = [PUBLIC]
+    settings = replace(SETTINGS, image_hosts=("xn--fuball-cta.example",))
+    for url in ("https://fu\u00dfball.example/a", "https://xn--fuball-cta.example/a"):
+        assert _download(url, settings) == PNG
+    assert {request.extensions["sni_hostname"] for request in internet.requests} == {"xn--fuball-cta.example"}
 
 
 def test_redirect_to_a_name_in_a_private_network_is_refused(internet: Internet, names: dict[str, list[str]]) -> None:
@@ -353,6 +390,50 @@ def test_more_than_any_image_is_not_read_to_its_end(internet: Internet, monkeypa
     assert len(given_out) == 11
 
 
+BOMB = gzip.compress(gzip.compress(bytes(64 << 20), 9), 9)
+
+
+@pytest.mark.parametrize("body", [gzip.compress(PNG), BOMB], ids=["PNG", "bomb"])
+def test_compressed_image_is_not_unfolded(body: bytes, internet: Internet) -> None:
+    internet.says(httpx.Response(200, headers={"content-encoding": "gzip, gzip"}, stream=httpx.ByteStream(body)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            IdeogramInvalidImage, match=r"no PNG, JPEG or WebP \(content-encoding gzip, gzip, which was"
+        ):
+            _download()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html><script>alert(1)</script>", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"", b"GIF89a", b"%PDF-1.7"],
+)
+def test_what_is_only_called_an_image_is_refused(body: bytes, internet: Internet) -> None:
+    internet.says(httpx.Response(200, headers={"content-type": "image/png"}, content=body))
+    with pytest.raises(IdeogramInvalidImage, match="is no PNG, JPEG or WebP"):
+        _download()
+
+
+def test_image_is_what_its_bytes_are_whatever_its_host_calls_it(internet: Internet) -> None:
+    internet.says(httpx.Response(200, headers={"content-type": "text/html", "content-encoding": "x"}, content=PNG))
+    with download_image(ImageUrl(URL), SETTINGS) as image:
+        assert image.content_type == "image/png"
+
+
+def test_hosts_broken_answer_is_told_in_a_short_line_without_the_key(waits: list[float]) -> None:
+    broken = f"HTTP/1.1 {KEY}\x1b[31m {'x' * 9_000}\r\n\r\n".encode()
+    with (
+        _listening(*[broken] * MAX_ATTEMPTS) as (url, _),
+        pytest.raises(IdeogramServerUnavailable, match="RemoteProtocolError") as caught,
+    ):
+        _download(f"{url}/a.png", replace(SETTINGS, base_url=url))
+    hostile.check_message(str(caught.value))
+    hostile.check_key_is_not_in(str(caught.value))
+
+
 @contextmanager
 def _listening(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
     """Yield the address of a server that gives each answer to one connection, and what it was sent."""
@@ -438,7 +519,22 @@ def test_host_that_is_exempt_from_the_proxy_is_checked(
         ("::5db8:d822", False),
         ("fec0::1", False),
         ("2002:5db8:d822::", True),
+        ("2002:a9fe:a9fe::", False),
+        ("::ffff:0:a9fe:a9fe", False),
+        ("2001:0:a9fe:a9fe::", False),
+        ("64:ff9b::c000:c0", False),
+        ("192.0.0.192", False),
+        ("168.63.129.16", False),
+        ("100.100.100.200", False),
+        ("fd20:ce::254", False),
+        ("5f00::1", False),
+        ("4000::1", False),
     ],
 )
 def test_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
+
+
+@given(**hostile.IMAGE_ADDRESSES)
+def test_whatever_an_address_is_it_is_on_a_permitted_host_or_refused(address: str) -> None:
+    hostile.check_image_address(address)

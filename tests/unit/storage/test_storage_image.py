@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import IO, Any
 
 import pytest
-from PIL import Image
+from hypothesis import given
+from PIL import Image, PngImagePlugin
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramStorageError
 from airflow_provider_ideogram.storage import image
 from airflow_provider_ideogram.storage.image import ImageSpool, SpooledImage
+from tests.support import hostile
 
 KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("image/webp", "webp")}
 
@@ -117,12 +119,14 @@ def test_cut_image_is_refused_though_its_beginning_is_sound(kind: str, kept: flo
     [
         lambda: b"",
         lambda: b"<html>404</html>",
+        lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        lambda: b"<html>" + _encoded("PNG"),
         lambda: b"\x89PNG\r\n\x1a\n" + bytes(100),
         lambda: _encoded("GIF", "P"),
         lambda: _encoded("BMP"),
         lambda: _encoded("TIFF"),
     ],
-    ids=["empty", "html", "zeros", "GIF", "BMP", "TIFF"],
+    ids=["empty", "html", "svg", "html before a PNG", "zeros", "GIF", "BMP", "TIFF"],
 )
 def test_what_is_no_image_of_the_vendors_kinds_is_refused(make: Callable[[], bytes], files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
@@ -139,12 +143,49 @@ def test_damaged_png_is_refused(byte: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (8_000, 6_251), (2**31 - 1, 1), (0, 5)]
+    ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (4_096, 4_097), (2**31 - 1, 1), (0, 5)]
 )
 def test_header_that_claims_too_many_pixels_is_not_believed(width: int, height: int, files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(_png_header(width, height))
     assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize(("many", "turns"), [(96 * 64 - 1, True), (96 * 64, False)])
+def test_large_images_are_decoded_one_after_the_other(many: int, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, locked = PngImagePlugin.PngImageFile.load, []
+
+    def look_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
+        locked.append(image._decoding_many.locked())
+        return load(picture)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", look_and_load)
+    monkeypatch.setattr(image, "_MANY_PIXELS", many)
+    with _spooled(_encoded("PNG")):
+        assert locked == [turns]
+    assert not image._decoding_many.locked()
+
+
+def test_text_in_a_png_that_unfolds_to_gigabytes_is_refused() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * (1 << 26), zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(buffer, "PNG", pnginfo=info)
+    assert len(buffer.getvalue()) < 100_000
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(buffer.getvalue())
+
+
+def test_what_a_library_warns_of_is_refused_where_warnings_are_errors() -> None:
+    buffer, picture = io.BytesIO(), Image.new("RGB", (8, 6))
+    picture.save(buffer, "MPO", save_all=True, append_images=[picture])
+    with pytest.raises(IdeogramInvalidImage, match="malformed MPO"):
+        _spooled(buffer.getvalue().replace(b"MPF\0MM", b"MPF\0XX").replace(b"MPF\0II", b"MPF\0XX"))
+
+
+@given(**hostile.IMAGES)
+def test_whatever_comes_is_an_image_of_bearable_size_or_refused(data: bytes) -> None:
+    hostile.check_image(data)
 
 
 def test_too_many_bytes_are_refused_as_soon_as_they_come(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:

@@ -92,6 +92,7 @@ def test_ledger_prefix_that_leaves_no_room_is_refused(prefix: Any) -> None:
         ("s3://my-bucket//cat.png", None, "starts with '/'"),
         ("a/../cat.png", "my-bucket", "holds '.' or '..'"),
         ("a/./cat.png", "my-bucket", "holds '.' or '..'"),
+        ("a\\..\\cat.png", "my-bucket", "holds '.' or '..'"),
         ("cat.png", "", "s3_bucket: '' is not a bucket's name"),
         ("cat.png", "a bucket", "is not a bucket's name"),
         ("cat.png", 7, "s3_bucket: 7 is not a bucket's name"),
