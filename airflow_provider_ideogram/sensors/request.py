@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.ledger import Entry, Ledger, NoLedger
     from airflow_provider_ideogram.storage.record import ImageRecord
 
-#: Seconds for which the vendor holds a result: an older request need not be looked for.
-_RESULT_LIFETIME = 3600.0
-
 
 class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     """
@@ -204,8 +201,10 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         return request, datetime.fromisoformat(submitted_at).timestamp() if submitted_at else time.time()
 
     def _from_history(self, hook: IdeogramHook, request_id: str) -> tuple[GenerationRequest | None, float] | None:
+        from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
+
         try:
-            row = hook.find_request(request_id, self.model, time.time() - _RESULT_LIFETIME)
+            row = hook.find_request(request_id, self.model, time.time() - RESULT_LIFETIME)
         except IdeogramError as problem:
             self.log.warning("What request %s asked for is not known: %s", request_id, problem.reason)
             return None
