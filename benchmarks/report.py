@@ -117,7 +117,7 @@ def noticing_page(results: dict[str, dict[str, list[noticing.Noticed]]], jobs: i
         table(["job times", *next(iter(results.values()))], rows),
         "![Delay and polls](noticing.png)\n",
     )
-    figure, axes = _plots(1, len(results), width=3.2 * len(results))
+    figure, axes = plots(1, len(results), width=3.2 * len(results))
     for axis, (name, pollers) in zip(axes, results.items(), strict=True):
         for poller, noticed in pollers.items():
             axis.scatter(noticing.mean_polls(noticed), noticing.mean_delay(noticed), label=poller, s=60)
@@ -125,7 +125,7 @@ def noticing_page(results: dict[str, dict[str, list[noticing.Noticed]]], jobs: i
         axis.title.set_fontsize(9)
     axes[0].set_ylabel("mean delay, s")
     axes[0].legend(fontsize=8)
-    _save(figure, "noticing.png")
+    save(figure, "noticing.png")
 
 
 def parsing_page(results: dict[str, tuple[float, int]], about: str) -> None:
@@ -204,7 +204,7 @@ def triggerer_page(crowds: dict[str, Crowd], about: str) -> None:
 
 
 def _bars(name: str, title: str, groups: dict[str, dict[str, float]], *, log: bool = False) -> None:
-    figure, axes = _plots(1, len(groups), width=5.5 * len(groups))
+    figure, axes = plots(1, len(groups), width=5.5 * len(groups))
     for axis, (group, values) in zip(axes, groups.items(), strict=True):
         bars = axis.barh(list(values), list(values.values()), log=log)
         axis.bar_label(bars, fmt="%.2f", padding=3)
@@ -212,10 +212,11 @@ def _bars(name: str, title: str, groups: dict[str, dict[str, float]], *, log: bo
         axis.invert_yaxis()
         axis.set_title(group)
     figure.suptitle(title)
-    _save(figure, name)
+    save(figure, name)
 
 
-def _plots(rows: int, columns: int, width: float) -> tuple[Any, Any]:
+def plots(rows: int, columns: int, width: float) -> tuple[Any, Any]:
+    """Return a figure and the axes of its first row."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -225,6 +226,7 @@ def _plots(rows: int, columns: int, width: float) -> tuple[Any, Any]:
     return figure, axes[0]
 
 
-def _save(figure: Any, name: str) -> None:
+def save(figure: Any, name: str) -> None:
+    """Save a figure beside the pages."""
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / name, dpi=100)
