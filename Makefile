@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test browser-test docs fuzz demo system-test bench bench-dataset bench-load package requirements clean
+.PHONY: help venv format lint test browser-test docs fuzz demo system-test bench bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## Show what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -89,6 +89,9 @@ bench-dataset: venv ## Measure a dataset of 5,000 prompts on real Airflow (ARGS=
 
 bench-load: .venv-bench/installed ## Run 24 hours of nightly work in fast motion, and watch memory, files and sockets (ARGS="--hour-seconds 60")
 	exec .venv-bench/bin/python -m benchmarks.load $(ARGS)
+
+bench-gallery: .venv-bench/installed | /usr/bin/chromium ## Measure how long the gallery of 2,000 images takes to open
+	exec .venv-bench/bin/python -m benchmarks.gallery
 
 # What is compared with, and what draws the plots, beside what .venv has.
 .venv-bench/installed: benchmarks/requirements.txt pyproject.toml | $(UV)

@@ -108,7 +108,7 @@ def raise_for_status(answer: Answer, *, charges: bool = False) -> None:
     if status == 429:
         raise IdeogramRateLimited(
             f"The API's rate limit is reached ({said})",
-            "Nothing was charged. Set requests_per_minute on the connection, or an Airflow pool, to stay below it.",
+            "Nothing was charged. An Airflow pool keeps single images below it, requests_per_minute a dataset.",
             retry_after=retry_after(answer),
         )
     if status >= 500 or status == 408:

@@ -45,7 +45,7 @@ class SegmindAuth(httpx.Auth):
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._key = settings.api_key
-        self._origins = {_origin(httpx.URL(url)) for url in (settings.base_url, settings.history_url)}
+        self._origins = {_origin(httpx.URL(url)) for url in (settings.base_url, settings.history_url) if url}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Add the key to a request to one of the origins, and to no other."""

@@ -42,7 +42,8 @@ class ConnectionSettings:
     :param base_url: Scheme, host and port of the API, without a path.
     :param requests_per_minute: The account's rate limit, 0 where it is unknown.
     :param timeout: Seconds to wait for a connection, and for each piece of an answer.
-    :param history_url: The address of the account's request history.
+    :param history_url: The address of the account's request history, None where nobody knows it: a key for another
+        host than the vendor's is none of the vendor's.
     :param image_hosts: Hosts that images may come from, besides the vendor's and the API's own.
     """
 
@@ -50,7 +51,7 @@ class ConnectionSettings:
     base_url: str = DEFAULT_BASE_URL
     requests_per_minute: float = 0.0
     timeout: float = DEFAULT_TIMEOUT
-    history_url: str = DEFAULT_HISTORY_URL
+    history_url: str | None = DEFAULT_HISTORY_URL
     image_hosts: tuple[str, ...] = ()
 
     @classmethod
@@ -84,7 +85,14 @@ class ConnectionSettings:
         if problems:
             where = f"connection {connection.conn_id!r}"
             raise IdeogramInvalidInput.of([_without(values, f"{where}: {problem}") for problem in problems])
+        if not is_vendors(urlsplit(values["base_url"]).hostname or ""):
+            values.setdefault("history_url", None)
         return cls(**values)
+
+
+def is_vendors(host: str) -> bool:
+    """Return whether a host is the vendor's own."""
+    return host == VENDOR_DOMAIN or host.endswith(f".{VENDOR_DOMAIN}")
 
 
 def _without(values: Mapping[str, Any], problem: str) -> str:
@@ -227,9 +235,9 @@ EXTRA_FIELDS = {
     "history_url": ExtraField(
         "History URL",
         "string",
-        "The address of the account's request history, which tells of unanswered submits. It gets the key, too.",
+        "The address of the account's request history, which tells of unanswered submits, and gets the key, too. By "
+        "default the vendor's, if the base URL is the vendor's as well.",
         _url,
-        DEFAULT_HISTORY_URL,
     ),
     "image_hosts": ExtraField(
         "Image hosts",

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.history import CLOCK_SKEW, HistoryPage, HistoryRow, find_submitted, request_history
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.hooks.client import SyncDriver
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared import SharedConnection, borrow, give_back
@@ -126,8 +127,12 @@ class IdeogramHook(BaseHook):
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
         """Yield the pages that may hold a request made after a time, newest first."""
+        url = self.settings.history_url
+        if url is None:
+            problem = f"connection {self.ideogram_conn_id!r} names no history_url, and its host is not the vendor's"
+            raise IdeogramInvalidInput.of([problem])
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._sync_driver.run(request_history(self.settings.history_url, model, since, number))
+            page = self._sync_driver.run(request_history(url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 break

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 CHROMIUM = Path("/usr/bin/chromium")
 collect_ignore_glob = [] if CHROMIUM.exists() and has_gallery() else ["test_*.py"]
 
-_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-              "--disable-component-update", "--disable-sync")  # fmt: skip
+CHROMIUM_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
 #: What Chromium says of an answer with an error status, which some tests are about.
 _EXPECTED = "Failed to load resource"
 _TIMEOUT_MILLISECONDS = 20_000
@@ -45,7 +47,7 @@ def browser(scene: Scene) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 

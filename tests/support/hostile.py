@@ -372,7 +372,7 @@ def check_connection(fields: Mapping[str, Any], extra: Any) -> None:
         if (connection["password"] or "").strip() == KEY:
             check_key_is_not_in(str(error))
         return
-    for address in (settings.base_url, settings.history_url):
+    for address in filter(None, (settings.base_url, settings.history_url)):
         url = httpx.URL(address)
         assert url.scheme in ("http", "https")
         assert url.host

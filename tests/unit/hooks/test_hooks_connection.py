@@ -141,7 +141,22 @@ def test_empty_extra_means_the_default(empty: str | None) -> None:
 def test_defaults_of_the_form_are_those_that_count() -> None:
     shown = {name: extra.default for name, extra in EXTRA_FIELDS.items() if extra.default is not None}
     assert _settings(shown) == _settings()
-    assert shown["history_url"] == DEFAULT_HISTORY_URL
+
+
+@pytest.mark.parametrize(
+    ("host", "history_url"),
+    [
+        (None, DEFAULT_HISTORY_URL),
+        ("https://api.segmind.com", DEFAULT_HISTORY_URL),
+        ("https://eu.api.segmind.com/v2", DEFAULT_HISTORY_URL),
+        ("https://gateway.example.com", None),
+        ("https://segmind.com.example.com", None),
+        ("http://127.0.0.1:8700", None),
+    ],
+)
+def test_key_of_a_gateway_is_none_of_the_vendors(host: str | None, history_url: str | None) -> None:
+    assert _settings(host=host).history_url == history_url
+    assert _settings({"history_url": "https://h.example.com/x"}, host=host).history_url == "https://h.example.com/x"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""
+How long the gallery of a run with 2,000 images takes to open in Chromium, and what it holds in the API server.
+
+Run as ``python -m benchmarks.gallery``; the page goes to ``benchmarks/results/gallery.md``. The Airflow is that of the
+browser tests: API server, scheduler, DAG processor and triggerer on this machine, a local S3 server, SQLite.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from benchmarks import report
+from dev.processes import raise_on_stop_signals, session_members
+from tests.browser.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
+from tests.browser.scene import DATASET_ROWS, Scene, running_scene
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+REPEATS = 10
+#: Pages from the first to the last; each reads other lines of the manifest.
+PAGES = (1, 17, 34)
+_IN_VIEW_ARE_LOADED = """
+() => [...document.querySelectorAll(".card img")].filter(
+    (image) => image.getBoundingClientRect().top < innerHeight
+).every((image) => image.complete && image.naturalWidth)
+"""
+
+
+def main() -> int:
+    """Measure, and write the page."""
+    from playwright.sync_api import sync_playwright
+
+    raise_on_stop_signals()
+    about = report.machine()
+    with tempfile.TemporaryDirectory() as home, running_scene(Path(home)) as scene, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        context = browser.new_context(viewport={"width": 1400, "height": 900})
+        context.add_cookies([{"name": "_token", "value": scene.tokens["admin"], "url": scene.url}])
+        page = context.new_page()
+        open_seconds(page, scene, 1)  # the application is loaded by who asks first
+        before = memory_mb(scene)
+        took = {number: [open_seconds(page, scene, number) for _ in range(REPEATS)] for number in PAGES}
+        grown = memory_mb(scene) - before
+        browser.close()
+    rows = []
+    for number, times in took.items():
+        drawn, loaded = zip(*times, strict=True)
+        rows.append(
+            [number, *(f"{value(times):.2f}" for times in (drawn, loaded) for value in (statistics.median, max))]
+        )
+    head = ("page", "page drawn, s", "longest", "images in view loaded, s", "longest")
+    report.write(
+        "gallery",
+        f"The gallery of a run with {DATASET_ROWS:,} images",
+        about + "\n",
+        f"{REPEATS} times each in Chromium; 60 images a page, which the browser asks for again each time.\n",
+        report.table(head, rows),
+        f"After {REPEATS * len(PAGES)} pages the API server had {grown:+.0f} MB.\n",
+    )
+    return 0
+
+
+def open_seconds(page: Page, scene: Scene, number: int) -> tuple[float, float]:
+    """Return the seconds until a page of the gallery is there, and until the images in view are."""
+    page.goto("about:blank")
+    started = time.monotonic()
+    page.goto(f"{scene.run_page('catalogue')}?page={number}", wait_until="domcontentloaded")
+    drawn = time.monotonic() - started
+    page.wait_for_function(_IN_VIEW_ARE_LOADED)
+    return drawn, time.monotonic() - started
+
+
+def memory_mb(scene: Scene) -> float:
+    """Return the memory of the API server's processes."""
+    members = session_members(scene.cluster.components["api-server"].pid)
+    return sum(psutil.Process(pid).memory_full_info().uss for pid in members) / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main())
