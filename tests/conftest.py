@@ -8,15 +8,16 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.task_runner import TaskRunner
-
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from tests.support.task_runner import TaskRunner
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(home))
         os.environ["AIRFLOW_HOME"] = home
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    # Older versions of Airflow warn of their own code.
+    if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
+        config.addinivalue_line("filterwarnings", r"ignore:::airflow\.")
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +39,16 @@ def airflow_home() -> Path:
 
 
 @pytest.fixture
-def task_runner() -> TaskRunner:
-    """Makes task instances that run in Airflow's own task runner, without a database."""
-    return TaskRunner()
+def task_runner() -> Iterator[TaskRunner]:
+    """Makes task instances that run in Airflow's own task runner."""
+    from tests.support.airflow_version import AIRFLOW
+
+    if AIRFLOW >= (3, 0):
+        from tests.support.task_sdk import task_runner
+    else:
+        from tests.support.task_models import task_runner
+    with task_runner() as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
