@@ -1,8 +1,8 @@
 """
 Which Airflow the tests run with, and what it does not have.
 
-Invariant: a test is skipped only where a feature of Airflow that it needs is not there, and its reason says since
-when it is.
+Invariant: a test is skipped only where Airflow itself lacks a feature that it is about, and the reason says since when
+there is one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from airflow import __version__
 AIRFLOW = tuple(int(part) for part in __version__.split(".")[:2])
 
 
-def needs_airflow(since: str, feature: str) -> pytest.MarkDecorator:
+def need_airflow(since: str, feature: str) -> None:
     """
-    Mark a test, or with ``pytestmark`` a module, that this Airflow can't run.
+    Skip the test, or in a module or conftest all of its tests, if this Airflow is older.
 
-    :param since: The first version that has the feature, such as ``3.1``.
+    :param since: The first version with the feature, such as ``3.1``.
     """
-    first = tuple(int(part) for part in since.split("."))
-    return pytest.mark.skipif(first > AIRFLOW, reason=f"Airflow {__version__} has no {feature}, which came with {since}")
+    if tuple(int(part) for part in since.split(".")) > AIRFLOW:
+        installed = ".".join(map(str, AIRFLOW))
+        pytest.skip(f"Airflow {installed} has no {feature}, which came with {since}", allow_module_level=True)

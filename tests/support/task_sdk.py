@@ -116,7 +116,7 @@ class SdkTaskRun(TaskRun):
             _process_untouched(),
             Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self.api)) as client,
             # From Airflow 3.3 on it could be passed as an argument.
-            mock.patch.object(InProcessTestSupervisor, "_api_client", lambda _: client),
+            mock.patch.object(InProcessTestSupervisor, "_api_client", return_value=client),
         ):
             client.base_url = "http://execution-api.invalid/"
             return run_task_in_process(instance, self.operator).error
