@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from airflow import settings
+from airflow.exceptions import AirflowTaskTerminated
 from airflow.models import DAG, import_all_models
 from airflow.models.base import Base
 from airflow.models.dagrun import DagRun
@@ -20,11 +21,10 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XCom
 from airflow.triggers.base import TriggerEvent
-from airflow.utils import timezone
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunType
-from sqlalchemy import create_engine, event, func, select, update
+from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -37,9 +37,11 @@ def task_runner() -> Iterator[TaskRunner]:
     """Give what makes the task instances of a test, and let Airflow take an empty database for its own meanwhile."""
     engine, written = _engine(), list[str]()
 
-    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
         if not statement.startswith("SELECT"):
-            written.append(f"{statement} {values}")
+            rows = values if many else [values]
+            plain = [bytes(value) if isinstance(value, memoryview) else value for row in rows for value in row]
+            written.append(f"{statement} {plain}")
 
     event.listen(engine, "before_cursor_execute", note)
     factory = sessionmaker(engine, autoflush=False, expire_on_commit=False)
@@ -85,16 +87,14 @@ class ModelTaskRun(TaskRun):
         if not operator.has_dag():
             DAG(DAG_ID, schedule=None).add_task(operator)
         self._written = written
-        self._deferral: dict[str, Any] | None = None
         self._key = {"dag_id": operator.dag_id, "run_id": run_id, "task_id": operator.task_id, "map_index": map_index}
+        self._deferral: dict[str, Any] | None = None
+        self._instance = TaskInstance(operator, run_id=run_id, map_index=map_index)
+        self._begin(try_number=1)
         with create_session() as session:
             operator.dag.sync_to_db(session=session)
             if not session.scalar(select(DagRun).filter_by(dag_id=operator.dag_id, run_id=run_id)):
                 session.add(self._dag_run(session, run_id, conf))
-                session.flush()
-            instance = TaskInstance(operator, run_id=run_id, map_index=map_index, state=TaskInstanceState.QUEUED)
-            instance.try_number = 1
-            session.merge(instance)
 
     def _dag_run(self, session: Any, run_id: str, conf: dict[str, Any] | None) -> DagRun:
         # A DAG has one run for each date.
@@ -113,12 +113,12 @@ class ModelTaskRun(TaskRun):
     @property
     def state(self) -> str:
         """The task's state."""
-        return str(self._read().state)
+        return str(self._instance.state)
 
     @property
     def xcoms(self) -> dict[str, Any]:
         """All XComs of the task as they are stored."""
-        return {row.key: row.value for row in self._rows(XCom)}
+        return {row.key: row.value for row in _rows(XCom, self._key)}
 
     @property
     def deferral(self) -> dict[str, Any] | None:
@@ -128,7 +128,7 @@ class ModelTaskRun(TaskRun):
     @property
     def rendered_fields(self) -> dict[str, Any]:
         """The template fields as rendered for the last slice."""
-        [row] = self._rows(RenderedTaskInstanceFields)
+        [row] = _rows(RenderedTaskInstanceFields, self._key)
         fields: dict[str, Any] = row.rendered_fields
         return fields
 
@@ -140,60 +140,55 @@ class ModelTaskRun(TaskRun):
 
     def link(self, name: str) -> str:
         """Return the address of a link, which the webserver computes when it is shown."""
-        address: str = self.operator.get_extra_links(self._read(), name)
+        address: str = self.operator.get_extra_links(self._instance, name)
         return address
 
     def _run(self) -> BaseException | None:
-        instance = self._read()
-        assert instance.state == TaskInstanceState.QUEUED
-        self._write(state=TaskInstanceState.RUNNING, start_date=timezone.utcnow())
+        assert self.state == TaskInstanceState.QUEUED
+        self._instance.state = TaskInstanceState.RUNNING
+        with create_session() as session:
+            session.merge(self._instance)
         try:
-            instance._run_raw_task()
-        except Exception as error:
+            self._read()._run_raw_task()
+        except (Exception, AirflowTaskTerminated) as error:
             return error
         finally:
-            self._note_deferral()
+            self._instance = self._read()
+            if self.state == TaskInstanceState.DEFERRED:
+                self._note_deferral()
         return None
 
-    def _note_deferral(self) -> None:
-        instance = self._read()
-        if instance.state == TaskInstanceState.DEFERRED:
-            [trigger] = _rows(Trigger, {"id": instance.trigger_id})
-            arguments = {"trigger_kwargs": trigger.kwargs, "next_method": instance.next_method}
-            self._deferral = {"classpath": trigger.classpath, **arguments}
-            self._written.append(repr(self._deferral))  # in the database it is encrypted
-
-    def _take_event(self, event: Any) -> None:
-        instance = self._read()
-        TriggerEvent(event).handle_submit(task_instance=instance)
-        self._write(state=TaskInstanceState.QUEUED, next_kwargs=instance.next_kwargs, trigger_id=None)
-
-    def _take_timeout(self) -> None:
-        error = {"error": "Trigger/execution timeout"}
-        self._write(state=TaskInstanceState.QUEUED, next_method="__fail__", next_kwargs=error, trigger_id=None)
-
-    def _next_try(self, *, cleared: bool) -> None:
-        self._deferral = None
-        instance = self._read()
-        if cleared:
-            self._write(max_tries=instance.try_number + self.operator.retries)
-        nothing = dict.fromkeys(("next_method", "next_kwargs", "trigger_id"))
-        self._write(state=TaskInstanceState.QUEUED, try_number=instance.try_number + 1, **nothing)
-
-    def _stored(self) -> list[str]:
-        return self._written
-
-    def _rows(self, model: Any) -> list[Any]:
-        return _rows(model, self._key)
-
     def _read(self) -> TaskInstance:
-        [instance] = self._rows(TaskInstance)
+        [instance] = _rows(TaskInstance, self._key)
         instance.task = self.operator
         return instance
 
-    def _write(self, **values: Any) -> None:
-        with create_session() as session:
-            session.execute(update(TaskInstance).filter_by(**self._key).values(**values))
+    def _note_deferral(self) -> None:
+        [trigger] = _rows(Trigger, {"id": self._instance.trigger_id})
+        arguments = {"trigger_kwargs": trigger.kwargs, "next_method": self._instance.next_method}
+        self._deferral = {"classpath": trigger.classpath, **arguments}
+        self._written.append(repr(self._deferral))  # in the database it is encrypted
+
+    def _take_event(self, event: Any) -> None:
+        TriggerEvent(event).handle_submit(task_instance=self._instance)
+        self._instance.state = TaskInstanceState.QUEUED
+
+    def _take_timeout(self) -> None:
+        self._instance.next_method = "__fail__"
+        self._instance.next_kwargs = {"error": "Trigger/execution timeout"}
+        self._instance.state, self._instance.trigger_id = TaskInstanceState.QUEUED, None
+
+    def _next_try(self, *, cleared: bool) -> None:
+        if cleared:
+            self._instance.max_tries = self._instance.try_number + self.operator.retries
+        self._begin(self._instance.try_number + 1)
+
+    def _begin(self, try_number: int) -> None:
+        self._instance.state, self._instance.try_number = TaskInstanceState.QUEUED, try_number
+        self._instance.next_method = self._instance.next_kwargs = self._instance.trigger_id = self._deferral = None
+
+    def _stored(self) -> list[str]:
+        return self._written
 
 
 def _rows(model: Any, where: dict[str, Any]) -> list[Any]:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from airflow.providers.common.compat.module_loading import import_string
 
@@ -62,7 +66,7 @@ class TaskRun(ABC):
     def execute(self) -> Slice:
         """Run the task from where it is to its next deferral or its end."""
         first_line = len(self._logs)
-        with captured_logs(self._logs):
+        with captured_logs(self._logs), _process_untouched():
             error = self._run()
         return Slice(self.state, error, "\n".join(self._logs[first_line:]))
 
@@ -191,3 +195,14 @@ class TaskRun(ABC):
     @abstractmethod
     def _stored(self) -> list[str]:
         """Return all that Airflow was given to store."""
+
+
+@contextmanager
+def _process_untouched() -> Iterator[None]:
+    """Undo what the task runner does to its process, which in a deployment is the task's own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with mock.patch.dict(os.environ):
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)

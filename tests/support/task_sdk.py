@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -113,7 +111,6 @@ class SdkTaskRun(TaskRun):
             **({"dag_version_id": uuid4()} if "dag_version_id" in datamodels.TaskInstance.model_fields else {}),
         )
         with (
-            _process_untouched(),
             Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self.api)) as client,
             # From Airflow 3.3 on it could be passed as an argument.
             mock.patch.object(InProcessTestSupervisor, "_api_client", return_value=client),
@@ -139,14 +136,3 @@ class SdkTaskRun(TaskRun):
 
     def _stored(self) -> list[str]:
         return [*self.api.received, repr(self.api.tasks), repr(self.api.xcoms)]
-
-
-@contextmanager
-def _process_untouched() -> Iterator[None]:
-    """Undo what the task runner does to its process, which in a deployment is the task's own."""
-    handler = signal.getsignal(signal.SIGTERM)
-    with mock.patch.dict(os.environ):
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, handler)
