@@ -38,7 +38,7 @@ HEADER = ("Airflow", "with", "tests", "skipped: Airflow has no", "end-to-end DAG
 
 
 @dataclass(frozen=True)
-class Tests:
+class SuiteResult:
     """What came of the test suite."""
 
     passed: int
@@ -52,7 +52,7 @@ class Tests:
 
 
 @dataclass(frozen=True)
-class EndToEnd:
+class DagResult:
     """What came of the end-to-end DAG, and what it said."""
 
     passed: bool
@@ -98,20 +98,20 @@ class Environment:
         listed = self._run_uv("pip", "list", "--format", "json", "--python", str(self._python))
         return {package["name"]: package["version"] for package in json.loads(listed)}
 
-    def run_tests(self) -> Tests:
+    def run_tests(self) -> SuiteResult:
         """Run the test suite."""
         report = self.folder / "tests.xml"
         report.unlink(missing_ok=True)
         self._run("tests.log", "pytest", "--ignore=tests/browser", "-p", "no:cacheprovider", f"--junit-xml={report}")
         return read_report(report)
 
-    def run_dag(self) -> EndToEnd:
+    def run_dag(self) -> DagResult:
         """Run the end-to-end DAG."""
         began = time.monotonic()
         status = self._run("end-to-end.log", "dev.end_to_end")
         said = (self.folder / "end-to-end.log").read_text().strip().splitlines()
         # Of a failure the log has more.
-        return EndToEnd(status == 0, said[-1] if status == 0 else said[0], time.monotonic() - began)
+        return DagResult(status == 0, said[-1] if status == 0 else said[0], time.monotonic() - began)
 
     def _run(self, log: str, *module: str) -> int:
         """Run a module with an Airflow home of its own, and return the exit status."""
@@ -155,24 +155,25 @@ def main(arguments: Sequence[str]) -> int:
     return int(failed)
 
 
-def read_report(report: Path) -> Tests:
+def read_report(report: Path) -> SuiteResult:
     """Read pytest's JUnit report; there is none if pytest could not even begin."""
     if not report.exists():
-        return Tests(0, 1, Counter(), 0.0)
+        return SuiteResult(0, 1, Counter(), 0.0)
     [suite] = ElementTree.parse(report).getroot().iter("testsuite")
     count = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]
-    skipped = Counter(reason(skip.attrib["message"], skip.text or "") for skip in suite.iter("skipped"))
-    return Tests(count["tests"] - failed - count["skipped"], failed, skipped, float(suite.attrib["time"]))
+    skipped = Counter(missing(case, skip) for case in suite.iter("testcase") for skip in case.iter("skipped"))
+    return SuiteResult(count["tests"] - failed - count["skipped"], failed, skipped, float(suite.attrib["time"]))
 
 
-def reason(message: str, text: str) -> str:
-    """Return what a skipped test misses, from the words of `tests.support.airflow_version`."""
-    found = re.search(r"has no (.*), which came with ([\d.]+)", f"{message} {text}")
-    return f"{found[1]} ({found[2]})" if found else message
+def missing(case: ElementTree.Element, skip: ElementTree.Element) -> str:
+    """Return what a skipped test needs, from the words of `tests.support.airflow_version`."""
+    found = re.search(r"has no (.*?), which came with ([\d.]+)", skip.text or "")
+    what = f"{found[1]} ({found[2]})" if found else skip.attrib["message"]
+    return what if case.attrib["classname"] else f"{what}, all of {case.attrib['name']}"
 
 
-def row(version: str, packages: dict[str, str], tests: Tests, dag: EndToEnd) -> str:
+def row(version: str, packages: dict[str, str], tests: SuiteResult, dag: DagResult) -> str:
     """Return a line of the table."""
     airflow = packages["apache-airflow"] + (", the lowest of all" if version == LOWEST else "")
     others = (f"{name.removeprefix('apache-airflow-providers-')} {packages[name]}" for name in required())

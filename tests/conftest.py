@@ -27,9 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(home))
         os.environ["AIRFLOW_HOME"] = home
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    # Older versions of Airflow warn of their own code.
+    # Older versions of Airflow, and what they bring, use each other in deprecated ways.
     if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
-        config.addinivalue_line("filterwarnings", r"ignore:::airflow\.")
+        for kind in ("DeprecationWarning", "FutureWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+            config.addinivalue_line("filterwarnings", f"error::{kind}:airflow_provider_ideogram")
 
 
 @pytest.fixture(scope="session")

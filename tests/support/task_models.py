@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -58,9 +58,7 @@ def task_runner() -> Iterator[TaskRunner]:
 
 @cache
 def _engine() -> Engine:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Flask's own
-        import airflow.providers.fab.auth_manager.models  # noqa: F401 - other tables refer to its own
+    import_module("airflow.providers.fab.auth_manager.models")  # to whose tables others refer
     import_all_models()
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     Base.metadata.create_all(engine)

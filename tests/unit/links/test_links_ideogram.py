@@ -74,7 +74,7 @@ def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:
     assert link.get_link(OPERATOR, ti_key=KEY) == f"{USAGE}#request-1"
 
 
-def test_links_are_there_while_the_task_is_deferred(
+def test_links_are_there_while_the_task_is_deferred_and_afterwards(
     task_runner: TaskRunner, ideogram_emulator: RunningEmulator, ideogram_connection: str, s3_bucket: str
 ) -> None:
     operator = IdeogramGenerateImageOperator(task_id="generate", prompt="A cat", s3_bucket=s3_bucket, s3_key="cat.png")
@@ -82,9 +82,12 @@ def test_links_are_there_while_the_task_is_deferred(
     assert run.execute().state == "deferred"
     [charge] = ideogram_emulator.charges()
     assert run.link("Segmind request") == f"{USAGE}#{charge.request_id}"
-    # Without a gallery it leads to the object, which is not there yet.
-    page = f"/tasks/generate/plugin/{ui.UI_ROUTE}"
-    assert run.link("Image").endswith(page) if ui.has_gallery() else run.link("Image") == ""
+    page = f"/tasks/generate/plugin/{ui.UI_ROUTE}" if ui.has_gallery() else ""  # there is no object yet
+    assert run.link("Image").endswith(page)
+    assert bool(run.link("Image")) == ui.has_gallery()
+
+    assert run.resume(run.fire()).state == "success"
+    assert run.link("Image").endswith(page or f"/s3/object/{s3_bucket}?prefix=cat.png")
 
 
 def test_metadata_names_the_operators_links() -> None:
