@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test browser-test docs fuzz demo system-test bench bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test browser-test docs fuzz demo system-test matrix bench bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## Show what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -81,6 +81,9 @@ demo: venv ## Make a night's images on a real Airflow, with a local API and a lo
 system-test: venv ## Make 1,000 images under kill -9 and faults of every kind (IMAGES=..., SEED=...), and compare the books
 	exec $(BIN)/python -m tests.system
 
+matrix: venv | $(UV) ## Tests and an end-to-end DAG on Airflow 2.11 to 3.3 (VERSIONS="2.11 lowest"), into docs/versions.md
+	exec $(BIN)/python -m dev.matrix --uv $(UV) $(VERSIONS)
+
 bench: .venv-bench/installed ## Measure polling, noticing, parsing, the way to S3 and real Airflow (ARGS="polls --loads 20000")
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
@@ -117,4 +120,4 @@ requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt
 		--extra emulator --extra parquet --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
 
 clean: ## Remove everything that make made
-	rm -rf .venv .venv-bench .venv-package .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-package .venv-matrix .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

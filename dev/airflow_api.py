@@ -1,4 +1,4 @@
-"""The few calls of Airflow's REST API (v2) that a launcher needs: trigger a run, follow it, read what it left."""
+"""The few calls of Airflow's REST API that a launcher needs: trigger a run, follow it, read what it left."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class AirflowApi:
     :param base_url: address of the API server.
     """
 
+    _prefix = "/api/v2"
+    _health = "/api/v2/monitor/health"
+
     def __init__(self, base_url: str) -> None:
         self.url = base_url
         # Loopback never goes through a proxy of the environment.
@@ -42,7 +45,7 @@ class AirflowApi:
     def health(self) -> Json | None:
         """Return each component's health, None while the server does not answer."""
         try:
-            answer = self._http.get("/api/v2/monitor/health", timeout=5)
+            answer = self._http.get(self._health, timeout=5)
         except httpx.TransportError:
             return None
         return answer.json() if answer.is_success else None
@@ -58,9 +61,9 @@ class AirflowApi:
 
         :raises DagImportFailed: a DAG file could not be imported.
         """
-        if self._http.get(f"/api/v2/dags/{dag_id}").is_success:
+        if self._http.get(f"{self._prefix}/dags/{dag_id}").is_success:
             return True
-        errors = self._get("/api/v2/importErrors")["import_errors"]
+        errors = self._get("/importErrors")["import_errors"]
         if errors:
             raise DagImportFailed("\n".join(f"{error['filename']}: {error['stack_trace']}" for error in errors))
         return False
@@ -71,8 +74,10 @@ class AirflowApi:
 
         :param run_id: the id, None leaves it to Airflow.
         """
-        body = {"logical_date": datetime.now(UTC).isoformat(), "conf": dict(conf or {}), "dag_run_id": run_id}
-        answer = self._http.post(f"/api/v2/dags/{dag_id}/dagRuns", json=body).raise_for_status()
+        body = {"logical_date": datetime.now(UTC).isoformat(), "conf": dict(conf or {})}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
+        answer = self._http.post(f"{self._prefix}/dags/{dag_id}/dagRuns", json=body).raise_for_status()
         created: str = answer.json()["dag_run_id"]
         return created
 
@@ -87,7 +92,7 @@ class AirflowApi:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             watch()
-            state: str = self._get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            state: str = self._get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
             if state in ENDED_STATES:
                 watch()
                 return state
@@ -96,7 +101,7 @@ class AirflowApi:
 
     def run_states(self, dag_id: str) -> dict[str, str]:
         """Return the state of each of a DAG's newest runs, at most a page of them, by its id."""
-        runs = self._get(f"/api/v2/dags/{dag_id}/dagRuns", limit=PAGE, order_by="-id")["dag_runs"]
+        runs = self._get(f"/dags/{dag_id}/dagRuns", limit=PAGE, order_by="-id")["dag_runs"]
         return {run["dag_run_id"]: run["state"] for run in runs}
 
     def clear(self, task_instance: Json) -> None:
@@ -108,12 +113,12 @@ class AirflowApi:
             "dag_run_id": task_instance["dag_run_id"],
             "task_ids": [target if task_instance["map_index"] >= 0 else target[0]],
         }
-        path = f"/api/v2/dags/{task_instance['dag_id']}/clearTaskInstances"
+        path = f"{self._prefix}/dags/{task_instance['dag_id']}/clearTaskInstances"
         self._http.post(path, json=body).raise_for_status()
 
     def count_task_instances(self, dag_id: str, run_id: str, state: str) -> int:
         """Return how many task instances of a run ("~" for all) are in a state."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         count: int = self._get(path, state=state, limit=1)["total_entries"]
         return count
 
@@ -125,7 +130,7 @@ class AirflowApi:
         :param state: the state that they are in, None for any.
         """
         found: list[Json] = []
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         where = {} if state is None else {"state": state}
         while True:
             page = self._get(path, limit=PAGE, offset=len(found), order_by="id", **where)
@@ -152,9 +157,10 @@ class AirflowApi:
 
     def _path(self, task_instance: Json) -> str:
         dag_id, run_id, task_id = (task_instance[name] for name in ("dag_id", "dag_run_id", "task_id"))
-        return f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        return f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
 
     def _get(self, path: str, **parameters: Any) -> Any:
+        path = f"{self._prefix}{path}"
         for seconds in RETRY_SECONDS:
             with suppress(httpx.TransportError):
                 answer = self._http.get(path, params=parameters)
@@ -164,6 +170,16 @@ class AirflowApi:
         else:
             answer = self._http.get(path, params=parameters)
         return answer.raise_for_status().json()
+
+
+class Airflow2Api(AirflowApi):
+    """A client of Airflow 2's webserver that lets everybody in; how a run went is all that it can be asked."""
+
+    _prefix = "/api/v1"
+    _health = "/api/v1/health"
+
+    def log_in(self) -> None:
+        """Do nothing: visitors are administrators."""
 
 
 def _log_line(entry: str | Json) -> str:

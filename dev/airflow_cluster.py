@@ -14,14 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-from dev.airflow_api import AirflowApi
+from dev.airflow_api import Airflow2Api, AirflowApi
 from dev.processes import ManagedProcess, Processes, free_port
 
 MIGRATE_SECONDS = 180.0
 HEALTHY_SECONDS = 180.0
 SCRIPTS = Path(sys.executable).parent
+AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,11 @@ API_SERVER = Component("api-server", ("api-server",), "metadatabase")
 SCHEDULER = Component("scheduler", ("scheduler", "--skip-serve-logs"), "scheduler")
 DAG_PROCESSOR = Component("dag-processor", ("dag-processor",), "dag_processor")
 TRIGGERER = Component("triggerer", ("triggerer", "--skip-serve-logs"), "triggerer")
-STANDARD_COMPONENTS = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+# Airflow 2's; its scheduler reads the DAG files.
+WEBSERVER = Component("webserver", ("webserver",), "metadatabase")
+STANDARD_COMPONENTS = (
+    (WEBSERVER, SCHEDULER, TRIGGERER) if AIRFLOW_2 else (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+)
 
 
 def clean_environment() -> dict[str, str]:
@@ -68,12 +74,17 @@ def airflow_environment(home: Path, dags_folder: Path, port: int) -> dict[str, s
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # Airflow 2 runs one task at a time on SQLite.
+        "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if AIRFLOW_2 else "LocalExecutor",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         # SQLite takes one writer at a time; more parallel tasks only lock each other out.
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(port),
+        "AIRFLOW__WEBSERVER__SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW__WEBSERVER__WORKERS": "1",
     }
 
 
@@ -119,7 +130,10 @@ def airflow_cluster(
     port = free_port()
     settings = clean_environment() | airflow_environment(home, dags_folder, port) | dict(environment)
     migrate = [str(SCRIPTS / "airflow"), "db", "migrate"]
-    with Processes(home / "components") as processes, closing(AirflowApi(f"http://127.0.0.1:{port}")) as api:
+    client = Airflow2Api if AIRFLOW_2 else AirflowApi
+    with Processes(home / "components") as processes, closing(client(f"http://127.0.0.1:{port}")) as api:
+        if AIRFLOW_2:  # its way to let everybody in
+            (home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\n')
         processes.start("db-migrate", migrate, settings).wait(MIGRATE_SECONDS)
         cluster = AirflowCluster(api, processes, {}, settings)
         for component in components:

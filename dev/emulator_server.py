@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -32,6 +33,10 @@ class EmulatorServer:
     def charged_requests(self) -> list[str]:
         """Return the id of every request that it charged for."""
         return [charge["request_id"] for charge in self._get("/_emulator/charges").json()["charges"]]
+
+    def fault(self, **fields: Any) -> None:
+        """Order a fault; the fields are those of the emulator's `Fault`."""
+        httpx.post(f"{self.url}/_emulator/faults", json=fields, trust_env=False, timeout=30).raise_for_status()
 
     def _get(self, path: str) -> httpx.Response:
         # Loopback never goes through a proxy of the environment.

@@ -8,16 +8,17 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.task_runner import TaskRunner
-
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from tests.support.task_runner import TaskRunner
 
 # Property tests draw the same examples on every machine and don't look at the clock.
 settings.register_profile(
@@ -33,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(home))
         os.environ["AIRFLOW_HOME"] = home
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
+    # Older versions of Airflow, and what they bring, use each other in deprecated ways.
+    if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
+        for kind in ("DeprecationWarning", "FutureWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+            config.addinivalue_line("filterwarnings", f"error::{kind}:airflow_provider_ideogram")
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +48,16 @@ def airflow_home() -> Path:
 
 
 @pytest.fixture
-def task_runner() -> TaskRunner:
-    """Makes task instances that run in Airflow's own task runner, without a database."""
-    return TaskRunner()
+def task_runner() -> Iterator[TaskRunner]:
+    """Makes task instances that run in Airflow's own task runner."""
+    from tests.support.airflow_version import AIRFLOW
+
+    if AIRFLOW >= (3, 0):
+        from tests.support.task_sdk import task_runner
+    else:
+        from tests.support.task_models import task_runner
+    with task_runner() as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

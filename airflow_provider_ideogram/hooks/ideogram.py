@@ -212,10 +212,14 @@ class IdeogramHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the connection form's own fields, for Airflow up to 3.1."""
-        from wtforms import FloatField, StringField
+        from wtforms import StringField
 
-        kinds = {"number": FloatField, "string": StringField}
+        # Airflow drops a connection type whose form has a FloatField; numbers are read from text as well.
         return {
-            name: kinds[extra.json_type](extra.label, description=extra.description, default=extra.default)
+            name: StringField(
+                extra.label,
+                description=extra.description,
+                default=None if extra.default is None else str(extra.default),
+            )
             for name, extra in EXTRA_FIELDS.items()
         }

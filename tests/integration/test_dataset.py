@@ -19,8 +19,7 @@ from unittest import mock
 import botocore.httpsession
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
 from airflow_provider_ideogram.datasets import run as dataset_run
 from airflow_provider_ideogram.datasets.manifest import Status
@@ -519,14 +518,12 @@ def test_unanswered_submits_are_looked_up(when: str, make: Make, task_runner: Ta
 
 
 def test_asset_event_carries_the_manifest(make: Make, task_runner: TaskRunner, world: World) -> None:
-    from airflow.sdk import Asset
-
     run = task_runner(make(outlets=[Asset("images")]))
     world.to_end(run, run.execute())
 
-    [event] = run.outlet_events
-    assert event["extra"] == run.xcom()
-    assert event["extra"]["manifest_uri"].endswith("manifest.jsonl")
+    [extra] = run.asset_events
+    assert extra == run.xcom()
+    assert extra["manifest_uri"].endswith("manifest.jsonl")
 
 
 def test_changed_input_is_planned_anew(make: Make, task_runner: TaskRunner, world: World) -> None:

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from PIL import Image
 
 from airflow_provider_ideogram.emulator.results import RESULT_FORMS

@@ -11,8 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import (

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import airflow._shared.secrets_masker
-import airflow.sdk._shared.secrets_masker
 import pytest
 
 from airflow_provider_ideogram.emulator.running import connection_to
+from tests.support.airflow_version import AIRFLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
     Generate = Callable[..., IdeogramGenerateImageOperator]
 
 API_KEY = "SG_key-that-nobody-may-see"
+if AIRFLOW >= (3, 1):
+    MASKERS = ["airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker"]
+else:
+    MASKERS = ["airflow.sdk.execution_time.secrets_masker" if AIRFLOW >= (3, 0) else "airflow.utils.log.secrets_masker"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +33,8 @@ def _secret_key(ideogram_emulator: RunningEmulator, ideogram_connection: str, mo
     ideogram_emulator.configure(keys=[API_KEY])
     monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection_to(ideogram_emulator.url, API_KEY))
     # Airflow blots out the secrets that it knows of; what is tested is that it does not have to.
-    for masker in (airflow._shared.secrets_masker, airflow.sdk._shared.secrets_masker):
-        monkeypatch.setattr(masker.SecretsMasker, "add_mask", lambda *_: None)
+    for masker in MASKERS:
+        monkeypatch.setattr(f"{masker}.SecretsMasker.add_mask", lambda *_: None)
 
 
 def stored_objects(s3: S3Client, bucket: str) -> str:

@@ -1,1 +1,1 @@
-"""What tests stand on: Airflow's task runner without a database, and watchers of an event loop."""
+"""What tests stand on: Airflow's ways of running a task, and watchers of an event loop."""

@@ -11,17 +11,17 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID, uuid4
 
 import httpx
+from airflow.sdk.api.datamodels._generated import DagRun
+
+from tests.support.task_runner import LOGICAL_DATE
 
 #: Where a task instance's rows belong: DAG, run, task and map index.
 TaskKey = tuple[str, str, str, int]
-
-LOGICAL_DATE = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 @dataclass
@@ -53,12 +53,11 @@ class StoredTask:
 
 
 class ExecutionApi:
-    """The task instances, XComs and stored states of a test, served to Airflow's own client."""
+    """The task instances and XComs of a test, served to Airflow's own client."""
 
     def __init__(self) -> None:
         self.tasks: list[StoredTask] = []
         self.xcoms: dict[TaskKey, dict[str, Any]] = {}
-        self.task_state: dict[TaskKey, dict[str, Any]] = {}
         #: Everything that was ever sent here, as text.
         self.received: list[str] = []
         xcom = r"xcoms/(?P<dag>[^/]+)/(?P<run>[^/]+)/(?P<task>[^/]+)/(?P<name>[^/]+)"
@@ -75,9 +74,6 @@ class ExecutionApi:
             ("HEAD", xcom, self._count_xcoms),
             ("GET", f"{xcom}/slice", self._slice_xcoms),
             ("GET", rf"{xcom}/item/(?P<offset>\d+)", self._get_xcom_item),
-            ("PUT", "store/ti/(?P<ti_id>[^/]+)/(?P<name>[^/]+)", self._set_task_state),
-            ("GET", "store/ti/(?P<ti_id>[^/]+)/(?P<name>[^/]+)", self._get_task_state),
-            ("DELETE", "store/ti/(?P<ti_id>[^/]+)/(?P<name>[^/]+)", self._delete_task_state),
             ("GET", "(connections|variables)/(?P<name>[^/]+)", self._not_here),
         ]
 
@@ -121,7 +117,8 @@ class ExecutionApi:
             "partition_key": None,
         }
         context = {
-            "dag_run": run,
+            # Each version takes no fields but its own.
+            "dag_run": {name: value for name, value in run.items() if name in DagRun.model_fields},
             "max_tries": task.max_tries,
             "should_retry": task.max_tries > 0 and task.try_number <= task.max_tries,
             # A new attempt starts without the XComs of the last; one that resumes keeps them.
@@ -181,20 +178,6 @@ class ExecutionApi:
         return [
             values[name] for key, values in sorted(self.xcoms.items()) if key[:3] == (dag, run, task) and name in values
         ]
-
-    # Task state, which outlives attempts
-
-    def _set_task_state(self, _: httpx.Request, body: Any, ti_id: str, name: str) -> httpx.Response:
-        self.task_state.setdefault(self.find(ti_id).key, {})[name] = body["value"]
-        return httpx.Response(204)
-
-    def _get_task_state(self, _: httpx.Request, __: Any, ti_id: str, name: str) -> httpx.Response:
-        stored = self.task_state.get(self.find(ti_id).key, {})
-        return httpx.Response(200, json={"value": stored[name]}) if name in stored else _not_found()
-
-    def _delete_task_state(self, _: httpx.Request, __: Any, ti_id: str, name: str) -> httpx.Response:
-        self.task_state.get(self.find(ti_id).key, {}).pop(name, None)
-        return httpx.Response(204)
 
     def _not_here(self, *_: Any, **__: str) -> httpx.Response:
         """Connections and variables of a test are in environment variables."""

@@ -1,18 +1,21 @@
 """
 What tasks and triggers log, at every level and before Airflow masks anything.
 
-Invariant: both ways are seen, structlog (Airflow's own loggers, and those of operators and triggers) and the
-standard library (httpx, httpcore, botocore and all others), with tracebacks.
+Invariant: both ways are seen, structlog (from Airflow 3 on its own loggers, and those of operators and triggers) and
+the standard library (httpx, httpcore, botocore and all others), with tracebacks.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import structlog
+try:
+    import structlog
+except ImportError:  # Airflow 2 logs by the standard library alone
+    structlog = None
 
 
 class _Named:
@@ -33,7 +36,29 @@ class _Lines(logging.Handler):
 @contextmanager
 def captured_logs(lines: list[str]) -> Iterator[None]:
     """Append a line of text to the list for each thing that is logged, and hand it to nobody else."""
+    with _captured_structlog(lines) if structlog else nullcontext():
+        root = logging.getLogger()
+        handlers = root.handlers
+        known = root.manager.loggerDict.items()
+        # Airflow 2 has its database in the task's process; what is written there is no log.
+        loggers = [each for name, each in known if isinstance(each, logging.Logger) and "sqlalchemy" not in name]
+        loggers.append(root)
+        settings = [(each, each.level, each.propagate) for each in loggers]
+        root.handlers = [_Lines(lines)]
+        for each in loggers:
+            each.setLevel(logging.DEBUG)
+            each.propagate = True
+        try:
+            yield
+        finally:
+            for each, level, propagate in settings:
+                each.setLevel(level)
+                each.propagate = propagate
+            root.handlers = handlers
 
+
+@contextmanager
+def _captured_structlog(lines: list[str]) -> Iterator[None]:
     def keep(logger: Any, level: str, event: Any) -> Any:
         event = dict(event)
         name = event.pop("logger_name", None) or logger.name
@@ -42,25 +67,14 @@ def captured_logs(lines: list[str]) -> Iterator[None]:
             lines.append(" ".join(filter(None, [level.upper(), name, str(text), str(event or ""), traceback])))
         raise structlog.DropEvent
 
-    before, root = structlog.get_config(), logging.getLogger()
-    handlers = root.handlers
-    loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
-    settings = [(each, each.level, each.propagate) for each in loggers]
+    before = structlog.get_config()
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, keep],
         logger_factory=_Named,
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=False,
     )
-    root.handlers = [_Lines(lines)]
-    for each in loggers:
-        each.setLevel(logging.DEBUG)
-        each.propagate = True
     try:
         yield
     finally:
-        for each, level, propagate in settings:
-            each.setLevel(level)
-            each.propagate = propagate
-        root.handlers = handlers
         structlog.configure(**before)

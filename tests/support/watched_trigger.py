@@ -22,11 +22,11 @@ async def watch(triggers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     :param triggers: The class's path and the arguments of each.
     :return: ``events`` and ``blocking``, the calls that were made on the loop's thread.
     """
-    from airflow.sdk import BaseHook
-    from airflow.sdk.module_loading import import_string
+    from airflow.providers.common.compat.connection import get_async_connection
+    from airflow.providers.common.compat.module_loading import import_string
 
     # What the triggerer has done before: Airflow's secrets backends are loaded, and so are the triggers' modules.
-    await BaseHook.aget_connection("warm_up")
+    await get_async_connection("warm_up")
     running = [import_string(path)(**kwargs).run() for path, kwargs in triggers]
     with blocking_calls() as calls:
         events = await asyncio.gather(*(anext(events) for events in running))

@@ -10,6 +10,7 @@ except ImportError:  # before Airflow 3.2
     from airflow.models.dagbag import DagBag
 
 from dev import demo
+from tests.support.airflow_version import AIRFLOW
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 TASKS = {
@@ -60,4 +61,5 @@ def test_what_comes_after_a_dataset_is_scheduled_on_its_asset():
     [made] = parse("ideogram_daily_dataset").dags["ideogram_daily_dataset"].get_task("make_images").outlets
     timetable = parse("ideogram_on_manifest").dags["ideogram_on_manifest"].timetable
 
-    assert [asset.name for asset in timetable.asset_condition.objects] == [made.name]
+    condition = timetable.asset_condition if AIRFLOW >= (3, 0) else timetable.dataset_condition
+    assert [asset.uri for asset in condition.objects] == [made.uri]

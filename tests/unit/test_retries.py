@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator, RetryAction
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramTemporaryError
 from airflow_provider_ideogram.operators.failures import airflow_failures
-from airflow_provider_ideogram.retries import IdeogramRetryPolicy
+from tests.support.airflow_version import AIRFLOW, need_airflow
 from tests.support.task_runner import TaskRunner
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.retries import IdeogramRetryPolicy
 
 #: What another attempt cannot mend. All others are worth one, since the ledger knows what was paid.
 NO_RETRY = {
@@ -56,25 +60,39 @@ class Fails(BaseOperator):
         raise self.error
 
 
+@pytest.fixture
+def policy() -> IdeogramRetryPolicy:
+    need_airflow("3.3", "retry policies")
+    from airflow_provider_ideogram.retries import IdeogramRetryPolicy
+
+    return IdeogramRetryPolicy()
+
+
+def test_there_is_no_policy_where_airflow_has_none() -> None:
+    expected = nullcontext() if AIRFLOW >= (3, 3) else pytest.raises(ImportError, match="RetryDecision")
+    with expected:
+        import airflow_provider_ideogram.retries  # noqa: F401
+
+
 @ERRORS
-def test_decides_by_the_kind_of_error(kind: type[IdeogramError]) -> None:
-    decision = IdeogramRetryPolicy().evaluate(kind("as told"), try_number=1, max_tries=3)
+def test_decides_by_the_kind_of_error(kind: type[IdeogramError], policy: IdeogramRetryPolicy) -> None:
+    decision = policy.evaluate(kind("as told"), try_number=1, max_tries=3)
 
     if kind.__name__ in NO_RETRY:
-        assert decision.action is RetryAction.FAIL
+        assert decision.action.name == "FAIL"
         assert decision.reason == f"{kind.__name__}: another attempt changes nothing"
     else:
-        assert decision.action is RetryAction.DEFAULT
+        assert decision.action.name == "DEFAULT"
 
 
 @TEMPORARY
 @pytest.mark.parametrize(("asked", "most"), [(0.0, 5.0), (4.0, 9.0), (60.0, 90.0), (3600.0, 5400.0)])
 def test_nobody_comes_before_the_server_s_time_nor_all_at_once(
-    kind: type[IdeogramTemporaryError], asked: float, most: float
+    kind: type[IdeogramTemporaryError], asked: float, most: float, policy: IdeogramRetryPolicy
 ) -> None:
-    decisions = [IdeogramRetryPolicy().evaluate(kind("busy", retry_after=asked), 1, 3) for _ in range(20)]
+    decisions = [policy.evaluate(kind("busy", retry_after=asked), 1, 3) for _ in range(20)]
 
-    assert {decision.action for decision in decisions} == {RetryAction.RETRY}
+    assert {decision.action.name for decision in decisions} == {"RETRY"}
     assert {decision.reason for decision in decisions} == {f"the server asked to wait {asked:.0f} s"}
     delays = {decision.retry_delay.total_seconds() for decision in decisions if decision.retry_delay}
     assert len(delays) == 20
@@ -82,18 +100,16 @@ def test_nobody_comes_before_the_server_s_time_nor_all_at_once(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), ValueError("no error of ours")])
-def test_leaves_all_else_to_the_task(error: BaseException) -> None:
-    assert IdeogramRetryPolicy().evaluate(error, 1, 3).action is RetryAction.DEFAULT
+def test_leaves_all_else_to_the_task(error: BaseException, policy: IdeogramRetryPolicy) -> None:
+    assert policy.evaluate(error, 1, 3).action.name == "DEFAULT"
 
 
 @ERRORS
 @pytest.mark.parametrize("wrap", [False, True], ids=["raised by the hook", "raised by an operator"])
 def test_airflow_retries_what_another_attempt_may_mend(
-    kind: type[IdeogramError], wrap: bool, task_runner: TaskRunner
+    kind: type[IdeogramError], wrap: bool, task_runner: TaskRunner, policy: IdeogramRetryPolicy
 ) -> None:
-    run = task_runner(
-        Fails(error=kind("as told"), wrap=wrap, task_id="t", retries=2, retry_policy=IdeogramRetryPolicy())
-    )
+    run = task_runner(Fails(error=kind("as told"), wrap=wrap, task_id="t", retries=2, retry_policy=policy))
     assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
 
 
@@ -103,19 +119,21 @@ def test_without_the_policy_the_operators_decide_the_same(kind: type[IdeogramErr
     assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
 
 
-def test_airflow_is_told_to_wait_as_the_server_asked(task_runner: TaskRunner) -> None:
+def test_airflow_is_told_to_wait_as_the_server_asked(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
     error = exceptions.IdeogramRateLimited("429", retry_after=100)
-    run = task_runner(Fails(error=error, wrap=True, task_id="t", retries=2, retry_policy=IdeogramRetryPolicy()))
+    run = task_runner(Fails(error=error, wrap=True, task_id="t", retries=2, retry_policy=policy))
 
     assert run.execute().state == "up_for_retry"
 
-    [body] = [line.split(" ", 2)[2] for line in task_runner.api.received if "up_for_retry" in line]
+    [body] = [line.split(" ", 2)[2] for line in run.api.received if "up_for_retry" in line]
     told = json.loads(body)
     assert 100 <= told["retry_delay_seconds"] <= 150
     assert told["retry_reason"] == "the server asked to wait 100 s"
 
 
-def test_the_policy_grants_no_attempt_that_the_task_does_not_have(task_runner: TaskRunner) -> None:
+def test_the_policy_grants_no_attempt_that_the_task_does_not_have(
+    task_runner: TaskRunner, policy: IdeogramRetryPolicy
+) -> None:
     error = exceptions.IdeogramRateLimited("429", retry_after=1)
-    run = task_runner(Fails(error=error, task_id="t", retries=0, retry_policy=IdeogramRetryPolicy()))
+    run = task_runner(Fails(error=error, task_id="t", retries=0, retry_policy=policy))
     assert run.execute().state == "failed"

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseHook, BaseOperator
-from airflow.sdk import DAG, Asset
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, Asset, BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from tests.support.task_runner import TaskRunner
@@ -29,7 +29,7 @@ class EchoTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await asyncio.sleep(0)
         self.log.info("the trigger says %s", self.word)
-        connection = await BaseHook.aget_connection(self.conn_id)
+        connection = await get_async_connection(self.conn_id)
         yield TriggerEvent({"word": self.word, "host": connection.host})
 
 
@@ -50,27 +50,27 @@ class EchoOperator(BaseOperator):
         self.memory = "lost when the task resumes"
         context["ti"].xcom_push(key="early", value=self.word)
         self.defer(
-            trigger=EchoTrigger(self.word, "echo"), method_name="execute_complete", kwargs={"and_this": self.word}
+            trigger=EchoTrigger(f"{self.word} for the trigger", "echo"),
+            method_name="execute_complete",
+            kwargs={"and_this": f"{self.word} for later"},
         )
 
     def execute_complete(self, context: Any, event: dict[str, Any], and_this: str) -> dict[str, Any]:
         logging.getLogger("a.library").debug("says %s at the lowest level", event["word"])
         for asset in self.outlets:
-            context["outlet_events"][asset].extra = {"word": event["word"]}
-        return {**event, "and_this": and_this, "memory": self.memory}
+            context["outlet_events"][asset].extra = {"word": f"{self.word} for the asset"}
+        return {"word": self.word, "event": event, "and_this": and_this, "memory": self.memory}
 
 
-class StoringOperator(BaseOperator):
-    """Counts its attempts where Airflow keeps it across them."""
+class FailingOperator(BaseOperator):
+    """Succeeds at the third attempt."""
 
     def execute(self, context: Any) -> int:
-        store = context["task_state_store"]
-        attempts = int(store.get("attempts") or 0) + 1
-        store.set("attempts", attempts)
-        context["ti"].xcom_push(key=f"attempt_{attempts}", value=attempts)
-        if attempts < 3:
-            raise ValueError(f"attempt {attempts}")
-        return attempts
+        attempt: int = context["ti"].try_number
+        context["ti"].xcom_push(key=f"attempt_{attempt}", value=attempt)
+        if attempt < 3:
+            raise ValueError(f"attempt {attempt}")
+        return attempt
 
 
 @pytest.fixture(autouse=True)
@@ -87,13 +87,18 @@ def test_defers_fires_and_resumes(task_runner: TaskRunner) -> None:
     assert run.rendered_fields == {"word": "hi 2026-01-02 7"}
     assert run.xcoms == {"early": "hi 2026-01-02 7"}
     assert run.deferral is not None
-    assert run.deferral["trigger_kwargs"] == {"word": "hi 2026-01-02 7", "conn_id": "echo"}
+    assert run.deferral["trigger_kwargs"] == {"word": "hi 2026-01-02 7 for the trigger", "conn_id": "echo"}
     event = run.fire()
-    assert event == {"word": "hi 2026-01-02 7", "host": "echo.example"}
+    assert event == {"word": "hi 2026-01-02 7 for the trigger", "host": "echo.example"}
     assert run.resume(event).state == "success"
     assert run.xcoms == {
         "early": "hi 2026-01-02 7",
-        "return_value": {**event, "and_this": "hi 2026-01-02 7", "memory": None},
+        "return_value": {
+            "word": "hi 2026-01-02 7",
+            "event": event,
+            "and_this": "hi 2026-01-02 7 for later",
+            "memory": None,
+        },
     }
 
 
@@ -125,7 +130,7 @@ def test_instances_of_a_mapped_task_are_told_apart(task_runner: TaskRunner) -> N
 
 
 def test_a_retry_starts_from_the_beginning_without_xcoms(task_runner: TaskRunner) -> None:
-    run = task_runner(StoringOperator(task_id="count", retries=1))
+    run = task_runner(FailingOperator(task_id="count", retries=1))
 
     first, second = run.execute(), run.retry()
 
@@ -160,20 +165,16 @@ def test_errors_end_a_task_as_airflow_says(task_runner: TaskRunner, error: type[
 
 
 def test_everything_that_is_stored_or_logged_can_be_searched(task_runner: TaskRunner) -> None:
-    image = Asset("image", uri="s3://bucket/key")
+    image = Asset("s3://bucket/key")
     run = task_runner(EchoOperator(task_id="echo", word="needle", outlets=[image]))
 
     run.to_end()
 
     assert "the trigger says needle" in run.log_text
-    assert "says needle at the lowest level" in run.log_text
-    assert [event["extra"] for event in run.outlet_events] == [{"word": "needle"}]
-    for stored in (
-        '"trigger_kwargs":{"word":"needle"',
-        '"next_kwargs":{"and_this":"needle"',
-        '"extra":{"word":"needle',
-    ):
-        assert stored in run.everything()
+    assert "says needle for the trigger at the lowest level" in run.log_text
+    assert run.asset_events == [{"word": "needle for the asset"}]
+    stored = run.everything()
+    assert all(words in stored for words in ("needle for the trigger", "needle for later", "needle for the asset"))
 
 
 def test_what_is_not_deferred_cannot_be_resumed(task_runner: TaskRunner) -> None:

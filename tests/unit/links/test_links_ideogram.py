@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.module_loading import import_string
+from airflow.providers.common.compat.module_loading import import_string
 
 from airflow_provider_ideogram import ui
 from airflow_provider_ideogram.get_provider_info import get_provider_info
@@ -35,7 +35,8 @@ def xcoms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return values
 
 
-def test_image_link_leads_to_the_gallery() -> None:
+def test_image_link_leads_to_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "__version__", "3.1.0")
     link = IdeogramImageLink()
     assert link.get_link(OPERATOR, ti_key=KEY) == f"{PAGE}/plugin/{ui.UI_ROUTE}"
     mapped: Any = SimpleNamespace(**{**vars(KEY), "map_index": 3})
@@ -43,6 +44,7 @@ def test_image_link_leads_to_the_gallery() -> None:
 
 
 def test_image_link_has_airflows_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "__version__", "3.1.0")
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
     assert IdeogramImageLink().get_link(OPERATOR, ti_key=KEY).startswith("https://example.com/airflow/dags/cats/")
 
@@ -72,15 +74,20 @@ def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:
     assert link.get_link(OPERATOR, ti_key=KEY) == f"{USAGE}#request-1"
 
 
-def test_links_are_there_while_the_task_is_deferred(
+def test_links_are_there_while_the_task_is_deferred_and_afterwards(
     task_runner: TaskRunner, ideogram_emulator: RunningEmulator, ideogram_connection: str, s3_bucket: str
 ) -> None:
     operator = IdeogramGenerateImageOperator(task_id="generate", prompt="A cat", s3_bucket=s3_bucket, s3_key="cat.png")
     run = task_runner(operator)
     assert run.execute().state == "deferred"
     [charge] = ideogram_emulator.charges()
-    assert run.xcoms["_link_IdeogramImageLink"].endswith(f"/tasks/generate/plugin/{ui.UI_ROUTE}")
-    assert run.xcoms["_link_SegmindRequestLink"] == f"{USAGE}#{charge.request_id}"
+    assert run.link("Segmind request") == f"{USAGE}#{charge.request_id}"
+    page = f"/tasks/generate/plugin/{ui.UI_ROUTE}" if ui.has_gallery() else ""  # there is no object yet
+    assert run.link("Image").endswith(page)
+    assert bool(run.link("Image")) == ui.has_gallery()
+
+    assert run.resume(run.fire()).state == "success"
+    assert run.link("Image").endswith(page or f"/s3/object/{s3_bucket}?prefix=cat.png")
 
 
 def test_metadata_names_the_operators_links() -> None:

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, task
 
 from airflow_provider_ideogram.api.answers import RequestStatus
 from airflow_provider_ideogram.api.jobs import Job
@@ -121,7 +120,7 @@ def test_template_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TEMPLATED & set(BAD)))
 def test_output_of_another_task_is_left_alone(name: str) -> None:
-    with DAG("dag"):
+    with DAG("dag", schedule=None):
 
         @task
         def upstream() -> str:
@@ -139,7 +138,7 @@ def test_bucket_of_a_templated_key_is_not_guessed() -> None:
 
 
 def test_mapped_task_takes_every_argument() -> None:
-    with DAG("dag"):
+    with DAG("dag", schedule=None):
         mapped = IdeogramGenerateImageOperator.partial(task_id="images", s3_key="s3://my-bucket/a/").expand(
             prompt=["a cat", "a dog"]
         )

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from airflow.sdk.module_loading import import_string
+from airflow.providers.common.compat.module_loading import import_string
 
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 

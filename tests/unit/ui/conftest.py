@@ -13,6 +13,11 @@ from zlib import crc32
 
 import httpx
 import pytest
+
+from tests.support.airflow_version import need_airflow
+
+need_airflow("3.1", "pages of plugins as tabs in its UI")
+
 from airflow import settings
 from airflow.models import Base, import_all_models
 from airflow.models.dagrun import DagRun

@@ -1,0 +1,42 @@
+"""Every operator in each of its ways, and a task that reads what they returned."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+
+from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
+from dev.end_to_end import BUCKET, DAG_ID, MAPPED_PROMPTS, REPORT_KEY, ROWS, WORKER_PROMPT
+
+with DAG(
+    DAG_ID,
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=1)},
+):
+    mapped = IdeogramGenerateImageOperator.partial(task_id="mapped", s3_bucket=BUCKET).expand_kwargs(
+        [{"prompt": prompt, "s3_key": f"images/{prompt}.png"} for prompt in MAPPED_PROMPTS]
+    )
+    on_worker = IdeogramGenerateImageOperator(
+        task_id="on_worker",
+        prompt=WORKER_PROMPT,
+        s3_key=f"s3://{BUCKET}/images/{{{{ run_id }}}}.png",
+        deferrable=False,
+    )
+    dataset = IdeogramGenerateDatasetOperator(
+        task_id="dataset", prompts=ROWS, s3_prefix=f"s3://{BUCKET}/set", outlets=[Asset("end_to_end_images")]
+    )
+
+    @task
+    def report(images: Any, image: Any, summary: Any) -> None:
+        """Store what the operators returned, as it arrived here."""
+        import json
+
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        arrived = json.dumps({"images": [*images, image], "summary": summary})
+        S3Hook("aws_default").load_string(arrived, REPORT_KEY, BUCKET)
+
+    report(mapped.output, on_worker.output, dataset.output)

@@ -1,0 +1,212 @@
+"""
+The test suite and an end-to-end DAG on every supported version of Airflow, and one table of what came of them.
+
+Each version has an environment of its own, which uv resolves anew: the newest patch, with the newest of all else that
+permits it. `lowest` is the lowest stated version of everything that the package itself requires. Browser tests are left
+to `make test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree
+
+from dev.airflow_cluster import clean_environment
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = ROOT / ".venv-matrix"
+DOCUMENT = ROOT / "docs" / "versions.md"
+LOWEST = "lowest"
+VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", LOWEST)
+EXTRAS = "emulator,parquet"
+# The newest that all of these versions run on; the table says which patch it was.
+PYTHON = "3.11"
+BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
+HEADER = ("Airflow", "with", "tests", "skipped: Airflow has no", "end-to-end DAG")
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What came of the test suite."""
+
+    passed: int
+    failed: int
+    skipped: Counter[str]
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return the cell of the table."""
+        return f"{self.passed} passed, {self.failed} failed in {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class DagResult:
+    """What came of the end-to-end DAG, and what it said."""
+
+    passed: bool
+    said: str
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return the cell of the table."""
+        return f"{'passed' if self.passed else 'failed'} in {self.seconds:.0f} s: {self.said}"
+
+
+class Environment:
+    """
+    One version's Python environment.
+
+    :param version: one of :data:`VERSIONS`.
+    :param uv: the path of uv.
+    """
+
+    def __init__(self, version: str, uv: str) -> None:
+        self.version = version
+        self.folder = ENVIRONMENTS / version
+        self._python = self.folder / "bin" / "python"
+        self._uv = uv
+
+    def install(self) -> None:
+        """Make it anew; CalledProcessError if nothing satisfies what is required."""
+        self._run_uv("venv", "--clear", "--python", PYTHON, str(self.folder))
+        if self.version == LOWEST:
+            limits = self.folder / "lowest.txt"
+            resolution = ["--resolution", "lowest-direct", "--python-version", PYTHON, "--no-emit-index-url"]
+            extras = [f"--extra={extra}" for extra in EXTRAS.split(",")]
+            self._run_uv("pip", "compile", *resolution, *extras, "--output-file", str(limits), "pyproject.toml")
+            airflow = ["--constraints", str(limits)]
+        else:
+            airflow = [f"apache-airflow=={self.version}.*"]
+        packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
+        self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """The version of each installed package."""
+        listed = self._run_uv("pip", "list", "--format", "json", "--python", str(self._python))
+        return {package["name"]: package["version"] for package in json.loads(listed)}
+
+    def run_tests(self) -> SuiteResult:
+        """Run the test suite."""
+        report = self.folder / "tests.xml"
+        report.unlink(missing_ok=True)
+        options = ("--numprocesses=auto", "--dist=worksteal", "--ignore=tests/browser", "-p", "no:cacheprovider")
+        self._run("tests.log", "pytest", *options, f"--junit-xml={report}")
+        return read_report(report)
+
+    def run_dag(self) -> DagResult:
+        """Run the end-to-end DAG."""
+        began = time.monotonic()
+        status = self._run("end-to-end.log", "dev.end_to_end")
+        said = (self.folder / "end-to-end.log").read_text().strip().splitlines()
+        # Of a failure the log has more.
+        return DagResult(status == 0, said[-1] if status == 0 else said[0], time.monotonic() - began)
+
+    def _run(self, log: str, *module: str) -> int:
+        """Run a module with an Airflow home of its own, and return the exit status."""
+        home = self.folder / "airflow-home"
+        shutil.rmtree(home, ignore_errors=True)
+        with (self.folder / log).open("w") as output:
+            return subprocess.run(
+                [str(self._python), "-m", *module],
+                cwd=ROOT,
+                env=clean_environment() | {"AIRFLOW_HOME": str(home)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            ).returncode
+
+    def _run_uv(self, *arguments: str) -> str:
+        command = [self._uv, "--quiet", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the versions one after the other, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--uv", required=True, help="the path of uv")
+    parser.add_argument("versions", nargs="*", default=VERSIONS, metavar="version", help=f"of {', '.join(VERSIONS)}")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.versions) - set(VERSIONS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(VERSIONS)}")
+    failed = False
+    for version in options.versions:
+        environment = Environment(version, options.uv)
+        print(f"{version}: installing into {environment.folder}", flush=True)
+        environment.install()
+        print(f"{version}: running the tests", flush=True)
+        tests = environment.run_tests()
+        print(f"{version}: {tests}; running the end-to-end DAG", flush=True)
+        dag = environment.run_dag()
+        print(f"{version}: {dag}", flush=True)
+        failed = failed or tests.failed > 0 or not dag.passed
+        DOCUMENT.write_text(with_row(DOCUMENT.read_text(), row(version, environment.packages, tests, dag)))
+    return int(failed)
+
+
+def read_report(report: Path) -> SuiteResult:
+    """Read pytest's JUnit report; there is none if pytest could not even begin."""
+    if not report.exists():
+        return SuiteResult(0, 1, Counter(), 0.0)
+    [suite] = ElementTree.parse(report).getroot().iter("testsuite")
+    count = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
+    failed = count["failures"] + count["errors"]
+    skipped = Counter(missing(case, skip) for case in suite.iter("testcase") for skip in case.iter("skipped"))
+    return SuiteResult(count["tests"] - failed - count["skipped"], failed, skipped, float(suite.attrib["time"]))
+
+
+def missing(case: ElementTree.Element, skip: ElementTree.Element) -> str:
+    """Return what a skipped test needs, from the words of `tests.support.airflow_version`."""
+    found = re.search(r"has no (.*?), which came with ([\d.]+)", skip.text or "")
+    what = f"{found[1]} ({found[2]})" if found else skip.attrib["message"]
+    return what if case.attrib["classname"] else f"{what}, all of {case.attrib['name']}"
+
+
+def row(version: str, packages: dict[str, str], tests: SuiteResult, dag: DagResult) -> str:
+    """Return a line of the table."""
+    airflow = packages["apache-airflow"] + (", the lowest of all" if version == LOWEST else "")
+    others = (f"{name.removeprefix('apache-airflow-providers-')} {packages[name]}" for name in required())
+    skipped = (f"{what}: {count}" for what, count in tests.skipped.items())
+    return _line((f"{airflow}", ", ".join(others), str(tests), "; ".join(skipped), str(dag)))
+
+
+def required() -> list[str]:
+    """Return the names of what the package requires besides Airflow."""
+    stated: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = [re.split(r"[^\w-]", requirement, maxsplit=1)[0] for requirement in stated]
+    return [name for name in names if name != "apache-airflow"]
+
+
+def with_row(document: str, new: str) -> str:
+    """Put a line into the document's table, in place of the one of the same version."""
+    before, table, after = re.split(f"({re.escape(BEGIN)}.*{re.escape(END)})", document, flags=re.DOTALL)
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    kept = [line for line in rows if _place(line) != _place(new)]
+    lines = [_line(HEADER), "|---" * len(HEADER) + "|", *sorted([*kept, new], key=_place)]
+    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+
+
+def _place(line: str) -> tuple[bool, list[int]]:
+    """Return where a row belongs: by major and minor version, the lowest of all at the end."""
+    version = line.split("|")[1].strip()
+    return "lowest" in version, [int(part) for part in version.split(",")[0].split(".")[:2]]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from dev import matrix
+from dev.matrix import BEGIN, END, DagResult, SuiteResult
+
+REPORT = """<?xml version="1.0"?><testsuites><testsuite errors="1" failures="2" skipped="3" tests="10" time="61.5">
+<testcase classname="" name="tests.unit.ui"><skipped message="collection skipped"
+  >('version.py', 25, 'Skipped: Airflow 3.0 has no tabs, which came with 3.1')</skipped></testcase>
+<testcase classname="test_retries" name="a"><skipped message="Airflow 3.0 has no policies, which came with 3.3"
+  >test_retries.py:7: Airflow 3.0 has no policies, which came with 3.3</skipped></testcase>
+<testcase classname="test_retries" name="b"><skipped message="Airflow 3.0 has no policies, which came with 3.3"
+  >test_retries.py:9: Airflow 3.0 has no policies, which came with 3.3</skipped></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.fixture
+def packages():
+    return {"apache-airflow": "3.0.6"} | dict.fromkeys(matrix.required(), "1.2")
+
+
+def test_the_report_is_counted_with_what_the_skipped_tests_miss(tmp_path):
+    report = tmp_path / "tests.xml"
+    report.write_text(REPORT)
+
+    tests = matrix.read_report(report)
+
+    assert str(tests) == "4 passed, 3 failed in 62 s"
+    assert tests.skipped == {"tabs (3.1), all of tests.unit.ui": 1, "policies (3.3)": 2}
+
+
+def test_no_report_is_a_failure(tmp_path):
+    assert matrix.read_report(tmp_path / "none.xml").failed == 1
+
+
+def test_a_row_says_what_was_installed_and_what_came_of_it(packages):
+    tests, dag = SuiteResult(2, 1, Counter({"policies (3.3)": 3}), 9.6), DagResult(False, "a task failed", 70.2)
+
+    line = matrix.row("3.0", packages, tests, dag)
+
+    airflow, others, *outcome = [cell.strip() for cell in line.strip("|").split("|")]
+    assert airflow == "3.0.6"
+    assert "amazon 1.2, common-compat 1.2" in others
+    assert outcome == ["2 passed, 1 failed in 10 s", "policies (3.3): 3", "failed in 70 s: a task failed"]
+
+
+def test_a_row_takes_the_place_of_the_same_version_and_all_are_in_order(packages):
+    document = f"before\n{BEGIN}\n{END}\nafter\n"
+    outcome = (SuiteResult(1, 0, Counter(), 1.0), DagResult(True, "fine", 1.0))
+    for version, installed in {"3.0": "3.0.6", "lowest": "2.11.0", "2.11": "2.11.1", "3.1": "3.1.8"}.items():
+        document = matrix.with_row(document, matrix.row(version, packages | {"apache-airflow": installed}, *outcome))
+
+    document = matrix.with_row(document, matrix.row("2.11", packages | {"apache-airflow": "2.11.2"}, *outcome))
+
+    cells = [line.split("|")[1].strip() for line in document.splitlines() if line.startswith("|")]
+    assert cells == ["Airflow", "---", "2.11.2", "3.0.6", "3.1.8", "2.11.0, the lowest of all"]
+    assert document.startswith("before\n")
+    assert document.endswith("\nafter\n")
+
+
+def test_only_known_versions_are_taken(capsys):
+    with pytest.raises(SystemExit):
+        matrix.main(["--uv", "uv", "2.10"])
+    assert "unknown: 2.10; there are 2.11, 3.0" in capsys.readouterr().err
