@@ -54,9 +54,7 @@ class TestAssets:
 
         assert run.to_end().state == "success"
 
-        [event] = run.outlet_events
-        assert event["dest_asset_key"]["uri"] == "s3://posters/"
-        assert event["extra"] == run.xcom()
+        assert run.asset_events == [run.xcom()]
 
     def test_alias_becomes_the_image_itself(self, generate: Generate, task_runner: TaskRunner, s3_bucket: str) -> None:
         with DAG("outlets", schedule=None):
@@ -65,10 +63,10 @@ class TestAssets:
 
         assert run.to_end().state == "success"
 
-        [event] = run.outlet_events
+        assert run.asset_events == [run.xcom()]
+        [event] = run.api.tasks[0].outlet_events
         assert event["dest_asset_key"]["uri"] == f"s3://{s3_bucket}/{KEY}"
         assert event["source_alias_name"] == "posters"
-        assert event["extra"] == run.xcom()
 
     def test_reused_image_is_an_event_as_well(self, generate: Generate, task_runner: TaskRunner) -> None:
         task_runner(generate()).to_end()
@@ -78,7 +76,7 @@ class TestAssets:
 
         assert run.execute().state == "success"
 
-        assert [event["extra"]["reused"] for event in run.outlet_events] == [True]
+        assert [extra["reused"] for extra in run.asset_events] == [True]
 
 
 class Ended:

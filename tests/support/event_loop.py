@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -73,14 +74,22 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
             calls.add(f"{event} {arguments[0] if arguments else ''}")
 
 
-# A hook of the interpreter can't be taken away again; without anybody watching it does nothing.
-sys.addaudithook(_hear)
+@cache
+def _hear_the_interpreter() -> None:
+    """
+    Install the hook, which can't be taken away again.
+
+    Only by who needs it: while it runs, the interpreter lets other threads in, and one that starts just then may fail
+    to be traced for coverage.
+    """
+    sys.addaudithook(_hear)
 
 
 @contextmanager
 def blocking_calls() -> Iterator[BlockingCalls]:
     """Collect the blocking calls that this thread makes."""
     calls = BlockingCalls()
+    _hear_the_interpreter()
     with _watched_methods(calls):
         _watching.append(calls)
         try:
