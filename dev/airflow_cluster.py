@@ -12,7 +12,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +34,13 @@ class Component:
     :param name: its name in messages and of its log file.
     :param arguments: the arguments of `airflow`.
     :param health: its entry in the health report, None if it has none.
+    :param environment: settings of its own, on top of the cluster's.
     """
 
     name: str
     arguments: tuple[str, ...]
     health: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 API_SERVER = Component("api-server", ("api-server",), "metadatabase")
@@ -106,10 +108,15 @@ class AirflowCluster:
         self.components[component.name].crash()
         self.start(component)
 
+    def lose(self, component: Component) -> None:
+        """Kill a component with all that it started, as when its machine dies; it stays away until it is started."""
+        self.components[component.name].kill_session()
+
     def start(self, component: Component) -> None:
         """Start a component, without waiting until it is healthy."""
         command = [str(SCRIPTS / "airflow"), *component.arguments]
-        self.components[component.name] = self.processes.start(component.name, command, self.settings)
+        settings = {**self.settings, **component.environment}
+        self.components[component.name] = self.processes.start(component.name, command, settings)
 
 
 @contextmanager

@@ -9,42 +9,81 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+import psutil
 
 from dev.processes import Processes, free_port, listens
 
 READY_SECONDS = 60.0
 USER = "airflow"
-# A database that is thrown away need not outlive a loss of power.
+# A database that is thrown away need not outlive a loss of power, only its own crashes.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "300",
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
 }
 
 
-def start_postgres(processes: Processes, environment: Mapping[str, str], folder: Path) -> str:
+class PostgresServer:
     """
-    Start the server, and return the address of an empty database in SQLAlchemy's form.
+    A running server, which can be made to crash.
 
+    :param processes: What ends it in the end.
     :param folder: Where the data goes; it is made.
-    :raises ProcessFailed: It does not come up.
     """
-    data, port, programs = folder / "data", free_port(), _programs()
-    data.mkdir(parents=True)
-    prefix = _as_nobody(data)
-    initdb = [str(programs / "initdb"), "-D", str(data), "-U", USER, "--auth=trust", "--no-sync", "--locale=C"]
-    processes.start("initdb", [*prefix, *initdb, "--encoding=UTF8"], environment).wait(READY_SECONDS)
-    settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-    command = [*prefix, str(programs / "postgres"), "-D", str(data), "-p", str(port), *settings]
-    process = processes.start("postgres", command, environment)
-    processes.wait_until(process, lambda: listens(port), READY_SECONDS)
-    return f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/postgres"
+
+    def __init__(self, processes: Processes, environment: Mapping[str, str], folder: Path) -> None:
+        self._processes = processes
+        self._environment = environment
+        self._data = folder / "data"
+        self._port = free_port()
+        self._data.mkdir(parents=True)
+        self._prefix = _as_nobody(self._data)
+        initdb = [str(_programs() / "initdb"), "-D", str(self._data), "-U", USER, "--auth=trust", "--no-sync"]
+        command = [*self._prefix, *initdb, "--locale=C", "--encoding=UTF8"]
+        processes.start("initdb", command, environment).wait(READY_SECONDS)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """The address of its database in SQLAlchemy's form."""
+        return f"postgresql+psycopg2://{USER}@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """
+        Start it, at first and after a crash.
+
+        :raises ProcessFailed: It does not come up.
+        """
+        settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        server = [str(_programs() / "postgres"), "-D", str(self._data), "-p", str(self._port)]
+        self._process = self._processes.start("postgres", [*self._prefix, *server, *settings], self._environment)
+        self._processes.wait_until(self._process, lambda: listens(self._port), READY_SECONDS)
+
+    def crash(self) -> None:
+        """End it at once, as `pg_ctl stop -m immediate` does: its next start recovers from the log."""
+        self._process.crash(signal.SIGQUIT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all its processes until the block ends: connections stay, and nothing is answered."""
+        main = psutil.Process(self._process.pid)
+        main.suspend()  # first, so that it starts no more
+        stopped = [main, *main.children(recursive=True)]
+        for process in stopped[1:]:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
 
 def _programs() -> Path:

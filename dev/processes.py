@@ -77,14 +77,19 @@ class ManagedProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(timeout, 0.0))
 
-    def crash(self) -> None:
-        """Kill this process alone, as the system would: what it started lives on until the block ends."""
+    def crash(self, number: int = signal.SIGKILL) -> None:
+        """
+        Kill this process alone, as the system would: what it started lives on until the block ends.
+
+        :param number: the signal, one that it ends by.
+        """
         self.crashed = True
-        self._process.kill()
+        self._process.send_signal(number)
         self._process.wait()
 
     def kill_session(self) -> None:
         """End at once all that runs in the process's session: Airflow's tasks have process groups of their own."""
+        self.crashed = True
         killed: set[int] = set()
         while found := set(session_members(self.pid)) - killed:  # again, for what was forked meanwhile
             for pid in found:
