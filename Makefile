@@ -17,10 +17,10 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test browser-test docs fuzz demo system-test matrix bench bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## Show what there is
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
 
 venv: .venv/installed ## Set up .venv with everything pinned, and the package editable
 
@@ -80,6 +80,9 @@ demo: venv ## Make a night's images on a real Airflow, with a local API and a lo
 
 system-test: venv ## Make 1,000 images under kill -9 and faults of every kind (IMAGES=..., SEED=...), and compare the books
 	exec $(BIN)/python -m tests.system
+
+system-test-distributed: venv ## The same on Celery, Redis and PostgreSQL, whose machines and servers die (IMAGES=..., SEED=...)
+	exec $(BIN)/python -m tests.system.distributed
 
 matrix: venv | $(UV) ## Tests and an end-to-end DAG on Airflow 2.11 to 3.3 (VERSIONS="2.11 lowest"), into docs/versions.md
 	exec $(BIN)/python -m dev.matrix --uv $(UV) $(VERSIONS)

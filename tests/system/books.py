@@ -1,11 +1,11 @@
 """
 The three books, compared.
 
-An *image* is a prompt: the DAG gives each key and inputs one of its own. It is *paid twice* if the emulator charged
-it again after a job that did not fail, and *explained* if a task's log says, before it paid again, that a person or
-`on_unknown_submit` wanted that, or if a rival's image had taken the key's place in between. A paid image is *lost* if
-it is COMPLETED at the vendor, and was never in S3, is not named by a failed task's message, nor in the ledger, nor
-was given up for a run with other inputs, which a warning says.
+An *image* is a prompt: the DAGs give each key and inputs one of its own. A task makes one, or those of a dataset. It
+is *paid twice* if the emulator charged it again after a job that did not fail, and *explained* if a task's log says,
+before it paid again, that a person or `on_unknown_submit` wanted that, or if a rival's image had taken the key's place
+in between. A paid image is *lost* if it is COMPLETED at the vendor, and was never in S3, is not named by a failed
+task's or row's message, nor in the ledger, nor was given up for a run with other inputs, which a warning says.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
 from tests.system.experiment import Diary, TaskKey, key_of
@@ -26,13 +29,19 @@ from tests.system.task_logs import TaskLogs
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from dev.airflow_api import AirflowApi
+
 Json = dict[str, Any]
 LEDGER_PREFIX = "_ideogram/"
+#: The ledger has a record an image, and folders of what datasets keep between their slices.
+_WORKSPACE = ".dataset/"
+_MANIFEST = "/manifest.jsonl"
 _PAID_AGAIN = re.compile(
     r"Since (a person cleared the task|on_unknown_submit is 'resubmit'|the vendor no longer holds its result)"
     r", a new request is submitted and charged"
 )
 _NOT_REMOVED = "could not be removed"
+_STATUSES = ("generated", "reused", "blocked", "failed")
 
 
 @dataclass
@@ -57,11 +66,6 @@ class StoredImage:
     key: str
     request_id: str
     sha256: str
-
-
-def prompt_of(run: PlannedRun, map_index: int) -> str:
-    """Return the prompt that names an image."""
-    return f"{run.image_set} {run.variant} {map_index}"
 
 
 class Books:
@@ -94,14 +98,16 @@ class Books:
         self.ever_stored = set(ever_stored)
         self.logs = logs
         self.diary = diary
-        self.stored, self.ledger = _read_s3(s3)
+        self.stored, self.ledger, self.manifests = _read_s3(s3)
+        self.lines = {line["prompt"]: line for lines in self.manifests.values() for line in lines}
         self.tasks_of: dict[str, list[TaskKey]] = defaultdict(list)
         for key in self.instances:
-            self.tasks_of[self.image_of(key)].append(key)
+            for image in self.images_of(key):
+                self.tasks_of[image].append(key)
 
-    def image_of(self, task: TaskKey) -> str:
-        """Return the prompt of a task's image."""
-        return prompt_of(self.runs[task[0]], task[1])
+    def images_of(self, task: TaskKey) -> list[str]:
+        """Return the prompts of a task's images."""
+        return self.runs[task[0]].prompts(task[1])
 
     def compare(self) -> Verdict:
         """Check all invariants."""
@@ -111,6 +117,8 @@ class Books:
             self._lost_images,
             self._stored_bytes,
             self._xcoms,
+            self._manifests,
+            self._takeovers,
             self._stuck_tasks,
             self._unnamed_failures,
             self._left_records,
@@ -143,11 +151,18 @@ class Books:
 
     def _why_again(self, image: str, earlier: Json, later: Json) -> str:
         for task in self.tasks_of[image]:
-            if match := _PAID_AGAIN.search(self.logs.text(task)):
-                return match.group(1)
+            if reason := self._told_to_pay(task, image):
+                return reason
         rivals = [self._rival_charge(image, charge) for charge in self.charges.values()]
         between = [one for one in rivals if one and earlier["accepted_at"] < one["done_at"] < later["accepted_at"]]
         return "a rival's image took the key" if between else ""
+
+    def _told_to_pay(self, task: TaskKey, image: str) -> str:
+        """Return why a task's log says that it pays again for an image, "" if it does not."""
+        target = "/{}/{}.png at ".format(*_key_of(image))
+        lines = [line for line in self.logs.text(task).splitlines() if target in line]
+        matches = [match.group(1) for line in lines if (match := _PAID_AGAIN.search(line))]
+        return matches[0] if matches else ""
 
     def _rival_charge(self, image: str, charge: Json) -> Json | None:
         other = charge["inputs"]["prompt"]
@@ -184,7 +199,7 @@ class Books:
         tasks = [task for other, tasks in self.tasks_of.items() if _key_of(other) == key for task in tasks]
         logs = [self.logs.text(task) for task in tasks]
         return any(f"Request {request_id} of" in log and "It is given up" in log for log in logs) or any(
-            _PAID_AGAIN.search(log) for log in logs
+            self._told_to_pay(task, image) for task in tasks
         )
 
     def _named_by_failure(self, image: str, request_id: str) -> bool:
@@ -192,7 +207,7 @@ class Books:
             one = self.instances[task]
             if one["state"] == "failed" and request_id in self.logs.failure(task, one["try_number"]).text:
                 return True
-        return False
+        return request_id in (self.lines.get(image, {}).get("error") or "")
 
     def _stored_bytes(self, verdict: Verdict) -> None:
         wrong = []
@@ -205,8 +220,9 @@ class Books:
 
     def _xcoms(self, verdict: Verdict) -> None:
         wrong, payers = [], defaultdict(list)
-        for task, xcom in self.xcoms.items():
-            image = self.image_of(task)
+        images = {task: xcom for task, xcom in self.xcoms.items() if not self.runs[task[0]].rows}
+        for task, xcom in images.items():
+            (image,) = self.images_of(task)
             stored = self.stored.get(xcom["key"])
             charge = self.charges.get(xcom["request_id"])
             if charge is None or stored is None or charge["inputs"]["prompt"] != image:
@@ -214,7 +230,7 @@ class Books:
                 continue
             if xcom["cost_usd"]:
                 payers[xcom["request_id"]].append(task)
-            if bool(xcom["cost_usd"]) is xcom["reused"] or xcom["sha256"] != _drawn_sha256(charge):
+            if contradicts(xcom, _drawn_sha256(charge)):
                 wrong.append(f"{task}: cost {xcom['cost_usd']}, reused {xcom['reused']}, or its hash is wrong")
         wrong += [f"{request_id} paid by {tasks}" for request_id, tasks in payers.items() if len(tasks) > 1]
         wrong += [f"{task} succeeded without a result" for task in self._succeeded() if task not in self.xcoms]
@@ -223,7 +239,37 @@ class Books:
         verdict.facts["charges"] = len(self.charges)
         verdict.facts["charges of COMPLETED jobs"] = len(paid)
         verdict.facts["XComs that say what was paid"] = len(payers)
-        verdict.facts["XComs that say reused"] = sum(xcom["reused"] for xcom in self.xcoms.values())
+        verdict.facts["XComs that say reused"] = sum(xcom["reused"] for xcom in images.values())
+
+    def _manifests(self, verdict: Verdict) -> None:
+        if not (datasets := {run_id: run for run_id, run in self.runs.items() if run.rows}):
+            return
+        wrong = []
+        for run_id, run in datasets.items():
+            lines = self.manifests.get(run.image_set, [])
+            wrong += [f"{run_id}: {problem}" for problem in compare_manifest(run, lines, self.xcoms.get((run_id, -1)))]
+            for line in lines:
+                if line["status"] in ("generated", "reused") and not self._is_in_the_books(line):
+                    wrong.append(f"{run_id} row {line['row']}: {line['request_id']} is not in the other books")
+                    verdict.troubled.add(line["prompt"])
+        verdict.violations["manifests that contradict the other books"] = wrong
+        statuses = Counter(line["status"] for line in self.lines.values())
+        verdict.facts |= {f"rows of the dataset: {status}": count for status, count in statuses.items()}
+
+    def _takeovers(self, verdict: Verdict) -> None:
+        measured = [outage for outage in self.diary.outages if outage.seconds]
+        if measured:
+            verdict.violations["jobs of a dead triggerer that nobody took over or finished"] = [
+                f"{outage.what}: {outage.seconds}" for outage in measured if None in outage.seconds.values()
+            ]
+
+    def _is_in_the_books(self, line: Json) -> bool:
+        """Tell whether the image of a manifest's line was paid for, and is in S3 as it was made."""
+        charge, stored = self.charges.get(line["request_id"]), self.stored.get(line["key"])
+        if charge is None or stored is None or charge["inputs"]["prompt"] != line["prompt"]:
+            return False
+        sha256 = _drawn_sha256(charge)
+        return stored.request_id == line["request_id"] and stored.sha256 == sha256 and not contradicts(line, sha256)
 
     def _succeeded(self) -> list[TaskKey]:
         return [task for task, one in self.instances.items() if one["state"] == "success"]
@@ -244,17 +290,53 @@ class Books:
         left, explained, of_failed = [], 0, 0
         for key, record in self.ledger.items():
             _, run_id, _, map_index = record["owner"].split("/")
-            task = (run_id, int(map_index))
-            image = self.image_of(task)
-            if self.instances[task]["state"] == "failed":
+            task, image = (run_id, int(map_index)), record["request"]["prompt"]
+            if self.instances[task]["state"] == "failed" or self.lines.get(image, {}).get("status") == "failed":
                 of_failed += 1
             elif any(f"{key} {_NOT_REMOVED}" in self.logs.text(task) for task in self.tasks_of[image]):
                 explained += 1
             else:
                 left.append(f"{key}: {record['request_id']} of {record['owner']}")
         verdict.violations["records left in the ledger"] = left
-        verdict.facts["records of failed tasks"] = of_failed
+        verdict.facts["records of failed tasks and rows"] = of_failed
         verdict.facts["records that S3 did not let go, as a warning says"] = explained
+
+
+def contradicts(result: Json, sha256: str) -> bool:
+    """Tell whether an image's result says other bytes than these, or both that it was paid and that it was reused."""
+    return bool(result["cost_usd"]) is result["reused"] or result["sha256"] != sha256
+
+
+def compare_manifest(run: PlannedRun, lines: list[Json], xcom: Json | None) -> list[str]:
+    """Return where a dataset's manifest is not what was ordered, or not what its task's result says."""
+    wrong = []
+    if [(line["row"], line["prompt"]) for line in lines] != list(enumerate(run.prompts(-1))):
+        wrong.append(f"its {len(lines)} lines are not the {run.rows} rows in their order")
+    wrong += [
+        f"row {line['row']} is {line['status']} with error {line['error']!r}"
+        for line in lines
+        if (line["status"] in ("failed", "blocked")) is not bool(line["error"])
+    ]
+    counts = Counter(line["status"] for line in lines)
+    if xcom is not None and any(xcom[status] != counts[status] for status in _STATUSES):
+        wrong.append(f"its task counts { ({status: xcom[status] for status in _STATUSES}) }, its lines {dict(counts)}")
+    return wrong
+
+
+def read_xcoms(api: AirflowApi, instances: list[Json]) -> dict[TaskKey, Json]:
+    """Return the results of the tasks that succeeded, but for those without one."""
+    succeeded = [one for one in instances if one["state"] == "success"]
+
+    def read(one: Json) -> Json | None:
+        try:
+            found: Json = api.xcom(one)
+        except httpx.HTTPStatusError:
+            return None
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        found = zip(succeeded, pool.map(read, succeeded), strict=True)
+        return {key_of(one): xcom for one, xcom in found if xcom}
 
 
 def _key_of(image: str) -> tuple[str, str]:
@@ -267,19 +349,23 @@ def _ended(task_instance: Json) -> bool:
     return task_instance["state"] in ("success", "failed")
 
 
-def _read_s3(s3: S3Client) -> tuple[dict[str, StoredImage], dict[str, Json]]:
-    stored, ledger = {}, {}
+def _read_s3(s3: S3Client) -> tuple[dict[str, StoredImage], dict[str, Json], dict[str, list[Json]]]:
+    """Return the images, the ledger's records by key, and the manifests' lines by set."""
+    stored, ledger, manifests = {}, {}, {}
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
             answer = s3.get_object(Bucket=BUCKET, Key=key)
             content = answer["Body"].read()
             if key.startswith(LEDGER_PREFIX):
-                ledger[key] = json.loads(content)
+                if _WORKSPACE not in key:
+                    ledger[key] = json.loads(content)
+            elif key.endswith(_MANIFEST):
+                manifests[key.split("/")[-2]] = [json.loads(line) for line in content.splitlines()]
             else:
                 request_id = answer["Metadata"].get("ideogram-request-id", "")
                 stored[key] = StoredImage(key, request_id, hashlib.sha256(content).hexdigest())
-    return stored, ledger
+    return stored, ledger, manifests
 
 
 _hashes: dict[str, str] = {}

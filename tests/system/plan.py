@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 DAG_ID = "system_test"
+DATASET_DAG_ID = "system_test_dataset"
+DATASET = "dataset"
 TASK_ID = "generate"
 BUCKET = "system-test"
 IMAGES_PER_RUN = 50
@@ -76,26 +78,41 @@ class PlannedRun:
     :param run_id: Its id.
     :param image_set: Names its keys; runs of one set aim at the same keys.
     :param variant: Part of the prompts: runs of one set with different ones are rivals.
+    :param rows: Of its dataset, which one task makes; 0 for a run with a task an image.
     """
 
     run_id: str
     image_set: str
     variant: str = "plain"
+    rows: int = 0
+
+    @property
+    def dag_id(self) -> str:
+        return DATASET_DAG_ID if self.rows else DAG_ID
+
+    def prompts(self, map_index: int) -> list[str]:
+        """Return the prompts of one of its tasks, which name the images."""
+        numbers = range(self.rows) if self.rows else [map_index]
+        return [f"{self.image_set} {self.variant} {number}" for number in numbers]
 
     @property
     def conf(self) -> dict[str, Any]:
         return {"set": self.image_set, "variant": self.variant}
 
 
-def planned_runs(images: int) -> list[PlannedRun]:
-    """Return the runs: of ten sets one has a twin with the same inputs, and one a rival with others."""
+def planned_runs(images: int, *, contested: bool = True) -> list[PlannedRun]:
+    """
+    Return the runs.
+
+    :param contested: Whether of ten sets one has a twin with the same inputs, and one a rival with others.
+    """
     runs = []
     for number in range(-(-images // IMAGES_PER_RUN)):
         name = f"set-{number:02}"
         runs.append(PlannedRun(f"run-{number:02}", name))
-        if number % 10 == 0:
+        if contested and number % 10 == 0:
             runs.append(PlannedRun(f"run-{number:02}-twin", name))
-        if number % 10 == 1:
+        if contested and number % 10 == 1:
             runs.append(PlannedRun(f"run-{number:02}-rival", name, "rival"))
     return runs
 
@@ -133,7 +150,7 @@ def dies(seed: int, rate: float, task: tuple[str, int, int], point: str) -> bool
     return int.from_bytes(digest[:8], "big") < rate * 2**64
 
 
-def moments(seed: int, what: str, count: int) -> list[float]:
-    """Return when something happens `count` times, as shares of the progress, in order."""
+def moments(seed: int, what: str, count: int, until: float = 0.98) -> list[float]:
+    """Return when something happens `count` times, as shares of the progress up to a last one, in order."""
     rng = random.Random(f"{seed} {what}")
-    return sorted(rng.uniform(0.02, 0.98) for _ in range(count))
+    return sorted(rng.uniform(0.02, until) for _ in range(count))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tests.system.books import Books, Verdict
-from tests.system.experiment import TaskKey
+from tests.system.experiment import Outage, TaskKey
 from tests.system.plan import KILL_POINTS
 
 Json = dict[str, Any]
@@ -26,9 +29,9 @@ def write_report(
     seconds: float,
 ) -> str:
     """Return the report as Markdown."""  # fmt: skip
-    images = len(books.tasks_of)
+    images, title = len(books.tasks_of), "System test, distributed" if books.diary.outages else "System test"
     lines = [
-        f"# System test: {images} images, {len(books.instances)} tasks",
+        f"# {title}: {images} images, {len(books.instances)} tasks",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {seconds / 60:.0f} "
         f"minutes. `{command}` does the same again.",
@@ -39,6 +42,9 @@ def write_report(
     hit_by = _tasks_hit(books, kills)
     for what, tasks in hit_by.items():
         lines.append(_row(f"{what}", len(tasks), tasks, books, verdict))
+    for what, outages in _outages(books).items():
+        tasks = [task for outage in outages for task in outage.tasks]
+        lines.append(_row(what, len(outages), tasks, books, verdict))
     for component, count in books.diary.crashes.items():
         lines.append(f"| kill -9 of the {component} | {count} | all | | | | |")
     for component, count in books.diary.deaths.items():
@@ -47,6 +53,7 @@ def write_report(
         for fault, count in sorted(faults.items()):
             lines.append(f"| {title}: {fault} | {count} | | | | | |")
     lines.append(_row("**all of it**", "", list(books.instances), books, verdict))
+    lines += _measured(books)
     lines += ["", "| invariant | broken |", "|---|---:|"]
     lines += [f"| 0 {name} | {len(broken)} |" for name, broken in verdict.violations.items()]
     lines += ["", "| in the books | |", "|---|---:|"]
@@ -59,8 +66,26 @@ def write_report(
     return "\n".join(lines) + "\n"
 
 
-def _tasks_hit(books: Books, kills: Iterable[Json]) -> dict[str, list[TaskKey]]:
-    hit: dict[str, list[TaskKey]] = {f"kill -9 {point}": [] for point in KILL_POINTS}
+def say(started: float, line: str) -> None:
+    """Print a line about the progress, with the seconds since the start."""
+    sys.stdout.write(f"{time.monotonic() - started:6.0f} s  {line}\n")
+    sys.stdout.flush()
+
+
+def publish(report: str, verdict: Verdict, file: Path | None) -> int:
+    """Print the report and what is broken, keep it in a file if there is one, and return the exit status."""
+    sys.stdout.write(report)
+    for name, broken in verdict.violations.items():
+        for one in broken:
+            sys.stdout.write(f"BROKEN: {name}: {one}\n")
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(report)
+    return 1 if any(verdict.violations.values()) else 0
+
+
+def _tasks_hit(books: Books, kills: list[Json]) -> dict[str, list[TaskKey]]:
+    hit: dict[str, list[TaskKey]] = {f"kill -9 {point}": [] for point in KILL_POINTS} if kills else {}
     for kill in kills:
         hit[f"kill -9 {kill['point']}"].append((kill["run_id"], kill["map_index"]))
     clears = defaultdict(list)
@@ -70,7 +95,28 @@ def _tasks_hit(books: Books, kills: Iterable[Json]) -> dict[str, list[TaskKey]]:
     twins = {
         "another run aims at the same key": [t for tasks in books.tasks_of.values() if len(tasks) > 1 for t in tasks]
     }
-    return hit | dict(sorted(clears.items())) | consents | twins
+    everything = hit | dict(sorted(clears.items())) | consents | twins
+    return {what: tasks for what, tasks in everything.items() if tasks or what in hit}
+
+
+def _outages(books: Books) -> dict[str, list[Outage]]:
+    outages = defaultdict(list)
+    for outage in books.diary.outages:
+        outages[outage.what].append(outage)
+    return outages
+
+
+def _measured(books: Books) -> list[str]:
+    """Return the table of what was measured, a line an outage."""
+    measured = [outage for outage in books.diary.outages if outage.seconds]
+    if not measured:
+        return []
+    names = list(dict.fromkeys(name for outage in measured for name in outage.seconds))
+    lines = ["", f"| seconds after | tasks hit | {' | '.join(names)} |", f"|---|{'---:|' * (1 + len(names))}"]
+    for outage in measured:
+        cells = ["never" if value is None else f"{value:.1f}" for value in map(outage.seconds.get, names)]
+        lines.append(f"| {outage.what} | {len(outage.tasks)} | {' | '.join(cells)} |")
+    return lines
 
 
 def _row(what: str, times: object, tasks: list[TaskKey], books: Books, verdict: Verdict) -> str:
@@ -81,7 +127,7 @@ def _row(what: str, times: object, tasks: list[TaskKey], books: Books, verdict: 
         for task in distinct
         if books.instances[task]["state"] == "failed"
     )
-    troubled = sum(books.image_of(task) in verdict.troubled for task in distinct)
+    troubled = sum(not verdict.troubled.isdisjoint(books.images_of(task)) for task in distinct)
     stuck = len(distinct) - states["success"] - states["failed"]
     cells = (what, times, len(distinct), states["success"], states["failed"] - unnamed, troubled, stuck)
     return f"| {' | '.join(map(str, cells))} |"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.system.plan import DAG_ID, TASK_ID
+from tests.system.plan import TASK_ID
 
 #: What Airflow's supervisor says of a process that was killed.
 _KILLED = "Process terminated by signal"
@@ -37,7 +37,7 @@ class TaskLogs:
     """
 
     def __init__(self, home: Path) -> None:
-        self._folder = home / "logs" / f"dag_id={DAG_ID}"
+        self._folder = home / "logs"
 
     def failure(self, task: tuple[str, int], try_number: int) -> Failure:
         """
@@ -67,8 +67,8 @@ class TaskLogs:
 
     def _entries(self, task: tuple[str, int], pattern: str) -> Iterator[dict[str, Any]]:
         run_id, map_index = task
-        folder = self._folder / f"run_id={run_id}" / f"task_id={TASK_ID}" / f"map_index={map_index}"
-        for file in sorted(folder.glob(pattern)):
+        mapped = f"map_index={map_index}/" if map_index >= 0 else ""
+        for file in sorted(self._folder.glob(f"dag_id=*/run_id={run_id}/task_id={TASK_ID}/{mapped}{pattern}")):
             for line in file.read_text(errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
