@@ -47,8 +47,8 @@ from tests.system.task_logs import TaskLogs
 
 OUTPUT = ROOT / ".airflow-test" / "distributed"
 RESULT = ROOT / "benchmarks" / "results" / "system-test-distributed.md"
-#: As long as the vendor's: a triggerer that dies carries some.
-JOB_SECONDS = 12.0
+#: Long enough for a triggerer that dies to carry some jobs.
+JOB_SECONDS = 20.0
 API_FAULT_RATE = 0.1
 #: Task processes of a worker; the two share two cores.
 CONCURRENCY = 3

@@ -1,14 +1,16 @@
 """
 Machines and servers of a distributed Airflow that die or stand still.
 
-Invariant: each notes whom it struck before it strikes, and leaves everything running again. It strikes only while
+Invariant: each finds out whom it strikes before it strikes, and leaves everything running again. It strikes only while
 there is somebody to be struck; until then it waits for its moment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -24,6 +26,8 @@ AWAY_SECONDS = 8.0
 WATCH_SECONDS = 0.2
 TAKEOVER_SECONDS = 180.0
 TAKEN_OVER, ALL_FINISHED = "first job taken over", "all its jobs finished"
+#: A triggerer's heart beats every two seconds here.
+ALIVE_SECONDS = 6.0
 LOST_WORKER = "kill -9 of a worker's machine"
 LOST_TRIGGERER = "kill -9 of a triggerer's machine"
 
@@ -53,12 +57,16 @@ class Outages:
         self._workers = {component.name: component for component in workers}
         self._triggerers = {component.name: component for component in triggerers}
         self._diary = diary
+        # Airflow's books call them running until it misses their heartbeats.
+        self._dead: set[tuple[TaskKey, int]] = set()
 
     def lose_worker(self) -> bool:
         """Kill the worker that is busiest, with its tasks, and start it again."""
-        name, struck = _busiest(self._workers, self._tasks("running"), _machine_of_task)
+        running = [one for one in self._tasks("running") if _attempt(one) not in self._dead]
+        name, struck = _busiest(self._workers, running, _machine_of_task)
         if not struck:
             return False
+        self._dead.update(map(_attempt, struck))
         self._cluster.lose(self._workers[name])
         self._cluster.start(self._workers[name])
         self._note(LOST_WORKER, struck)
@@ -66,7 +74,8 @@ class Outages:
 
     def lose_triggerer(self) -> bool:
         """Kill the triggerer that carries most jobs, and start it again when the other one has finished them."""
-        name, carried = _busiest(self._triggerers, self._tasks("deferred"), _machine_of_trigger)
+        deferred = [one for one in self._tasks("deferred") if _is_carried(one)]
+        name, carried = _busiest(self._triggerers, deferred, _machine_of_trigger)
         if not carried:
             return False
         killed_at = time.monotonic()
@@ -78,28 +87,24 @@ class Outages:
 
     def crash_redis(self) -> bool:
         """Kill Redis, and start it again with its append-only file."""
-        struck = self._tasks("queued")
-        self._redis.crash()
-        time.sleep(AWAY_SECONDS)
-        self._redis.start()
-        self._note("kill -9 of Redis", struck)
-        return True
-
-    def freeze_postgres(self) -> bool:
-        """Let PostgreSQL answer nothing for a while."""
-        struck = self._tasks("running")
-        with self._postgres.frozen():
-            time.sleep(AWAY_SECONDS)
-        self._note("PostgreSQL stands still", struck)
-        return True
+        return self._take_away("kill -9 of Redis", _stopped(self._redis))
 
     def crash_postgres(self) -> bool:
         """End PostgreSQL with all its connections, and start it again after a while."""
-        struck = self._tasks("running")
-        self._postgres.crash()
-        time.sleep(AWAY_SECONDS)
-        self._postgres.start()
-        self._note("PostgreSQL stopped at once, and started again", struck)
+        return self._take_away("PostgreSQL stopped at once, and started again", _stopped(self._postgres))
+
+    def freeze_postgres(self) -> bool:
+        """Let PostgreSQL answer nothing for a while."""
+        return self._take_away("PostgreSQL stood still", self._postgres.frozen())
+
+    def _take_away(self, what: str, away: AbstractContextManager[None]) -> bool:
+        """Let a server be away for a while, which strikes all tasks that are under way."""
+        struck = [one for state in ("queued", "running", "deferred") for one in self._tasks(state)]
+        if not struck:
+            return False
+        with away:
+            time.sleep(AWAY_SECONDS)
+        self._note(what, struck)
         return True
 
     def _watch_takeover(self, outage: Outage, triggers: set[int], lost: str, since: float) -> None:
@@ -129,6 +134,25 @@ class Outages:
         outage = Outage(what, tasks, dict.fromkeys(awaited))
         self._diary.outages.append(outage)
         return outage
+
+
+@contextmanager
+def _stopped(server: PostgresServer | RedisServer) -> Iterator[None]:
+    server.crash()
+    yield
+    server.start()
+
+
+def _attempt(task_instance: Json) -> tuple[TaskKey, int]:
+    return key_of(task_instance), task_instance["try_number"]
+
+
+def _is_carried(deferred: Json) -> bool:
+    """Tell whether a triggerer carries a deferred task: not one that died, as its heartbeat shows."""
+    job = deferred["triggerer_job"]
+    if job is None or job["latest_heartbeat"] is None:
+        return False
+    return time.time() - datetime.fromisoformat(job["latest_heartbeat"]).timestamp() < ALIVE_SECONDS
 
 
 def _busiest(
