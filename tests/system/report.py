@@ -15,6 +15,7 @@ from typing import Any
 from tests.system.books import Books, Verdict
 from tests.system.experiment import Outage, TaskKey
 from tests.system.plan import KILL_POINTS
+from tests.system.servers import DEAD_AFTER_SECONDS
 
 Json = dict[str, Any]
 
@@ -116,7 +117,12 @@ def _measured(books: Books) -> list[str]:
     for outage in measured:
         cells = ["never" if value is None else f"{value:.1f}" for value in map(outage.seconds.get, names)]
         lines.append(f"| {outage.what} | {len(outage.tasks)} | {' | '.join(cells)} |")
-    return lines
+    return [
+        *lines,
+        "",
+        "A job is taken over when Airflow's books name another triggerer for it, and finished when its trigger has "
+        f"fired. A triggerer counts as dead after {DEAD_AFTER_SECONDS} s without a heartbeat.",
+    ]
 
 
 def _row(what: str, times: object, tasks: list[TaskKey], books: Books, verdict: Verdict) -> str:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DAGS = Path(__file__).parent / "dags"
 PRELOAD = Path(__file__).parent / "preload"
 HISTORY_LAG_SECONDS = 2.0
+#: When a scheduler or triggerer without a heartbeat counts as dead; under load one can be late by some seconds.
+DEAD_AFTER_SECONDS = 15
 
 Json = dict[str, Any]
 
@@ -66,12 +68,12 @@ class Servers:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{PRELOAD}",
             "AIRFLOW_CONN_IDEOGRAM_DEFAULT": json.dumps(connection),
             "AIRFLOW_CONN_AWS_DEFAULT": self.proxy.airflow_connection(),
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": str(DEAD_AFTER_SECONDS),
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(DEAD_AFTER_SECONDS),
         }
 
 
