@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 LEDGER_PREFIX = "_ideogram/"
-#: The ledger has a record an image, and folders of what datasets keep between their slices.
 _WORKSPACE = ".dataset/"
 _MANIFEST = "/manifest.jsonl"
 _PAID_AGAIN = re.compile(
@@ -68,6 +67,23 @@ class StoredImage:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """
+    What is in S3 after a run.
+
+    :param stored: The images, by key.
+    :param ledger: The ledger's records, by key.
+    :param workspaces: The keys of what datasets keep between their slices.
+    :param manifests: Each dataset's lines, by its set.
+    """
+
+    stored: dict[str, StoredImage] = field(default_factory=dict)
+    ledger: dict[str, Json] = field(default_factory=dict)
+    workspaces: list[str] = field(default_factory=list)
+    manifests: dict[str, list[Json]] = field(default_factory=dict)
+
+
 class Books:
     """
     Everything that is known after a run.
@@ -98,8 +114,8 @@ class Books:
         self.ever_stored = set(ever_stored)
         self.logs = logs
         self.diary = diary
-        self.stored, self.ledger, self.manifests = _read_s3(s3)
-        self.lines = {line["prompt"]: line for lines in self.manifests.values() for line in lines}
+        self.s3 = _read_s3(s3)
+        self.lines = {line["prompt"]: line for lines in self.s3.manifests.values() for line in lines}
         self.tasks_of: dict[str, list[TaskKey]] = defaultdict(list)
         for key in self.instances:
             for image in self.images_of(key):
@@ -169,9 +185,9 @@ class Books:
         return charge if other != image and _key_of(other) == _key_of(image) else None
 
     def _lost_images(self, verdict: Verdict) -> None:
-        in_s3 = {image.request_id for image in self.stored.values()}
+        in_s3 = {image.request_id for image in self.s3.stored.values()}
         # An intent without a request id holds the image too: the next attempt looks it up in the history.
-        in_ledger = {record["request_id"] or record["request"]["prompt"] for record in self.ledger.values()}
+        in_ledger = {record["request_id"] or record["request"]["prompt"] for record in self.s3.ledger.values()}
         replaced = "paid and stored, then replaced by an image that was wanted there"
         named = "paid, not stored, and held by the failed task's message or the ledger"
         given_up = "paid and given up with a warning that names it"
@@ -211,19 +227,19 @@ class Books:
 
     def _stored_bytes(self, verdict: Verdict) -> None:
         wrong = []
-        for stored in self.stored.values():
+        for stored in self.s3.stored.values():
             charge = self.charges.get(stored.request_id)
             if charge is None or _drawn_sha256(charge) != stored.sha256:
                 wrong.append(f"{stored.key}: {stored.request_id}")
         verdict.violations["stored bytes that the emulator did not make"] = wrong
-        verdict.facts["objects in S3"] = len(self.stored)
+        verdict.facts["objects in S3"] = len(self.s3.stored)
 
     def _xcoms(self, verdict: Verdict) -> None:
         wrong, payers = [], defaultdict(list)
         images = {task: xcom for task, xcom in self.xcoms.items() if not self.runs[task[0]].rows}
         for task, xcom in images.items():
             (image,) = self.images_of(task)
-            stored = self.stored.get(xcom["key"])
+            stored = self.s3.stored.get(xcom["key"])
             charge = self.charges.get(xcom["request_id"])
             if charge is None or stored is None or charge["inputs"]["prompt"] != image:
                 wrong.append(f"{task}: {xcom['request_id']} of {xcom['uri']} is not in the other books")
@@ -246,7 +262,7 @@ class Books:
             return
         wrong = []
         for run_id, run in datasets.items():
-            lines = self.manifests.get(run.image_set, [])
+            lines = self.s3.manifests.get(run.image_set, [])
             wrong += [f"{run_id}: {problem}" for problem in compare_manifest(run, lines, self.xcoms.get((run_id, -1)))]
             for line in lines:
                 if line["status"] in ("generated", "reused") and not self._is_in_the_books(line):
@@ -265,7 +281,7 @@ class Books:
 
     def _is_in_the_books(self, line: Json) -> bool:
         """Tell whether the image of a manifest's line was paid for, and is in S3 as it was made."""
-        charge, stored = self.charges.get(line["request_id"]), self.stored.get(line["key"])
+        charge, stored = self.charges.get(line["request_id"]), self.s3.stored.get(line["key"])
         if charge is None or stored is None or charge["inputs"]["prompt"] != line["prompt"]:
             return False
         sha256 = _drawn_sha256(charge)
@@ -288,7 +304,9 @@ class Books:
 
     def _left_records(self, verdict: Verdict) -> None:
         left, explained, of_failed = [], 0, 0
-        for key, record in self.ledger.items():
+        if all(self.instances[run_id, -1]["state"] == "success" for run_id, run in self.runs.items() if run.rows):
+            left += self.s3.workspaces
+        for key, record in self.s3.ledger.items():
             _, run_id, _, map_index = record["owner"].split("/")
             task, image = (run_id, int(map_index)), record["request"]["prompt"]
             if self.instances[task]["state"] == "failed" or self.lines.get(image, {}).get("status") == "failed":
@@ -349,23 +367,23 @@ def _ended(task_instance: Json) -> bool:
     return task_instance["state"] in ("success", "failed")
 
 
-def _read_s3(s3: S3Client) -> tuple[dict[str, StoredImage], dict[str, Json], dict[str, list[Json]]]:
-    """Return the images, the ledger's records by key, and the manifests' lines by set."""
-    stored, ledger, manifests = {}, {}, {}
+def _read_s3(s3: S3Client) -> Bucket:
+    bucket = Bucket()
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
             answer = s3.get_object(Bucket=BUCKET, Key=key)
             content = answer["Body"].read()
-            if key.startswith(LEDGER_PREFIX):
-                if _WORKSPACE not in key:
-                    ledger[key] = json.loads(content)
+            if key.startswith(LEDGER_PREFIX) and _WORKSPACE in key:
+                bucket.workspaces.append(key)
+            elif key.startswith(LEDGER_PREFIX):
+                bucket.ledger[key] = json.loads(content)
             elif key.endswith(_MANIFEST):
-                manifests[key.split("/")[-2]] = [json.loads(line) for line in content.splitlines()]
+                bucket.manifests[key.split("/")[-2]] = [json.loads(line) for line in content.splitlines()]
             else:
                 request_id = answer["Metadata"].get("ideogram-request-id", "")
-                stored[key] = StoredImage(key, request_id, hashlib.sha256(content).hexdigest())
-    return stored, ledger, manifests
+                bucket.stored[key] = StoredImage(key, request_id, hashlib.sha256(content).hexdigest())
+    return bucket
 
 
 _hashes: dict[str, str] = {}
