@@ -27,7 +27,7 @@ from benchmarks import report
 from benchmarks.dags.load_dag import DAG_ID, IMAGES
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import EmulatorServer, start_emulator
-from dev.postgres_server import start_postgres
+from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals, session_members
 from dev.s3_server import start_s3_server
 
@@ -103,7 +103,7 @@ def measure(home: Path, hour_seconds: float) -> Measured:
         emulator = start_emulator(processes, clean, JOB_SECONDS)
         s3 = start_s3_server(processes, clean, BUCKET)
         settings = {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": start_postgres(processes, clean, home / "postgres"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": PostgresServer(processes, clean, home / "postgres").url,
             "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
             "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
         }
