@@ -329,7 +329,8 @@ def test_killed_while_the_server_has_the_request(
     run = task_runner(generate(deferrable=deferrable, retries=3))
 
     with _child(run.execute, mock.MagicMock) as pid:
-        _await(lambda: world.emulator.books().calls.get("submit") if when == "before" else world.charged())
+        # The fault strikes when the server has read the request whole.
+        _await(lambda: world.emulator.books().faults.get("submit:slow") if when == "before" else world.charged())
         os.kill(pid, signal.SIGKILL)
     _await(world.charged)
     result = world.to_end(run, run.retry())
