@@ -31,7 +31,7 @@ DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
 VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", LOWEST)
 # What a version permits and does not work with. Airflow 3.2.2's own DAG processor and API server end at their start.
-LIMITS = {"3.2": ["fastapi<0.137"]}
+LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
 EXTRAS = "emulator,parquet"
 # The newest that all of these versions run on; the table says which patch it was.
 PYTHON = "3.11"

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, get_current_context
 
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
@@ -82,7 +82,20 @@ class IdeogramTask(BaseOperator):
 
     def _defer_to(self, trigger: IdeogramTrigger, method_name: str) -> NoReturn:
         left = max(trigger.deadline - time.time(), 0.0)
-        self.defer(trigger=trigger, method_name=method_name, timeout=timedelta(seconds=left + BACKSTOP_SECONDS))
+        self.defer(
+            trigger=trigger,
+            method_name=method_name,
+            kwargs={"attempt": get_current_context()["ti"].try_number},
+            timeout=timedelta(seconds=left + BACKSTOP_SECONDS),
+        )
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume the attempt that deferred; one that Airflow up to 3.1.0 resumes in its place (#56704) begins anew."""
+        kwargs = dict(next_kwargs or {})
+        this_attempt = context["ti"].try_number
+        if kwargs.pop("attempt", this_attempt) != this_attempt:
+            return self.execute(context)
+        return super().resume_execution(next_method, kwargs, context)
 
     def _tell_assets(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
         """

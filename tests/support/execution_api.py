@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import httpx
 from airflow.sdk.api.datamodels._generated import DagRun
 
+from tests.support.airflow_version import AIRFLOW
 from tests.support.task_runner import LOGICAL_DATE
 
 #: Where a task instance's rows belong: DAG, run, task and map index.
@@ -48,8 +49,9 @@ class StoredTask:
 
     def next_try(self) -> None:
         """Begin a new attempt, as Airflow's scheduler does: with an id of its own, and from the beginning."""
-        self.id, self.try_number, self.state = uuid4(), self.try_number + 1, "queued"
-        self.next_method = self.next_kwargs = self.deferral = None
+        if AIRFLOW > (3, 0) or self.state != "up_for_retry":  # Airflow 3.0 goes on where the failed attempt did
+            self.next_method = self.next_kwargs = None
+        self.id, self.try_number, self.state, self.deferral = uuid4(), self.try_number + 1, "queued", None
 
 
 class ExecutionApi:

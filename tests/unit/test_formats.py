@@ -42,7 +42,7 @@ from airflow_provider_ideogram.datasets.run import Wait
 from airflow_provider_ideogram.datasets.state import DatasetState, Flight, Later
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
-from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
 from airflow_provider_ideogram.operators.dataset import _saved_state
 from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
 from airflow_provider_ideogram.storage.image import SpooledImage
@@ -191,7 +191,7 @@ def content(s3: S3Client, key: str) -> str:
 def context() -> dict[str, Any]:
     dag_id, run_id, task_id, _ = OWNER.split("/")
     ti = SimpleNamespace(
-        dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=-1, max_tries=2, xcom_push=mock.Mock()
+        dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=-1, try_number=1, max_tries=2, xcom_push=mock.Mock()
     )
     return {"ti": ti}
 
@@ -212,7 +212,7 @@ def dataset_operator() -> IdeogramGenerateDatasetOperator:
 
 
 def deferred(act: Callable[[], Any]) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as raised:
+    with mock.patch.object(base, "get_current_context", context), pytest.raises(TaskDeferred) as raised:
         act()
     return raised.value
 
