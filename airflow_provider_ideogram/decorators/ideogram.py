@@ -50,6 +50,8 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
         **IdeogramGenerateImageOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.ideogram"
+    # Airflow 3.0 alone does not have it, though its DecoratedOperator.execute() hands it on, to nobody who calls it.
+    xcom_push = getattr(DecoratedOperator, "xcom_push", None)
 
     def __init__(
         self,

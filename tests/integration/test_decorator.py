@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from airflow.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.operators.submission import Submitter
@@ -80,6 +80,16 @@ def test_mapping_is_laid_over_the_tasks_own_parameters(decorate: Decorate, ideog
         "style_type": "ANIME",
         "seed": 7,
     }
+
+
+@pytest.mark.parametrize("arguments", [{"deferrable": False}, {"wait_for_completion": False}])
+def test_what_is_returned_without_deferring_is_the_result(arguments: dict[str, Any], decorate: Decorate) -> None:
+    run = decorate(Answers().function(), **arguments)
+
+    result = run.execute()
+
+    assert result.state == "success", result.log_text
+    assert run.xcom()["prompt"] == "lighthouse number 1"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_ideogram.sensors import IdeogramRequestSensor
 

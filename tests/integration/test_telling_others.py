@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import statsd
 from airflow.listeners import hookimpl
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
-from airflow.sdk import DAG, Asset, AssetAlias
-from airflow.sdk.listener import get_listener_manager
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
+
+try:
+    from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
+    from airflow.sdk.listener import get_listener_manager
+except ImportError:  # before Airflow 3.2
+    from airflow.listeners.listener import get_listener_manager
+    from airflow.metrics.statsd_logger import SafeStatsdLogger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,9 +70,7 @@ class TestAssets:
         assert run.to_end().state == "success"
 
         assert run.asset_events == [run.xcom()]
-        [event] = run.api.tasks[0].outlet_events
-        assert event["dest_asset_key"]["uri"] == f"s3://{s3_bucket}/{KEY}"
-        assert event["source_alias_name"] == "posters"
+        assert run.asset_uris == [f"s3://{s3_bucket}/{KEY}"]
 
     def test_reused_image_is_an_event_as_well(self, generate: Generate, task_runner: TaskRunner) -> None:
         task_runner(generate()).to_end()
@@ -233,14 +237,11 @@ class TestMetrics:
     def test_statsd_gets_them_by_their_names(
         self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     ) -> None:
-        from airflow.sdk._shared.observability.metrics import stats
-        from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
-
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind(("127.0.0.1", 0))
             client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
             request.addfinalizer(client.close)
-            monkeypatch.setattr(stats, "_get_backend", lambda: SafeStatsdLogger(client))
+            monkeypatch.setattr(metrics, "Stats", SafeStatsdLogger(client))
             metrics.submitted("ideogram-2a-txt-2-img", 0.05)
             metrics.failed("content_blocked")
 

@@ -11,11 +11,10 @@ from typing import Any
 from unittest import mock
 
 from airflow import settings
-from airflow.exceptions import AirflowTaskTerminated
 from airflow.models import DAG, import_all_models
 from airflow.models.base import Base
 from airflow.models.dagrun import DagRun
-from airflow.models.dataset import DatasetEvent
+from airflow.models.dataset import DatasetEvent, DatasetModel
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
@@ -133,8 +132,16 @@ class ModelTaskRun(TaskRun):
     @property
     def asset_events(self) -> list[dict[str, Any]]:
         """The extras of the asset events that came with the task's success."""
-        source = {f"source_{name}": value for name, value in self._key.items()}
-        return [row.extra for row in _rows(DatasetEvent, source)]
+        return [row.extra for row in self._asset_events()]
+
+    @property
+    def asset_uris(self) -> list[str]:
+        """The assets of those events."""
+        datasets = {row.id: row.uri for row in _rows(DatasetModel, {})}
+        return [datasets[row.dataset_id] for row in self._asset_events()]
+
+    def _asset_events(self) -> list[DatasetEvent]:
+        return _rows(DatasetEvent, {f"source_{name}": value for name, value in self._key.items()})
 
     def link(self, name: str) -> str:
         """Return the address of a link, which the webserver computes when it is shown."""
@@ -148,7 +155,7 @@ class ModelTaskRun(TaskRun):
             session.merge(self._instance)
         try:
             self._read()._run_raw_task()
-        except (Exception, AirflowTaskTerminated) as error:
+        except BaseException as error:  # Airflow has dealt with it
             return error
         finally:
             self._instance = self._read()

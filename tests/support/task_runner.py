@@ -172,6 +172,11 @@ class TaskRun(ABC):
     def asset_events(self) -> list[dict[str, Any]]:
         """The extras of the asset events that came with the task's success."""
 
+    @property
+    @abstractmethod
+    def asset_uris(self) -> list[str]:
+        """The assets of those events."""
+
     @abstractmethod
     def link(self, name: str) -> str:
         """Return the address of one of the operator's links, as Airflow's UI shows it."""

@@ -93,6 +93,11 @@ class SdkTaskRun(TaskRun):
         """The extras of the asset events that came with the task's success."""
         return [event["extra"] for event in self._task.outlet_events]
 
+    @property
+    def asset_uris(self) -> list[str]:
+        """The assets of those events."""
+        return [event["dest_asset_key"]["uri"] for event in self._task.outlet_events]
+
     def link(self, name: str) -> str:
         """Return the address of a link, which the task runner stores as an XCom."""
         [link] = [link for link in self.operator.operator_extra_links if link.name == name]

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, Asset, BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from tests.support.airflow_version import AIRFLOW
 from tests.support.task_runner import TaskRunner
 
 
@@ -146,6 +147,9 @@ def test_retry_while_deferred_executes_again(task_runner: TaskRunner) -> None:
     run.execute()
 
     assert run.time_out().state == "up_for_retry"
+    if AIRFLOW == (3, 0):  # which tells the next attempt the same again (apache/airflow#56704)
+        assert run.retry().state == "failed"
+        return
     assert run.retry().state == "deferred"
     assert run.resume(run.fire()).state == "success"
 
