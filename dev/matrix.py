@@ -30,7 +30,7 @@ ENVIRONMENTS = ROOT / ".venv-matrix"
 DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
 VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", LOWEST)
-# What a version permits and does not work with. Airflow 3.2.2's own DAG processor and API server end at their start.
+# What a version permits and does not work with itself: its API server or DAG processor ends, or answers no worker.
 LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
 EXTRAS = "emulator,parquet"
 # The newest that all of these versions run on; the table says which patch it was.

@@ -8,7 +8,17 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, Asset, task
 
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
-from dev.end_to_end import BUCKET, DAG_ID, MAPPED_PROMPTS, REPORT_KEY, ROWS, WORKER_PROMPT
+from airflow_provider_ideogram.sensors import IdeogramRequestSensor
+from dev.end_to_end import (
+    BUCKET,
+    DAG_ID,
+    DECORATED_PROMPT,
+    MAPPED_PROMPTS,
+    REPORT_KEY,
+    ROWS,
+    SUBMITTED_PROMPT,
+    WORKER_PROMPT,
+)
 
 with DAG(
     DAG_ID,
@@ -25,18 +35,33 @@ with DAG(
         s3_key=f"s3://{BUCKET}/images/{{{{ run_id }}}}.png",
         deferrable=False,
     )
+    submitted = IdeogramGenerateImageOperator(
+        task_id="submitted",
+        prompt=SUBMITTED_PROMPT,
+        s3_key=f"s3://{BUCKET}/images/submitted.png",
+        wait_for_completion=False,
+    )
+    awaited = IdeogramRequestSensor(
+        task_id="awaited", request=submitted.output, s3_key=f"s3://{BUCKET}/images/submitted.png"
+    )
+
+    @task.ideogram(s3_key=f"s3://{BUCKET}/images/decorated.png")
+    def decorated() -> str:
+        """Say what the image shows."""
+        return DECORATED_PROMPT
+
     dataset = IdeogramGenerateDatasetOperator(
         task_id="dataset", prompts=ROWS, s3_prefix=f"s3://{BUCKET}/set", outlets=[Asset("end_to_end_images")]
     )
 
     @task
-    def report(images: Any, image: Any, summary: Any) -> None:
+    def report(images: Any, others: Any, summary: Any) -> None:
         """Store what the operators returned, as it arrived here."""
         import json
 
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-        arrived = json.dumps({"images": [*images, image], "summary": summary})
+        arrived = json.dumps({"images": [*images, *others], "summary": summary})
         S3Hook("aws_default").load_string(arrived, REPORT_KEY, BUCKET)
 
-    report(mapped.output, on_worker.output, dataset.output)
+    report(mapped.output, [on_worker.output, awaited.output, decorated()], dataset.output)

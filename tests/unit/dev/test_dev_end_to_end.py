@@ -59,12 +59,12 @@ def test_what_is_in_all_books_alike_is_right():
 @pytest.mark.parametrize(
     ("told", "s3", "emulator", "problem"),
     [
-        (report(KEYS[1:]), S3(), Emulator(), "6 images"),
+        (report(KEYS[1:]), S3(), Emulator(), "8 images"),
         (report(generated=2), S3(), Emulator(), "of the dataset {'generated': 2}"),
         (report(sha256="0"), S3(), Emulator(), "not what its task reported"),
         (report(), S3(), Emulator(bytes_of=lambda _: b"another"), "not what the emulator made"),
-        (report(), S3(), Emulator(charged=KEYS), "7 charges"),
-        (report(), S3(), Emulator(charged=[*KEYS[1:], "a", "b"]), "8 charges, not one for each image"),
+        (report(), S3(), Emulator(charged=KEYS), "9 charges"),
+        (report(), S3(), Emulator(charged=[*KEYS[1:], "a", "b"]), "10 charges, not one for each image"),
         (report(), S3(ledger=["_ideogram/x"]), Emulator(), r"the ledger is not empty: \['_ideogram/x'\]"),
     ],
 )
