@@ -90,7 +90,8 @@ class IdeogramTask(BaseOperator):
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume the attempt that deferred; one that Airflow up to 3.1.0 resumes in its place (#56704) begins anew."""
+        """Resume the attempt that deferred; another one begins anew, where Airflow 3.0 and 3.1.0 resume it."""
+        # apache/airflow#56704: they forget neither method nor arguments when an attempt fails after its deferral.
         kwargs = dict(next_kwargs or {})
         this_attempt = context["ti"].try_number
         if kwargs.pop("attempt", this_attempt) != this_attempt:

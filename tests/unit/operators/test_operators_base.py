@@ -24,7 +24,7 @@ class Operator(IdeogramGenerateImageOperator):
     ("attempt", "expected"),
     [
         ({"attempt": 2}, "the event"),
-        ({"attempt": 1}, "from the beginning"),  # as Airflow up to 3.1.0 resumes the attempt after a failed one
+        ({"attempt": 1}, "from the beginning"),  # as Airflow 3.0 and 3.1.0 resume the attempt after a failed one
         ({}, "the event"),  # of an older version of the provider
     ],
 )
