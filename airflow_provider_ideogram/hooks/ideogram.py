@@ -6,7 +6,7 @@ Invariant: a hook adds nothing to a call's meaning; it looks up the connection a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -168,20 +168,29 @@ class IdeogramHook(BaseHook):
         """Return a job's state, as :meth:`get_status` does."""
         return await self._borrowed.run(calls.get_status(request_id), max_attempts)
 
-    def awatch(
+    async def awatch(
         self, polls: Sequence[RequestPoll], *, deadline: float, enough: int | None, on_poll: OnPoll
-    ) -> Awaitable[bool]:
+    ) -> bool:
         """
         Poll requests until all, or enough of them, are settled, and return whether that was before the deadline.
 
-        All polls of the connection share one queue and one back-off.
+        All polls of the connection share one queue and one back-off. It borrows the connection by itself.
 
         :param polls: What is known of each; they are changed.
         :param deadline: When to give up, in seconds since the epoch.
         :param enough: How many have to be settled, None for all.
         :param on_poll: Is told of each poll.
         """
-        return self._borrowed.polls.watch(polls, deadline, enough, on_poll)
+        # No `async with`, and no coroutine but this one: thousands of them wait here at once.
+        shared = await borrow(self.ideogram_conn_id, self._look_up)
+        try:
+            watch = shared.polls.watch(polls, deadline, enough, on_poll)
+            try:
+                return await watch.over
+            finally:
+                await shared.polls.forget(watch)
+        finally:
+            await give_back(self.ideogram_conn_id, shared)
 
     @property
     def _borrowed(self) -> SharedConnection:

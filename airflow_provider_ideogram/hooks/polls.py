@@ -3,6 +3,9 @@ The polls of a connection on an event loop: one queue for all jobs, in the order
 
 Invariant: a job that waits is two entries in a list, not a task and timers of its own; a task is made for a poll that
 is sent, and these are bounded. What one poll learns of the API's state holds for all of them.
+
+The entries are tuples of numbers alone, which Python's garbage collector need not look at: a pass over all objects is
+what stops a loop with thousands of jobs for longest.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ideogram.api.admission import Admission
 from airflow_provider_ideogram.exceptions import IdeogramError
@@ -27,26 +30,33 @@ if TYPE_CHECKING:
 
 #: Told of each poll: what it is about, the state before, and the error that it met.
 OnPoll: TypeAlias = "Callable[[RequestPoll, str | None, IdeogramError | None], None]"
-#: Entries of those who no longer wait are left in the queue until they are more than this, and half of it.
+#: Entries of those who no longer wait are left in the queue until they are so many more than all others.
 _MAX_STALE = 100
+#: Stands for the end of the wait, where the number of a poll would be.
+_DEADLINE = -1
 
 
 class Watch:
     """
     Requests that somebody waits for.
 
+    :param number: Stands for them in the queue.
+    :param polls: What is known of each.
     :param left: How many more have to be settled.
     :param on_poll: Is told of each poll.
     :param over: Whether enough were settled in time; whoever waits waits for it.
     """
 
-    __slots__ = ("context", "entries", "left", "on_poll", "over")
+    __slots__ = ("context", "left", "number", "on_poll", "over", "polls")
 
-    def __init__(self, left: int, on_poll: OnPoll, over: asyncio.Future[bool]) -> None:
+    def __init__(
+        self, number: int, polls: Sequence[RequestPoll], left: int, on_poll: OnPoll, over: asyncio.Future[bool]
+    ) -> None:
+        self.number = number
+        self.polls = polls
         self.left = left
         self.on_poll = on_poll
         self.over = over
-        self.entries = 0
         #: What the triggerer's logs are told apart by.
         self.context: Context = copy_context()
 
@@ -54,21 +64,6 @@ class Watch:
         """Let go whoever waits."""
         if not self.over.done():
             self.over.set_result(in_time)
-
-
-class _Entry(NamedTuple):
-    """
-    Something to do at a time.
-
-    :param at: When, by the loop's clock.
-    :param number: Of entries for the same time the smaller one comes first.
-    :param poll: What to ask for, None for the end of the wait.
-    """
-
-    at: float
-    number: int
-    watch: Watch
-    poll: RequestPoll | None
 
 
 class PollQueue:
@@ -84,60 +79,66 @@ class PollQueue:
         self._rng = rng
         self._admission = Admission(MAX_IN_FLIGHT, rng)
         self._loop = asyncio.get_running_loop()
-        self._entries: list[_Entry] = []
+        self._watches: dict[int, Watch] = {}
         self._numbers = itertools.count()
-        self._stale = 0
+        #: When, by the loop's clock; of which watch; which of its polls.
+        self._entries: list[tuple[float, int, int]] = []
+        #: How many there are if none is left of those who no longer wait.
+        self._most_entries = 0
         #: Polls whose time has come, and that wait until they may be sent.
-        self._ready: deque[tuple[Watch, RequestPoll]] = deque()
+        self._ready: deque[tuple[int, int]] = deque()
         self._asking: dict[asyncio.Task[None], Watch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def watch(self, polls: Sequence[RequestPoll], deadline: float, enough: int | None, on_poll: OnPoll) -> bool:
+    def watch(self, polls: Sequence[RequestPoll], deadline: float, enough: int | None, on_poll: OnPoll) -> Watch:
         """
-        Poll requests until all, or enough of them, are settled.
+        Begin to poll requests until all, or enough of them, are settled; :meth:`forget` must follow.
 
         :param polls: What is known of each; they are changed.
         :param deadline: When to give up, in seconds since the epoch.
         :param enough: How many have to be settled, None for all.
         :param on_poll: Is told of each poll.
-        :return: Whether they were settled in time.
         """
-        watch = Watch(len(polls) if enough is None else enough, on_poll, self._loop.create_future())
+        number = next(self._numbers)
+        left = len(polls) if enough is None else enough
+        watch = self._watches[number] = Watch(number, polls, left, on_poll, self._loop.create_future())
+        self._most_entries += len(polls) + 1
         now = time.time()
-        for poll in polls:
-            self._put(watch, poll, poll.delay(now, self._rng))
-        self._put(watch, None, deadline - now)
+        for index, poll in enumerate(polls):
+            self._put(number, index, poll.delay(now, self._rng))
+        self._put(number, _DEADLINE, deadline - now)
         self._set_timer()
-        try:
-            return await watch.over
-        finally:
-            await self._forget(watch)
+        return watch
 
     def close(self) -> None:
         """Forget everything that is left to do."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _put(self, watch: Watch, poll: RequestPoll | None, seconds: float) -> None:
-        heapq.heappush(self._entries, _Entry(self._loop.time() + seconds, next(self._numbers), watch, poll))
-        watch.entries += 1
+    def _put(self, number: int, index: int, seconds: float) -> None:
+        heapq.heappush(self._entries, (self._loop.time() + seconds, number, index))
 
-    async def _forget(self, watch: Watch) -> None:
+    async def forget(self, watch: Watch) -> None:
         """Leave nothing of a wait behind but entries that mean nothing."""
+        del self._watches[watch.number]
         watch.over.cancel()
-        self._stale += watch.entries
-        if self._stale > max(_MAX_STALE, len(self._entries) // 2):
-            self._entries = [entry for entry in self._entries if not entry.watch.over.done()]
+        self._most_entries -= len(watch.polls) + 1
+        if len(self._entries) > 2 * self._most_entries + _MAX_STALE:
+            self._entries = [entry for entry in self._entries if entry[1] in self._watches]
             heapq.heapify(self._entries)
-            self._stale = 0
         if asking := [task for task, of in self._asking.items() if of is watch]:
             for task in asking:
                 task.cancel()
             await asyncio.wait(asking)
 
+    def _waiting(self, number: int) -> Watch | None:
+        """Return a watch that is not over."""
+        watch = self._watches.get(number)
+        return watch if watch is not None and not watch.over.done() else None
+
     def _set_timer(self) -> None:
         """Come back when the next entry is due, or when the API may be asked again."""
-        at = self._entries[0].at if self._entries else float("inf")
+        at = self._entries[0][0] if self._entries else float("inf")
         if self._ready and not self._asking:
             at = min(at, self._admission.opens_at)
         if self._timer is not None:
@@ -149,24 +150,22 @@ class PollQueue:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._entries and self._entries[0].at <= now:
-            _, _, watch, poll = heapq.heappop(self._entries)
-            watch.entries -= 1
-            if watch.over.done():
-                self._stale = max(self._stale - 1, 0)
-            elif poll is None:
+        while self._entries and self._entries[0][0] <= now:
+            _, number, index = heapq.heappop(self._entries)
+            watch = self._waiting(number)
+            if watch is not None and index == _DEADLINE:
                 watch.end(in_time=False)
-            else:
-                self._ready.append((watch, poll))
+            elif watch is not None:
+                self._ready.append((number, index))
         self._ask_ready()
 
     def _ask_ready(self) -> None:
         """Send what may be sent. The others follow one by one as these are answered: they must not all go at once."""
         capacity = self._admission.capacity(self._loop.time())
         while self._ready and len(self._asking) < capacity:
-            watch, poll = self._ready.popleft()
-            if not watch.over.done():
-                task = self._loop.create_task(self._ask(watch, poll), context=watch.context)
+            number, index = self._ready.popleft()
+            if watch := self._waiting(number):
+                task = self._loop.create_task(self._ask(watch, index), context=watch.context)
                 self._asking[task] = watch
                 task.add_done_callback(self._asked)
         self._set_timer()
@@ -175,7 +174,8 @@ class PollQueue:
         del self._asking[task]
         self._ask_ready()
 
-    async def _ask(self, watch: Watch, poll: RequestPoll) -> None:
+    async def _ask(self, watch: Watch, index: int) -> None:
+        poll = watch.polls[index]
         try:
             await self._poll(watch, poll)
         except Exception as error:
@@ -187,7 +187,7 @@ class PollQueue:
             if watch.left <= 0:
                 watch.end(in_time=True)
         elif not watch.over.done():
-            self._put(watch, poll, poll.delay(time.time(), self._rng))
+            self._put(watch.number, index, poll.delay(time.time(), self._rng))
 
     async def _poll(self, watch: Watch, poll: RequestPoll) -> None:
         round_of_it, state, met = self._admission.round, poll.state, None

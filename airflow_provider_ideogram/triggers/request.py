@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -96,7 +96,9 @@ class IdeogramTrigger(BaseTrigger):
         self._polls = self._new_polls()
         problem = None
         try:
-            await self._wait()
+            await asyncio.sleep(max(self.not_before - time.time(), 0.0))
+            if not await (self._watch() if self._polls else self._sleep()):
+                self.log.info("The deadline has come: %s", _summary(self._polls))
         except Exception as error:
             # Out of here an exception would reach the task as a bare "Trigger failure".
             self.log.exception("Polling ended with an error; the jobs go on at the vendor")
@@ -116,18 +118,14 @@ class IdeogramTrigger(BaseTrigger):
             for request_id, at in self.requests.items()
         ]
 
-    async def _wait(self) -> None:
-        if (early := self.not_before - time.time()) > 0:
-            await asyncio.sleep(early)
-        if not self._polls:
-            await asyncio.sleep(max(self.deadline - time.time(), 0.0))
-            return
-        async with IdeogramHook(self.ideogram_conn_id) as hook:
-            settled = await hook.awatch(
-                self._polls, deadline=self.deadline, enough=self.enough, on_poll=self._log_progress
-            )
-        if not settled:
-            self.log.info("The deadline has come: %s", _summary(self._polls))
+    def _watch(self) -> Awaitable[bool]:
+        """Wait until enough is settled, which is true, or for the deadline."""
+        hook = IdeogramHook(self.ideogram_conn_id)
+        return hook.awatch(self._polls, deadline=self.deadline, enough=self.enough, on_poll=self._log_progress)
+
+    async def _sleep(self) -> bool:
+        await asyncio.sleep(max(self.deadline - time.time(), 0.0))
+        return True
 
     def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
         """Log what changed; where nothing does, or many requests change, a line a minute."""

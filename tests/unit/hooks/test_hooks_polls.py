@@ -73,8 +73,18 @@ def _ignore(*_: object) -> None:
     """Take no notice of a poll."""
 
 
-async def _watch(queue: PollQueue, *polls: RequestPoll, seconds: float = HOUR, enough: int | None = None) -> bool:
-    return await queue.watch(polls, time.time() + seconds, enough, _ignore)
+async def _watch(
+    queue: PollQueue,
+    *polls: RequestPoll,
+    seconds: float = HOUR,
+    enough: int | None = None,
+    on_poll: Callable[..., None] = _ignore,
+) -> bool:
+    watch = queue.watch(polls, time.time() + seconds, enough, on_poll)
+    try:
+        return await watch.over
+    finally:
+        await queue.forget(watch)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -205,7 +215,7 @@ async def test_error_of_our_own_reaches_who_waits(queue: PollQueue) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await queue.watch([_poll()], time.time() + HOUR, None, broken)
+        await _watch(queue, _poll(), on_poll=broken)
 
 
 async def test_each_poll_is_told_in_the_context_of_who_waits(queue: PollQueue) -> None:
@@ -214,9 +224,7 @@ async def test_each_poll_is_told_in_the_context_of_who_waits(queue: PollQueue) -
 
     async def wait(name: str) -> None:
         whose.set(name)
-        await queue.watch(
-            [_poll(name)], time.time() + HOUR, None, lambda poll, *_: told.append((poll.request_id, whose.get()))
-        )
+        await _watch(queue, _poll(name), on_poll=lambda poll, *_: told.append((poll.request_id, whose.get())))
 
     await asyncio.gather(*(wait(f"trigger-{number}") for number in range(5)))
 
