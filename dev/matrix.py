@@ -29,14 +29,15 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venv-matrix"
 DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
-VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", LOWEST)
+# Of Airflow, and of Python where another one than PYTHON is named.
+VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", LOWEST)
 # What a version permits and does not work with itself: its API server or DAG processor ends, or answers no worker.
 LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
 EXTRAS = "emulator,parquet"
-# The newest that all of these versions run on; the table says which patch it was.
+# The newest that all versions of Airflow run on; the table says which patch it was.
 PYTHON = "3.11"
 BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
-HEADER = ("Airflow", "with", "tests", "skipped: Airflow has no", "end-to-end DAG")
+HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG")
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,15 @@ class Environment:
 
     def __init__(self, version: str, uv: str) -> None:
         self.version = version
+        self._airflow, _, python = version.partition("-py")
+        self._python_version = python or PYTHON
         self.folder = ENVIRONMENTS / version
         self._python = self.folder / "bin" / "python"
         self._uv = uv
 
     def install(self) -> None:
         """Make it anew; CalledProcessError if nothing satisfies what is required."""
-        self._run_uv("venv", "--clear", "--python", PYTHON, str(self.folder))
+        self._run_uv("venv", "--clear", "--python", self._python_version, str(self.folder))
         if self.version == LOWEST:
             limits = self.folder / "lowest.txt"
             resolution = ["--resolution", "lowest-direct", "--python-version", PYTHON, "--no-emit-index-url"]
@@ -90,15 +93,17 @@ class Environment:
             self._run_uv("pip", "compile", *resolution, *extras, "--output-file", str(limits), "pyproject.toml")
             airflow = ["--constraints", str(limits)]
         else:
-            airflow = [f"apache-airflow=={self.version}.*", *LIMITS.get(self.version, ())]
+            airflow = [f"apache-airflow=={self._airflow}.*", *LIMITS.get(self._airflow, ())]
         packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
         self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
 
     @cached_property
     def packages(self) -> dict[str, str]:
-        """The version of each installed package."""
+        """The version of each installed package, and of Python."""
         listed = self._run_uv("pip", "list", "--format", "json", "--python", str(self._python))
-        return {package["name"]: package["version"] for package in json.loads(listed)}
+        command = [str(self._python), "-c", "import platform; print(platform.python_version())"]
+        python = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        return {package["name"]: package["version"] for package in json.loads(listed)} | {"python": python}
 
     def run_tests(self) -> SuiteResult:
         """Run the test suite."""
@@ -181,7 +186,7 @@ def row(version: str, packages: dict[str, str], tests: SuiteResult, dag: DagResu
     airflow = packages["apache-airflow"] + (", the lowest of all" if version == LOWEST else "")
     others = (f"{name.removeprefix('apache-airflow-providers-')} {packages[name]}" for name in required())
     skipped = (f"{what}: {count}" for what, count in tests.skipped.items())
-    return _line((f"{airflow}", ", ".join(others), str(tests), "; ".join(skipped), str(dag)))
+    return _line((airflow, packages["python"], ", ".join(others), str(tests), "; ".join(skipped), str(dag)))
 
 
 def required() -> list[str]:
@@ -200,10 +205,12 @@ def with_row(document: str, new: str) -> str:
     return "\n".join([before + BEGIN, "", *lines, "", END + after])
 
 
-def _place(line: str) -> tuple[bool, list[int]]:
-    """Return where a row belongs: by major and minor version, the lowest of all at the end."""
-    version = line.split("|")[1].strip()
-    return "lowest" in version, [int(part) for part in version.split(",")[0].split(".")[:2]]
+def _place(line: str) -> tuple[bool, list[list[int]]]:
+    """Return where a row belongs: by major and minor versions, the lowest of all at the end."""
+    airflow, python = line.split("|")[1:3]
+    return "lowest" in airflow, [
+        [int(part) for part in version.split(",")[0].split(".")[:2]] for version in (airflow, python)
+    ]
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ REPORT = """<?xml version="1.0"?><testsuites><testsuite errors="1" failures="2" 
 
 @pytest.fixture
 def packages():
-    return {"apache-airflow": "3.0.6"} | dict.fromkeys(matrix.required(), "1.2")
+    return {"apache-airflow": "3.0.6", "python": "3.11.7"} | dict.fromkeys(matrix.required(), "1.2")
 
 
 def test_the_report_is_counted_with_what_the_skipped_tests_miss(tmp_path):
@@ -41,8 +41,8 @@ def test_a_row_says_what_was_installed_and_what_came_of_it(packages):
 
     line = matrix.row("3.0", packages, tests, dag)
 
-    airflow, others, *outcome = [cell.strip() for cell in line.strip("|").split("|")]
-    assert airflow == "3.0.6"
+    airflow, python, others, *outcome = [cell.strip() for cell in line.strip("|").split("|")]
+    assert (airflow, python) == ("3.0.6", "3.11.7")
     assert "amazon 1.2, common-compat 1.2" in others
     assert outcome == ["2 passed, 1 failed in 10 s", "policies (3.3): 3", "failed in 70 s: a task failed"]
 
@@ -53,10 +53,20 @@ def test_a_row_takes_the_place_of_the_same_version_and_all_are_in_order(packages
     for version, installed in {"3.0": "3.0.6", "lowest": "2.11.0", "2.11": "2.11.1", "3.1": "3.1.8"}.items():
         document = matrix.with_row(document, matrix.row(version, packages | {"apache-airflow": installed}, *outcome))
 
+    for python in ("3.13.0", "3.12.1"):
+        document = matrix.with_row(document, matrix.row(f"3.0-py{python}", packages | {"python": python}, *outcome))
+
     document = matrix.with_row(document, matrix.row("2.11", packages | {"apache-airflow": "2.11.2"}, *outcome))
 
-    cells = [line.split("|")[1].strip() for line in document.splitlines() if line.startswith("|")]
-    assert cells == ["Airflow", "---", "2.11.2", "3.0.6", "3.1.8", "2.11.0, the lowest of all"]
+    cells = [line.split("|")[1:3] for line in document.splitlines() if line.startswith("| ")][1:]
+    assert [(airflow.strip(), python.strip()) for airflow, python in cells] == [
+        ("2.11.2", "3.11.7"),
+        ("3.0.6", "3.11.7"),
+        ("3.0.6", "3.12.1"),
+        ("3.0.6", "3.13.0"),
+        ("3.1.8", "3.11.7"),
+        ("2.11.0, the lowest of all", "3.11.7"),
+    ]
     assert document.startswith("before\n")
     assert document.endswith("\nafter\n")
 
