@@ -10,7 +10,9 @@ from airflow_provider_ideogram.api.cadence import (
     MIN_FIRST_POLL,
     MIN_INTERVAL,
     RATE_WINDOW,
+    LikelyEnd,
     back_off,
+    likely_end,
     next_poll,
     submit_delay,
     usual_end,
@@ -60,6 +62,35 @@ def test_first_poll_is_never_early(age: float, poll_interval: float | None, firs
     low, high = _span([next_poll(age, usual_end(), RNG, poll_interval) for _ in range(500)])
     assert first <= low < first + 0.1 * spread
     assert first + 0.9 * spread < high <= first + spread
+
+
+def _seen(spread: float) -> LikelyEnd:
+    rng = random.Random(7)
+    return likely_end(rng.gauss(12.0, spread) for _ in range(100))
+
+
+def test_most_jobs_end_between_the_first_poll_and_the_last_span() -> None:
+    rng, end = random.Random(8), _seen(2.0)
+    later = [rng.gauss(12.0, 2.0) for _ in range(1000)]
+    assert 0.7 < sum(end.early < each < end.spans[-1].until for each in later) / 1000 < 0.95
+
+
+def test_jobs_are_asked_for_more_often_as_they_get_likelier_to_end() -> None:
+    first, middle, last = _seen(2.0).spans
+    assert first.until < middle.until < last.until
+    assert first.interval > middle.interval > last.interval
+    assert 0.5 * MIN_INTERVAL < last.interval < first.interval < 1.5 * MIN_INTERVAL
+
+
+def test_jobs_of_one_duration_are_asked_for_around_it() -> None:
+    end = likely_end([12.0] * 10)
+    assert end.early < 12.0 < end.early + end.spans[0].interval
+    assert end.interval(12.0) == MIN_INTERVAL
+
+
+def test_unlike_the_rest_a_single_job_changes_no_span_but_the_last() -> None:
+    one_is_slow = likely_end([*[12.0 + number / 10 for number in range(99)], 900.0])
+    assert one_is_slow.spans[-1].until < 22.0
 
 
 @pytest.mark.parametrize(
