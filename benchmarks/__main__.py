@@ -27,7 +27,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(parts - set(PARTS)))}")
     about = f"{report.machine()} Seed {options.seed}.\n"
     if "noticing" in parts:
-        report.noticing_page(noticing.measure(options.jobs, options.seed), options.jobs, about)
+        report.noticing_page(noticing.measure(options.jobs, options.seed), options.jobs, options.seed, about)
     if "parsing" in parts:
         report.parsing_page(parsing.measure(), about)
     if "way-to-s3" in parts:
