@@ -8,11 +8,13 @@ hour. Ratios are to be read, not times: all that is compared was measured in the
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 from benchmarks import noticing, on_airflow, parsing, polls, report, way_to_s3
 from benchmarks.dags.benchmark_dag import JOB_SECONDS, MAPPED
 
-PARTS = ("noticing", "parsing", "way-to-s3", "polls", "end-to-end", "triggerer")
+PARTS = ("noticing", "parsing", "way-to-s3", "ledger", "polls", "end-to-end", "triggerer")
 
 
 def main() -> None:
@@ -32,6 +34,8 @@ def main() -> None:
         report.parsing_page(parsing.measure(), about)
     if "way-to-s3" in parts:
         report.s3_page(way_to_s3.measure_in_own_process(options.seed), about)
+    if "ledger" in parts:
+        subprocess.run([sys.executable, "-m", "benchmarks.ledger_cost"], check=True)
     if "polls" in parts:
         loads = [int(jobs) for jobs in options.loads.split(",")]
         report.polls_page(polls.measure({jobs: polls.interval_of(jobs) for jobs in loads}, options.seed), about)

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.status_server import status_server
 
@@ -41,6 +41,9 @@ _MEASURED_SECONDS = 8.0
 _TICK = 0.05
 #: What a client that does not keep up is given before it is ended.
 _PATIENCE = 20.0
+
+if TYPE_CHECKING:
+    import httpx
 
 Wait = Callable[[], Awaitable[None]]
 MakeWait = Callable[[str, float, AsyncExitStack], Wait]
@@ -97,7 +100,18 @@ def aiohttp_alone(url: str, interval: float, stack: AsyncExitStack) -> Wait:
 def httpx_shared(url: str, interval: float, stack: AsyncExitStack) -> Wait:
     import httpx
 
-    client = httpx.AsyncClient(timeout=30)
+    return _ask_by(httpx.AsyncClient(timeout=30), url, interval, stack)
+
+
+def httpx_over_aiohttp(url: str, interval: float, stack: AsyncExitStack) -> Wait:
+    from httpx_aiohttp import HttpxAiohttpClient
+
+    return _ask_by(HttpxAiohttpClient(timeout=30), url, interval, stack)
+
+
+def _ask_by(client: httpx.AsyncClient, url: str, interval: float, stack: AsyncExitStack) -> Wait:
+    import httpx
+
     stack.push_async_callback(client.aclose)
 
     async def wait() -> None:
@@ -151,6 +165,7 @@ CASES: dict[str, MakeWait] = {
     FLOOR: aiohttp_alone,
     NOTHING: sleeping,
     "httpx, one client": httpx_shared,
+    "httpx over aiohttp's pool": httpx_over_aiohttp,
     "httpx, a client per poll": httpx_each,
     "http provider's HttpSensorTrigger": http_provider,
     "openai provider's OpenAIBatchTrigger": openai_provider,
