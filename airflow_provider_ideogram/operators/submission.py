@@ -224,7 +224,8 @@ class Submitter:
             log.warning("%s. A new request is submitted and charged", poll.failure().reason)
             return self._submit(self._replace(entry, intent))
         log.info("Request %s of %s is taken up: nothing is submitted", entry.request_id, entry.intent.owner)
-        return replace(entry.job, shared=not own), poll
+        # A clear has begun a new lineage: what is stored for it must be known as its own by the attempts to come.
+        return replace(entry.job, shared=not own, lineage=(intent if own else entry.intent).lineage), poll
 
     def _submit(self, entry: Entry, *, again: bool = False) -> tuple[Job, RequestPoll]:
         """Submit what the record intends; ``again`` after an unanswered submit, which happens once in an execution."""

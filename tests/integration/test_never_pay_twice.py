@@ -222,6 +222,19 @@ class TestClear:
         assert world.charged() == 1
         assert world.stored() == world.image_of(run)
 
+    @pytest.mark.parametrize("if_exists", ["overwrite", "fail"])
+    def test_what_it_takes_up_is_its_own_for_a_retry(
+        self, if_exists: str, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        run = task_runner(generate(if_exists=if_exists, retries=1))
+        run.execute()
+        _succeeded(world.to_end(run, run.clear()))
+
+        _succeeded(run.retry())  # Airflow had failed the attempt that went on and stored the image
+
+        assert world.charged() == 1
+        assert run.xcom()["cost_usd"] == 0.05
+
     def test_after_its_success(self, generate: Generate, task_runner: TaskRunner, world: World) -> None:
         run = task_runner(generate())
         _succeeded(run.to_end())

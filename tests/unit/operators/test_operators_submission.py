@@ -264,6 +264,17 @@ class TestRunning:
         assert world.submits() == world.charged() == 1
         assert world.record().job == replace(job, shared=False)
 
+    def test_own_after_a_clear_is_of_the_attempts_since(self, world: World) -> None:
+        request_id = _queued(world, ME)
+
+        job, _ = world.obtain(max_tries=5)
+
+        assert (job.request_id, job.lineage) == (request_id, lineage_of(ME, 5))
+
+    def test_another_task_s_stays_of_its_attempts(self, world: World) -> None:
+        _queued(world, SOMEBODY)
+        assert world.obtain(max_tries=5)[0].lineage == lineage_of(SOMEBODY, 2)
+
     @_states(_queued, _processing)
     def test_own_with_other_inputs_is_given_up_by_name(
         self, world: World, state: State, caplog: pytest.LogCaptureFixture
