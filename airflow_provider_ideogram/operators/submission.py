@@ -127,7 +127,10 @@ class Submitter:
             found = self.ledger.read(self._record_key)
         if found is not None:
             with suppress(LedgerTaken):
-                return self._take_up(found, intent)
+                if not found.refused:
+                    return self._take_up(found, intent)
+                entry = self._replace(found, intent)
+                return self._stored_meanwhile(head, entry, request) or self._submit(entry)
         raise ComeBack(LOOK_AGAIN_SECONDS, _busy(f"another task just changed the record {self._record_key}"))
 
     def recall(self) -> GenerationRequest | None:
@@ -190,11 +193,11 @@ class Submitter:
         try:
             head = self.store.look(self.target) if self.ledger.remembers else None
         except IdeogramError:
-            self.ledger.close(entry.key, entry.etag)  # nothing was submitted: nobody is to wonder about it
+            self.ledger.withdraw(entry)  # nothing was submitted: nobody is to wonder about it
             raise
         if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
             return None
-        self.ledger.close(entry.key, entry.etag)
+        self.ledger.withdraw(entry)
         log.info("%s was just stored, made from the same inputs: nothing more is paid", self.target.uri)
         return ImageRecord.of_object(self.target, head, request, own=paid_by(head, entry.intent.lineage))
 
@@ -241,11 +244,11 @@ class Submitter:
                 return self._submit(settled, again=True)
             return settled.job, RequestPoll(settled.request_id, entry.intent.at)
         except IdeogramRateLimited as limited:
-            self.ledger.close(entry.key, entry.etag)
+            self.ledger.withdraw(entry)
             raise ComeBack(submit_delay(limited.retry_after, random.Random()), limited) from None
         except IdeogramError:
             # Refused or never sent: nothing was charged, and nobody is to wait for it.
-            self.ledger.close(entry.key, entry.etag)
+            self.ledger.withdraw(entry)
             raise
         request_id = submission.request_id
         left = submission.remaining_credits

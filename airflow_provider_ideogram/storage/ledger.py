@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,12 +78,14 @@ class Entry:
     :param etag: Which version of it this is.
     :param intent: Who wants what.
     :param request_id: The vendor's id of the job; None means that nobody knows whether it was submitted.
+    :param refused: Whether it certainly was not, though the record could not be removed: the target is free.
     """
 
     key: str
     etag: str
     intent: Intent
     request_id: str | None = None
+    refused: bool = False
 
     @property
     def job(self) -> Job:
@@ -175,22 +178,42 @@ class Ledger:
 
     def close(self, key: str, etag: str) -> None:
         """
-        Remove a record: the image is stored, or its request is dead.
+        Remove the record of a request whose image is stored, or that is dead.
 
-        One that somebody else has written since stays, and one that can't be removed is found to be done with by
-        whoever reads it next.
+        One that somebody else has written since stays. One that can't be removed names its request: whoever reads it
+        next finds out what became of that.
         """
+        self._remove(key, etag)
+
+    def withdraw(self, entry: Entry) -> None:
+        """
+        Remove an intent that was not paid: its submit was refused, or never sent.
+
+        One that can't be removed is marked, since nobody could tell it from one whose submit was not answered.
+        """
+        if self._remove(entry.key, entry.etag):
+            return
         try:
-            self._delete(key, etag)
-        except Exception as error:
-            if not isinstance(error, ClientError) or _status(error) not in (_PRECONDITION_FAILED, 404):
-                log.warning("The ledger's record %s could not be removed: %s", key, error)
+            with suppress(LedgerTaken):  # it is somebody else's by now, or gone after all
+                self._put(replace(entry, refused=True), {"IfMatch": entry.etag})
+        except IdeogramLedgerError as error:
+            log.warning("%s. It will be taken for a submit that nobody answered, though nothing was paid", error.reason)
 
     def forget(self, key: str, request_id: str | None) -> None:
         """Remove the record of a request whose image is stored, if there still is one."""
         entry = self.read(key)
         if entry is not None and entry.request_id is not None and entry.request_id == request_id:
             self.close(key, entry.etag)
+
+    def _remove(self, key: str, etag: str) -> bool:
+        """Return whether this version of the record is gone, by whomever."""
+        try:
+            self._delete(key, etag)
+        except Exception as error:
+            if not isinstance(error, ClientError) or _status(error) not in (_PRECONDITION_FAILED, 404):
+                log.warning("The ledger's record %s could not be removed: %s", key, error)
+                return False
+        return True
 
     def _delete(self, key: str, etag: str) -> None:
         try:
@@ -222,7 +245,7 @@ class Ledger:
     def _own(self, entry: Entry, error: ClientError) -> Entry:
         """Return the record if it is this very one: S3 wrote it and its answer was lost, so it was written again."""
         there = self.read(entry.key)
-        if there is None or (there.intent, there.request_id) != (entry.intent, entry.request_id):
+        if there is None or replace(there, etag=entry.etag) != entry:
             raise LedgerTaken from error
         return there
 
@@ -277,6 +300,9 @@ class NoLedger:
     def close(self, key: str, etag: str) -> None:
         """Do nothing."""
 
+    def withdraw(self, entry: Entry) -> None:
+        """Do nothing."""
+
     def forget(self, key: str, request_id: str | None) -> None:
         """Do nothing."""
 
@@ -297,6 +323,7 @@ def _body(entry: Entry) -> bytes:
     document = {
         "version": VERSION,
         "request_id": entry.request_id,
+        **({"refused": True} if entry.refused else {}),
         **{name: value for name, value in asdict(entry.intent).items() if name != "dead" or value},
         "request": entry.intent.request.inputs(),
     }
@@ -310,7 +337,8 @@ def _entry(key: str, etag: str, body: bytes) -> Entry:
     known = {item.name: document[item.name] for item in fields(Intent) if item.name != "dead"}
     dead = tuple(document.get("dead", ()))  # older records have none
     request = GenerationRequest.from_inputs(document["request"])
-    return Entry(key, etag, Intent(**{**known, "request": request, "dead": dead}), document["request_id"])
+    intent = Intent(**{**known, "request": request, "dead": dead})
+    return Entry(key, etag, intent, document["request_id"], refused=document.get("refused") is True)
 
 
 def lineage_of(owner: str, max_tries: int) -> str:

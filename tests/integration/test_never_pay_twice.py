@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
@@ -22,6 +23,7 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator, completion
 from airflow_provider_ideogram.operators.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
+from airflow_provider_ideogram.storage.ledger import Ledger
 from tests.support.task_logs import captured_logs
 
 if TYPE_CHECKING:
@@ -118,6 +120,20 @@ class TestTriggersThatRunTwice:
         assert world.charged() == 1
         assert world.keys() == [KEY]
         assert given_up.xcom() == {**retried.xcom(), "completed_at": given_up.xcom()["completed_at"]}
+
+
+def test_refused_submit_is_no_unanswered_one_to_a_role_that_may_not_delete(
+    generate: Generate, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, "_delete", mock.Mock(side_effect=RuntimeError("AccessDenied")))
+    world.emulator.fault("submit", "error", status=406)
+    run = task_runner(generate(retries=1))
+    assert run.execute().state == "failed"
+    world.later(HISTORY_LAG)
+
+    _succeeded(world.to_end(run, run.retry()))
+
+    assert world.charged() == 1
 
 
 class TestTwoRunsAtOneKey:

@@ -332,10 +332,18 @@ def write_next_intent(ledger: Ledger) -> Entry:
     return ledger.replace(write_request(ledger), replace(INTENT, dead=("request-1",)))
 
 
+def write_refused_intent(ledger: Ledger) -> Entry:
+    entry = write_intent(ledger)
+    with mock.patch.object(ledger, "_delete", side_effect=PermissionError):
+        ledger.withdraw(entry)
+    return replace(entry, refused=True)
+
+
 RECORDS = {
     "record-intent.json": write_intent,
     "record-request.json": write_request,
     "record-dead.json": write_next_intent,
+    "record-refused.json": write_refused_intent,
 }
 
 

@@ -738,6 +738,35 @@ class TestSubmit:
         assert world.record() is None
         assert (world.submits(), world.charged()) == (1, 0)
 
+    @pytest.mark.parametrize("request_", [ASKED, OTHER_INPUTS], ids=["same inputs", "other inputs"])
+    @pytest.mark.parametrize("owner", [ME, SOMEBODY], ids=["own", "another task's"])
+    @pytest.mark.parametrize("status", [406, 429])
+    def test_a_refusal_frees_the_target_where_nothing_can_be_removed(
+        self, world: World, status: int, owner: str, request_: GenerationRequest
+    ) -> None:
+        world.emulator.fault("submit", "error", status=status, retry_after=30)
+        with _s3_answers(world.client, "DeleteObject", 403):
+            with pytest.raises((IdeogramNotCharged, ComeBack)):
+                world.obtain(owner=owner)
+            assert world.record().refused
+
+            job, _ = world.obtain(request_)
+
+        assert (job.request_id, job.shared) == (world.record().request_id, False)
+        assert (world.charged(), world.record().intent.owner, world.record().refused) == (1, ME, False)
+        assert "history" not in world.emulator.books().calls
+
+    def test_an_image_that_was_stored_since_a_refusal_is_found(self, world: World) -> None:
+        with _s3_answers(world.client, "DeleteObject", 403):
+            world.ledger.withdraw(_left_unknown(world, ME))
+        stored = {"ideogram-fingerprint": ASKED.fingerprint, "ideogram-request-id": "r-1"}
+        world.client.put_object(Bucket=world.bucket, Key=KEY, Body=b"image", Metadata=stored)
+
+        found = world.submitter().obtain(ASKED, absent=True)
+
+        assert isinstance(found, ImageRecord)
+        assert (found.request_id, world.submits(), world.record()) == ("r-1", 0, None)
+
     def test_an_api_that_is_not_there_frees_the_target(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection_to("http://127.0.0.1:9", "a-key-of-some-length"))
         with pytest.raises(IdeogramServerUnavailable, match="Nothing was sent or charged"):

@@ -477,6 +477,69 @@ class TestCannotTell:
         assert "could not be removed" in caplog.text
 
 
+class TestWithdraw:
+    """An intent whose submit was refused or never sent."""
+
+    def test_is_removed(self, ledger: Ledger, client: S3Client) -> None:
+        writes: list[Any] = []
+        entry = ledger.open(KEY, INTENT)
+        with _sent(client, "PutObject", writes.append):
+            ledger.withdraw(entry)
+        assert ledger.read(KEY) is None
+        assert writes == []
+
+    @pytest.mark.parametrize("status", [403, 500])
+    def test_is_marked_where_it_cannot_be_removed(
+        self, status: int, ledger: Ledger, client: S3Client, bucket: str
+    ) -> None:
+        entry = ledger.open(KEY, INTENT)
+        before = _body(client, bucket)
+
+        with _sent(client, "DeleteObject", lambda request: _answer(request, status, "AccessDenied")):
+            ledger.withdraw(entry)
+
+        marked = ledger.read(KEY)
+        assert marked == replace(entry, etag=marked.etag, refused=True)
+        assert _body(client, bucket) == {**before, "refused": True}
+        assert ledger.replace(marked, OTHER).refused is False
+        assert "refused" not in _body(client, bucket)
+
+    def test_leaves_what_somebody_else_has_written_since(self, ledger: Ledger, client: S3Client) -> None:
+        entry = ledger.open(KEY, INTENT)
+        theirs = ledger.replace(entry, OTHER)
+
+        with _sent(client, "DeleteObject", lambda request: _answer(request, 403, "AccessDenied")):
+            ledger.withdraw(entry)
+
+        assert ledger.read(KEY) == theirs
+
+    def test_is_not_marked_where_the_removal_s_answer_was_lost(
+        self, ledger: Ledger, client: S3Client, bucket: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        entry = ledger.open(KEY, INTENT)
+        client.delete_object(Bucket=bucket, Key=KEY)
+
+        with _sent(client, "DeleteObject", lambda request: _answer(request, 500, "InternalError")):
+            ledger.withdraw(entry)
+
+        assert ledger.read(KEY) is None
+        assert len(_said(caplog)) == 1
+
+    def test_of_which_nothing_can_be_told_is_warned_of(
+        self, ledger: Ledger, client: S3Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        entry = ledger.open(KEY, INTENT)
+
+        def refuse(request: Any) -> AWSResponse:
+            return _answer(request, 403, "AccessDenied")
+
+        with _sent(client, "DeleteObject", refuse), _sent(client, "PutObject", refuse):
+            ledger.withdraw(entry)
+
+        assert ledger.read(KEY) == entry
+        assert "though nothing was paid" in _said(caplog)[-1]
+
+
 STORES = {"says so": _conditions_unknown, "is silent": _conditions_ignored}
 
 
@@ -554,6 +617,7 @@ def test_without_a_ledger_everything_is_forgotten() -> None:
     assert (entry.job.request_id, entry.job.record_key, entry.job.record_etag) == ("r-1", "", "")
     assert ledger.replace(entry, OTHER).intent == OTHER
     ledger.close(key, entry.etag)
+    ledger.withdraw(entry)
     assert ledger.open(key, INTENT).request_id is None
 
 
