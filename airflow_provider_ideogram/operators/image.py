@@ -153,6 +153,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             "request_id": job.request_id,
             "submitted_at": iso_utc(job.submitted_at),
             **(job.request.inputs() if job.request else {}),
+            # Of what was asked for: the inputs hold the seed that was drawn, too.
+            "fingerprint": job.fingerprint,
             "ledger_uri": replace(target, key=job.record_key).uri if job.record_key else None,
         }
 

@@ -177,7 +177,8 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         if entry := self._find_record(request_id):
             return replace(entry.job, target=target.uri)
         asked, submitted_at = self._passed_on(known) or self._from_history(hook, request_id) or (None, time.time())
-        return Job(request_id, submitted_at, asked, asked.fingerprint if asked else "", target.uri)
+        fingerprint = known.get("fingerprint") or (asked.fingerprint if asked else "")
+        return Job(request_id, submitted_at, asked, fingerprint, target.uri)
 
     def _find_record(self, request_id: str) -> Entry | None:
         """Return the request's record in the ledger, if the submitter named it and nobody has removed it since."""

@@ -104,13 +104,16 @@ def test_takes_the_output_of_the_submitting_task(
     assert xcom["key"] == f"elsewhere/{xcom['request_id']}.png"
 
 
+@pytest.mark.parametrize("durable", [True, False])
 def test_later_runs_reuse_what_it_stored(
+    durable: bool,
     generate: Generate,
     sense: Sense,
-    submitted: TaskRun,
     task_runner: TaskRunner,
     ideogram_emulator: RunningEmulator,
 ) -> None:
+    submitted = task_runner(generate(task_id="submit", wait_for_completion=False, durable=durable))
+    submitted.execute()
     task_runner(sense(request=submitted.xcom())).to_end()
 
     later = task_runner(generate(task_id="submit"), run_id="later")

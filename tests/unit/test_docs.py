@@ -257,7 +257,7 @@ def test_fields_of_an_image_are_the_records() -> None:
 
 
 def test_result_without_waiting_is_the_operators() -> None:
-    *names, last = ["request_id", "submitted_at", *CHECKS, "ledger_uri"]
+    *names, last = ["request_id", "submitted_at", *CHECKS, "fingerprint", "ledger_uri"]
     assert f"returns {listed(names)} and `{last}`" in prose(DOCS / "image-operator.md")
 
 
