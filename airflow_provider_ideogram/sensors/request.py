@@ -55,7 +55,8 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         ``<request_id>.<extension>``.
     :param s3_bucket: The bucket, None if ``s3_key`` names it.
     :param s3_extra_args: Arguments of ``put_object``.
-    :param if_exists: ``reuse`` an object of this very request (any other is replaced), ``overwrite`` it, or ``fail``.
+    :param if_exists: An object of this very request is the result in each case; any other is replaced, or with
+        ``fail`` fails the task.
     :param model: The model's slug, for a request of which only the id is known.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
@@ -217,7 +218,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
         target = Target.parse(job.target)
         head = self._store.find(target)
-        if head is None or self.if_exists == "overwrite":
+        if head is None:
             return None
         if made_by(head) == job.request_id:
             return ImageRecord.of_object(target, head, job.request, own=True)

@@ -214,8 +214,30 @@ class TestIfExists:
         assert ideogram_emulator.books().calls == asked
         assert again.xcom() == first.xcom()
 
+    @pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+    def test_its_own_image_is_its_result_after_the_hour(
+        self,
+        if_exists: str,
+        sense: Sense,
+        submitted: TaskRun,
+        task_runner: TaskRunner,
+        ideogram_emulator: RunningEmulator,
+        clock: Clock,
+    ) -> None:
+        run = task_runner(sense(request=submitted.xcom(), if_exists=if_exists))
+        run.to_end()
+        first = run.xcom()
+        for time in (clock, ideogram_emulator):
+            time.advance(3700)
+
+        assert run.clear().state == "success"
+
+        assert run.xcom() == first
+
+    @pytest.mark.parametrize("if_exists", ["reuse", "overwrite"])
     def test_another_object_is_replaced(
         self,
+        if_exists: str,
         sense: Sense,
         submitted: TaskRun,
         task_runner: TaskRunner,
@@ -225,7 +247,7 @@ class TestIfExists:
     ) -> None:
         s3.put_object(Bucket=s3_bucket, Key=KEY, Body=b"not ours")
 
-        assert task_runner(sense(request=submitted.xcom())).to_end().state == "success"
+        assert task_runner(sense(request=submitted.xcom(), if_exists=if_exists)).to_end().state == "success"
 
         stored = s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read()
         assert stored == ideogram_emulator.image_bytes(submitted.xcom()["request_id"])
