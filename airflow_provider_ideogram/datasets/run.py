@@ -140,7 +140,7 @@ class DatasetRun:
     :param state: Where it stands; changed by the slice.
     :param images: The prefix of the images.
     :param owner: Who asks, to the ledger.
-    :param max_tries: The task's, which grows when a person clears it.
+    :param max_tries: The task's, which changes when a person clears it.
     :param if_exists: What an image at an item's key means.
     :param resubmit: Whether a submit whose fate stays unknown may be paid again.
     :param timeout: Seconds from an item's submission until it is given up.

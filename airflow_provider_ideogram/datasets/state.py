@@ -76,7 +76,7 @@ class DatasetState:
     :param counts: Items by what became of them.
     :param cost_usd: What was paid so far.
     :param slices: How many times a worker was used.
-    :param max_tries: The task's, which grows when a person clears it.
+    :param max_tries: The task's, which changes when a person clears it.
     :param finished_at: When the run had succeeded, in seconds since the epoch; None until then.
     :param failure: The error of the last item that failed.
     :param alike: How many items have failed with it since any had an image, or another error.

@@ -153,7 +153,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         """Return where an earlier attempt at the same input stopped, or else the beginning."""
         source, max_tries = self._source(), context["ti"].max_tries
         state = _saved_state(workspace)
-        cleared = state is not None and max_tries > state.max_tries
+        cleared = state is not None and max_tries != state.max_tries
         if state is None or state.source != source or (state.finished_at and cleared):
             state = self._plan(hook, workspace, images, source)
         else:

@@ -81,7 +81,7 @@ class Submitter:
     :param ledger: The ledger of the target's bucket.
     :param target: Where the image goes.
     :param owner: Who asks: ``dag_id/run_id/task_id/map_index``.
-    :param max_tries: The task's, which grows when a person clears it.
+    :param max_tries: The task's, which changes when a person clears it.
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
     :param resubmit: Whether a submit whose fate stays unknown may be paid again without a person.
     """
@@ -303,7 +303,8 @@ class Submitter:
         if self.resubmit:
             return "on_unknown_submit is 'resubmit'"
         if self._owns(entry):
-            if intent.max_tries > entry.intent.max_tries:
+            # Airflow changes it with a clear only, and to a lower one where the DAG's retries were lowered in between.
+            if intent.max_tries != entry.intent.max_tries:
                 return "a person cleared the task"
             return None if intent.fingerprint == entry.intent.fingerprint else "the inputs were changed"
         return "the vendor no longer holds its result" if time.time() > entry.intent.at + RESULT_LIFETIME else None

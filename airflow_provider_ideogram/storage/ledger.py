@@ -51,7 +51,7 @@ class Intent:
     :param target: The address ``s3://bucket/key`` where the image goes.
     :param at: When, in seconds since the epoch: the job's submission, as far as anybody knows.
     :param owner: Who: ``dag_id/run_id/task_id/map_index``.
-    :param max_tries: The task's, which grows when a person clears it.
+    :param max_tries: The task's, which changes when a person clears it.
     :param dead: The ids of requests with the same inputs that ended before: no history may take them for this one.
     """
 

@@ -324,8 +324,9 @@ def test_identical_rows_are_made_once_each_unless_deduped(make: Make, task_runne
 class TestFailures:
     MIXED = (*ROWS[:3], {"id": "bad", "prompt": "x [[fault:blocked]]"}, {"id": "down", "prompt": "y [[fault:failed]]"})
 
+    @pytest.mark.parametrize("retries", [3, 0], ids=["cleared", "cleared with fewer retries"])
     def test_do_not_stop_the_others_and_fail_the_task_in_the_end(
-        self, make: Make, task_runner: TaskRunner, world: World
+        self, retries: int, make: Make, task_runner: TaskRunner, world: World
     ) -> None:
         run = task_runner(make(prompts=list(self.MIXED)))
 
@@ -340,6 +341,7 @@ class TestFailures:
         result = world.to_end(run, run.retry())  # what failed is paid once more, what was blocked is not
 
         assert world.charged() == 6
+        run.operator.retries = retries
         world.to_end(run, run.clear())
         assert world.charged() == 8
 

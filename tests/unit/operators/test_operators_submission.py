@@ -552,15 +552,18 @@ class TestUnknown:
         assert job.request == left.intent.request
         assert "Since on_unknown_submit is 'resubmit', a new request is submitted and charged" in caplog.text
 
-    def test_a_person_who_clears_the_task_consents(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("max_tries", [3, 1], ids=["same retries", "fewer retries"])
+    def test_a_person_who_clears_the_task_consents(
+        self, world: World, max_tries: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
         left = _left_unknown(world, ME)
         world.pass_time(HISTORY_LAG)
 
-        job, _ = world.obtain(max_tries=3)
+        job, _ = world.obtain(max_tries=max_tries)
 
         assert world.submits() == 1
         assert job.request == left.intent.request
-        assert world.record().intent.max_tries == 3
+        assert world.record().intent.max_tries == max_tries
         assert "Since a person cleared the task, a new request is submitted and charged" in caplog.text
 
     def test_clearing_a_task_is_no_consent_for_another_one_s_submit(self, world: World) -> None:
