@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds after the trigger's deadline in which it should have fired; Airflow's own timeout is only a backstop.
 BACKSTOP_SECONDS = 300.0
+#: What a key may hold and Airflow reads as the parts of a URI: it drops the fragment of an asset and sorts its query.
+_NOT_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
 
 
 class IdeogramTask(BaseOperator):
@@ -102,13 +104,13 @@ class IdeogramTask(BaseOperator):
         """
         Let the events of the task's assets carry its result; what is set before a deferral would be lost.
 
-        :param uri: The address of what was made: behind an alias, it is the asset.
+        :param uri: The address of what was made: behind an alias, percent-encoded, it is the asset.
         """
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra = dict(result)
             elif isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(Asset(uri), extra=dict(result))
+                context["outlet_events"][outlet].add(Asset(uri.translate(_NOT_IN_ASSETS)), extra=dict(result))
 
     def _hook(self) -> IdeogramHook:
         from airflow_provider_ideogram.hooks.ideogram import IdeogramHook

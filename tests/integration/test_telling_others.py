@@ -62,15 +62,25 @@ class TestAssets:
 
         assert run.asset_events == [run.xcom()]
 
-    def test_alias_becomes_the_image_itself(self, generate: Generate, task_runner: TaskRunner, s3_bucket: str) -> None:
+    @pytest.mark.parametrize(
+        ("key", "path"),
+        [
+            (KEY, KEY),
+            ("posters/C# and ?b=1&a=2 at 5%23.png", "posters/C%23 and %3Fb=1&a=2 at 5%2523.png"),
+        ],
+    )
+    def test_alias_becomes_the_image_itself(
+        self, key: str, path: str, generate: Generate, task_runner: TaskRunner, s3_bucket: str
+    ) -> None:
         with DAG("outlets", schedule=None):
-            operator = generate(outlets=[AssetAlias("posters")])
+            operator = generate(s3_key=key, outlets=[AssetAlias("posters")])
         run = task_runner(operator)
 
         assert run.to_end().state == "success"
 
         assert run.asset_events == [run.xcom()]
-        assert run.asset_uris == [f"s3://{s3_bucket}/{KEY}"]
+        assert run.asset_uris == [f"s3://{s3_bucket}/{path}"]
+        assert run.xcom()["uri"] == f"s3://{s3_bucket}/{key}"
 
     def test_reused_image_is_an_event_as_well(self, generate: Generate, task_runner: TaskRunner) -> None:
         task_runner(generate()).to_end()
