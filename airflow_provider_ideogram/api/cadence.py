@@ -41,6 +41,8 @@ _JITTER = 0.15
 RATE_WINDOW = 60.0
 #: Tasks that were turned away together come back spread over at least this many seconds.
 _SUBMIT_SPREAD = 5.0
+#: Seconds that a submit is put off, by the rate limit, another task or a passing error, before it is given up.
+PATIENCE_SECONDS = 3600.0
 
 _BACK_OFF_BASE = 0.5
 _BACK_OFF_MAX = 30.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_ideogram import metrics
-from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS, RATE_WINDOW
+from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS, PATIENCE_SECONDS, RATE_WINDOW
 from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.manifest import Status, failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
@@ -62,9 +62,8 @@ SLICE_SECONDS = 12.0
 MIN_WAIT_SECONDS = 5.0
 #: Seconds that a slice waits for the rate limit's next moments, which is less than another slice's start takes.
 PACE_SECONDS = 4.0
-#: Seconds until an item that met a passing error is tried again, and how long that goes on.
+#: Seconds until an item that met a passing error is tried again.
 AGAIN_SECONDS = 30.0
-PATIENCE_SECONDS = 3600.0
 #: So many items, all with the same failure and none with an image between them, are no accident of single items.
 SYSTEMATIC_FAILURES = 20
 #: What is wrong with all items if it is wrong with one.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow_provider_ideogram.api.cadence import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, owner_of
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.jobs import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
-
-#: Seconds that a submit is put off, by the rate limit or by another task, before the task fails.
-PATIENCE_SECONDS = 3600.0
 
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
