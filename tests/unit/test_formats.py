@@ -277,10 +277,11 @@ def test_deferral_of_every_version_makes_the_trigger_again(name: str, version: s
 async def fire(trigger: IdeogramTrigger) -> Mapping[str, Any]:
     """Return the event of a trigger whose job is done at the first look."""
 
-    async def wait(self: IdeogramTrigger) -> None:
+    async def watch(self: IdeogramTrigger) -> bool:
         self._polls[0].on_status(RequestStatus("COMPLETED", 12.4), NOW + 13.5)
+        return True
 
-    with mock.patch.object(IdeogramTrigger, "_wait", wait):
+    with mock.patch.object(IdeogramTrigger, "_watch", watch):
         event = await anext(trigger.run())
     payload: Mapping[str, Any] = event.payload
     return payload
