@@ -58,4 +58,4 @@ class Admission:
     def _shut(self, now: float, retry_after: float) -> None:
         self.round += 1
         self._times_shut += 1
-        self.opens_at = now + max(back_off(self._times_shut, self._rng), retry_after)
+        self.opens_at = now + retry_after + back_off(self._times_shut, self._rng)

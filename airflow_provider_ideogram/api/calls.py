@@ -3,7 +3,7 @@ Each call of the API, described once.
 
 Invariant: a :class:`Call` holds all that a driver needs; the sync and the async driver send the same calls
 and ask the same :func:`exchange` what to do next. A call that charges is sent again only where it certainly
-never reached the server, or was answered 429.
+never reached the server.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInvalidInput,
+    IdeogramRateLimited,
     IdeogramServerUnavailable,
     IdeogramTemporaryError,
 )
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 #: Times that a call is sent at most.
 MAX_ATTEMPTS = 4
-#: Seconds that are waited in place at most: a longer wait is for a trigger, not for a worker.
+#: Seconds that a server may ask to wait in place: a longer wait is for a trigger, not for a worker.
 MAX_WAIT = 5.0
 #: Bytes of an answer that holds no image.
 MAX_ANSWER_BYTES = 1 << 20
@@ -130,10 +131,12 @@ def exchange(call: Call[T], rng: random.Random, max_attempts: int = MAX_ATTEMPTS
             return error
         if attempt == max_attempts or not isinstance(error, IdeogramTemporaryError):
             raise error
-        wait = max(back_off(attempt, rng), error.retry_after or 0.0)
-        if wait > MAX_WAIT:
+        if call.charges and isinstance(error, IdeogramRateLimited):
+            raise error  # the vendor's limits are a minute's: the caller waits, without a worker where it can
+        asked = error.retry_after or 0.0
+        if asked > MAX_WAIT:
             raise error
-        yield wait
+        yield asked + back_off(attempt, rng)  # nobody comes at the server's very second, as all others do
 
 
 def _attempt(call: Call[T]) -> Generator[None, Answer, T | IdeogramError]:

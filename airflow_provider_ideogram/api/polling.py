@@ -125,7 +125,7 @@ class RequestPoll:
     def delay(self, now: float, rng: random.Random) -> float:
         """Return the seconds from ``now`` until the request is to be asked for next."""
         if self.consecutive_errors:
-            return max(back_off(self.consecutive_errors, rng), self._retry_after)
+            return self._retry_after + back_off(self.consecutive_errors, rng)
         return next_poll(now - self.submitted_at, self.durations.likely_end(self.model), rng, self.poll_interval)
 
     def report(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class IdeogramHook(BaseHook):
 
     All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
     money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
-    certainly never reached the server, or was answered 429.
+    certainly never reached the server.
 
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     """
@@ -81,7 +81,8 @@ class IdeogramHook(BaseHook):
         Submit a job, which charges the account.
 
         :raises IdeogramUnknownSubmit: If it may or may not have been accepted.
-        :raises IdeogramRateLimited: If the server asks to wait longer than a few seconds.
+        :raises IdeogramRateLimited: If the rate limit is reached, at once; its ``retry_after`` is what the server asks
+            for, None if it does not say, which means a minute.
         """
         return self._sync_driver.run(calls.submit(request))
 

@@ -110,14 +110,22 @@ def test_refusal_is_final(call: Call[Any], status: int, kind: type[IdeogramError
     assert waits == []
 
 
-@pytest.mark.parametrize("trouble", [NOT_SENT, Answer(429)], ids=["not sent", "429"])
-def test_submit_is_repeated_where_it_cannot_have_been_accepted(trouble: Answer | Exception) -> None:
-    outcome, waits = _drive(calls.submit(REQUEST), [trouble, trouble, SUBMITTED])
+def test_submit_is_repeated_where_it_was_not_sent() -> None:
+    outcome, waits = _drive(calls.submit(REQUEST), [NOT_SENT, NOT_SENT, SUBMITTED])
     assert outcome == Submission("r-1")
     assert len(waits) == 2
 
 
-@pytest.mark.parametrize("before", [[], [NOT_SENT], [Answer(429)]], ids=["at once", "after not sent", "after 429"])
+@pytest.mark.parametrize("retry_after", [None, "0", "3"])
+@pytest.mark.parametrize("call", [calls.submit(REQUEST), calls.generate_sync(REQUEST)], ids=["submit", "generate"])
+def test_call_that_charges_hands_a_rate_limit_to_the_caller_at_once(call: Call[Any], retry_after: str | None) -> None:
+    outcome, waits = _drive(call, [_limited(retry_after)])
+    assert type(outcome) is IdeogramRateLimited
+    assert outcome.retry_after == (retry_after and float(retry_after))
+    assert waits == []
+
+
+@pytest.mark.parametrize("before", [[], [NOT_SENT]], ids=["at once", "after not sent"])
 @pytest.mark.parametrize(
     "fate",
     [UNANSWERED, *map(Answer, (200, 408, 500, 502, 503, 504))],
@@ -138,10 +146,10 @@ def test_synchronous_generation_is_a_paid_call_too(fate: Answer | Exception) -> 
     assert type(_drive(calls.generate_sync(REQUEST), [fate])[0]) is IdeogramUnknownSubmit
 
 
-def test_retry_after_is_waited_where_it_is_short() -> None:
-    outcome, waits = _drive(calls.submit(REQUEST), [_limited("3"), SUBMITTED])
-    assert outcome == Submission("r-1")
-    assert waits == [3.0]
+def test_short_retry_after_is_waited_by_reads_each_with_its_own_jitter() -> None:
+    outcome, waits = _drive(calls.get_status("r-1"), [_limited("5"), _limited("3"), QUEUED])
+    assert outcome == RequestStatus("QUEUED")
+    assert [5.25 <= waits[0] <= 5.5, 3.5 <= waits[1] <= 4.0] == [True, True]
 
 
 @pytest.mark.parametrize("retry_after", ["5.1", "60", "99999"])
