@@ -35,9 +35,14 @@ class Admission:
         self.round = 0
         self.opens_at = 0.0
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether the API is not known to be well: one poll at a time may find out, from :attr:`opens_at` on."""
+        return self._times_shut > 0
+
     def capacity(self, now: float) -> int:
         """Return how many polls may be in flight: the limit, none, or one that finds out whether all is well again."""
-        if not self._times_shut:
+        if not self.is_shut:
             return self._limit
         return 1 if now >= self.opens_at else 0
 

@@ -15,9 +15,10 @@ import heapq
 import itertools
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ideogram.api.admission import Admission
@@ -88,6 +89,8 @@ class PollQueue:
         #: Polls whose time has come, and that wait until they may be sent.
         self._ready: deque[tuple[int, int]] = deque()
         self._asking: dict[asyncio.Task[None], Watch] = {}
+        #: How many of them were sent in each round of the admission.
+        self._of_round: Counter[int] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, polls: Sequence[RequestPoll], deadline: float, enough: int | None, on_poll: OnPoll) -> Watch:
@@ -139,7 +142,7 @@ class PollQueue:
     def _set_timer(self) -> None:
         """Come back when the next entry is due, or when the API may be asked again."""
         at = self._entries[0][0] if self._entries else float("inf")
-        if self._ready and not self._asking:
+        if self._ready and not self._counted:
             at = min(at, self._admission.opens_at)
         if self._timer is not None:
             if self._timer.when() <= at:
@@ -159,19 +162,29 @@ class PollQueue:
                 self._ready.append((number, index))
         self._ask_ready()
 
+    @property
+    def _counted(self) -> int:
+        """How many polls count as in flight: while one at a time finds out how the API is, none that went before."""
+        return self._of_round[self._admission.round] if self._admission.is_shut else len(self._asking)
+
     def _ask_ready(self) -> None:
         """Send what may be sent. The others follow one by one as these are answered: they must not all go at once."""
         capacity = self._admission.capacity(self._loop.time())
-        while self._ready and len(self._asking) < capacity:
+        while self._ready and self._counted < capacity:
             number, index = self._ready.popleft()
             if watch := self._waiting(number):
+                round_of_it = self._admission.round
                 task = self._loop.create_task(self._ask(watch, index), context=watch.context)
                 self._asking[task] = watch
-                task.add_done_callback(self._asked)
+                self._of_round[round_of_it] += 1
+                task.add_done_callback(partial(self._asked, round_of_it))
         self._set_timer()
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
+    def _asked(self, round_of_it: int, task: asyncio.Task[None]) -> None:
         del self._asking[task]
+        self._of_round[round_of_it] -= 1
+        if not self._of_round[round_of_it]:
+            del self._of_round[round_of_it]
         self._ask_ready()
 
     async def _ask(self, watch: Watch, index: int) -> None:

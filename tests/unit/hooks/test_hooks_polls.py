@@ -210,6 +210,29 @@ async def test_probe_that_is_cancelled_hands_on_its_turn(queue: PollQueue, vendo
     assert all(await asyncio.gather(*waiting.values()))
 
 
+async def test_poll_that_hangs_since_before_holds_nobody_back(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    hanging = asyncio.create_task(_watch(queue, _poll("hangs")))
+    await _until(lambda: vendor.in_flight == 1)
+    vendor.may_answer = asyncio.Event()
+    vendor.may_answer.set()
+    vendor.errors = [IdeogramRateLimited("429")]
+    others = [asyncio.create_task(_watch(queue, _poll("limited")))]
+    await _until(lambda: not vendor.errors)
+    vendor.errors = [IdeogramServerUnavailable("503")]
+    others += [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(10)]
+
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(*others))
+
+    assert vendor.beside_an_error == [2, 2], "what hangs, and a single probe"
+    assert not hanging.done()
+    hanging.cancel()
+    await asyncio.wait([hanging])
+    assert (queue._asking, queue._of_round) == ({}, {})
+    queue.close()
+
+
 async def test_error_of_our_own_reaches_who_waits(queue: PollQueue) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
