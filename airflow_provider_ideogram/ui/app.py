@@ -8,6 +8,7 @@ XComs and manifests is escaped, and no page may run or load anything but the fil
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,8 @@ _RUNS_PER_PAGE = 10
 _PREVIEWS = 6
 #: The row in the address of an image that is its task instance's own.
 _NO_ROW = "-"
+#: Airflow's UI gives its own placeholder, ``{MAP_INDEX}``, for a task that is not mapped.
+_MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
@@ -109,7 +112,7 @@ def show_run(
         run = find_run(session, dag_id, run_id)
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    index = int(map_index) if map_index is not None and map_index.lstrip("-").isdecimal() else None
+    index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
     content = read_page(Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
     return _page(
         request,

@@ -244,6 +244,14 @@ async def test_single_and_mapped_tasks_with_their_states(
     assert (await gallery.get(f"{_links(one)[0]}/file")).status_code == 404
 
 
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize("map_index", ["--5", "-", "", "²", "9" * 5000, "{MAP_INDEX}"])
+async def test_what_is_no_map_index_means_all_instances(map_index: str, gallery: httpx.AsyncClient) -> None:
+    page = await gallery.get(f"{RUN_PATH}/tasks/generate", params={"map_index": map_index})
+    assert page.status_code == 200
+    assert len(_links(page)) == 1
+
+
 async def test_tasks_of_others_are_none_of_ours(gallery: httpx.AsyncClient, database: Database) -> None:
     database.add_run("cats", state="running")
     database.add_task("cats", "other", operator="PythonOperator", linked=False, xcoms={"request_id": "request-1"})
