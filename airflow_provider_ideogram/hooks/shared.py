@@ -15,8 +15,15 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_ideogram.api.cadence import back_off
 from airflow_provider_ideogram.api.calls import Call, get_status
-from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError, IdeogramPermissionError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramInvalidInput,
+    IdeogramPermissionError,
+)
 from airflow_provider_ideogram.hooks.client import AsyncDriver
 from airflow_provider_ideogram.hooks.polls import PollQueue
 from airflow_provider_ideogram.hooks.transport import AsyncTransport, new_transport
@@ -30,6 +37,9 @@ T = TypeVar("T")
 #: Seconds for which a connection that was looked up serves users who come later. A key that is refused is looked up
 #: at once; this is for all else that may be changed in a connection.
 LOOK_UP_SECONDS = 60.0
+#: Times that a connection of which nothing is known is looked up: with the back-off half a minute to a minute of a
+#: database or a secrets backend that is away.
+LOOK_UPS = 8
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +55,8 @@ class SharedConnection:
         self._look_up = look_up
         self._looked_up_at = float("-inf")
         self._lock = asyncio.Lock()
-        self.polls = PollQueue(self._get_status_once, random.Random())
+        self._rng = random.Random()
+        self.polls = PollQueue(self._get_status_once, self._rng)
         self._loop = asyncio.get_running_loop()
         self._settings: ConnectionSettings | None = None
         self._driver: AsyncDriver | None = None
@@ -69,17 +80,30 @@ class SharedConnection:
     async def _read(self) -> None:
         """Read the connection. What is in flight goes on over the transport that it was sent with."""
         started = self._loop.time()
-        try:
-            settings = await self._look_up()
-        except Exception as problem:
-            if self._settings is None:
-                raise
-            log.warning("The connection can't be looked up again, what is known of it stays in use: %s", problem)
-            settings = self._settings
+        settings = await (self._look_up_first() if self._settings is None else self._look_up_again(self._settings))
         if settings != self._settings:
             self._transports.append(await new_transport(settings))
             self._settings, self._driver = settings, AsyncDriver(self._transports[-1])
         self._looked_up_at = started
+
+    async def _look_up_first(self) -> ConnectionSettings:
+        """Look the connection up with patience: all waits of a triggerer, for images that are paid, hang on it."""
+        for attempt in range(1, LOOK_UPS):
+            try:
+                return await self._look_up()
+            except (IdeogramInvalidInput, AirflowNotFoundException):
+                raise
+            except Exception as problem:
+                log.warning("The connection can't be looked up, and is tried again: %s", problem)
+            await asyncio.sleep(back_off(attempt, self._rng))
+        return await self._look_up()
+
+    async def _look_up_again(self, known: ConnectionSettings) -> ConnectionSettings:
+        try:
+            return await self._look_up()
+        except Exception as problem:
+            log.warning("The connection can't be looked up again, what is known of it stays in use: %s", problem)
+            return known
 
     async def run(self, call: Call[T], max_attempts: int) -> T:
         """Send a read, once more with the new key where the key was changed."""

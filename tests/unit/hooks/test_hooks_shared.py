@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_ideogram.api import calls
+from airflow_provider_ideogram.api import cadence, calls
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.errors import Answer
-from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError
+from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError, IdeogramInvalidInput
 from airflow_provider_ideogram.hooks import shared as module
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.shared import _connections, borrow, give_back
@@ -64,10 +65,13 @@ class Store:
         self.settings = OLD
         self.looks = 0
         self.broken = False
+        self.errors: list[Exception] = []
 
     async def look_up(self) -> ConnectionSettings:
         self.looks += 1
         await asyncio.sleep(0)
+        if self.errors:
+            raise self.errors.pop(0)
         if self.broken:
             raise OSError("no database")
         return self.settings
@@ -121,10 +125,39 @@ async def test_first_user_that_is_cancelled_leaves_the_others_alone(vendor: Vend
     assert _nothing_left()
 
 
+@pytest.fixture
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cadence, "_BACK_OFF_BASE", 0.0)
+
+
+@pytest.mark.usefixtures("no_back_off")
 async def test_connection_that_cannot_be_looked_up_leaves_nothing(store: Store) -> None:
     store.broken = True
     with pytest.raises(OSError, match="no database"):
         await borrow("c", store.look_up)
+    assert store.looks == module.LOOK_UPS
+    assert _nothing_left()
+
+
+@pytest.mark.usefixtures("no_back_off")
+async def test_first_look_up_that_fails_ends_no_wait(
+    vendor: Vendor, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.errors = [OSError("no database"), RuntimeError("no API server")]
+    users = await asyncio.gather(*(borrow("c", store.look_up) for _ in range(100)))
+    assert (store.looks, vendor.open) == (3, 1)
+    assert [text in caplog.text for text in ("no database", "no API server")] == [True, True]
+    for user in users:
+        await give_back("c", user)
+    assert _nothing_left()
+
+
+@pytest.mark.parametrize("error", [IdeogramInvalidInput("no key"), AirflowNotFoundException("isn't defined")])
+async def test_connection_that_only_a_person_can_mend_is_an_error_at_once(store: Store, error: Exception) -> None:
+    store.errors = [error]
+    with pytest.raises(type(error)):
+        await borrow("c", store.look_up)
+    assert store.looks == 1
     assert _nothing_left()
 
 
