@@ -14,8 +14,15 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_ideogram.api import calls
-from airflow_provider_ideogram.api.history import CLOCK_SKEW, HistoryPage, HistoryRow, find_submitted, request_history
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.api.history import (
+    CLOCK_SKEW,
+    PER_PAGE,
+    HistoryPage,
+    HistoryRow,
+    find_submitted,
+    request_history,
+)
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import SyncDriver
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared import SharedConnection, borrow, give_back
@@ -112,6 +119,7 @@ class IdeogramHook(BaseHook):
 
         :param request: What was sent, its seed included.
         :param intended_at: When, in seconds since the epoch.
+        :raises IdeogramServerUnavailable: If the search is given up, since there are too many newer requests.
         """
         pages = self._history(request.model, intended_at)
         return set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
@@ -122,12 +130,13 @@ class IdeogramHook(BaseHook):
 
         :param model: The model's slug.
         :param since: A time before which it was not made, in seconds since the epoch.
+        :raises IdeogramServerUnavailable: If it is not among so many of the newest that the search is given up.
         """
         rows = (row for page in self._history(model, since) for row in page.rows)
         return next((row for row in rows if row.request_id == request_id), None)
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
-        """Yield the pages that may hold a request made after a time, newest first."""
+        """Yield the pages that may hold a request made after a time, newest first; raise if they are too many."""
         url = self.settings.history_url
         if url is None:
             problem = f"connection {self.ideogram_conn_id!r} names no history_url, and its host is not the vendor's"
@@ -136,7 +145,11 @@ class IdeogramHook(BaseHook):
             page = self._sync_driver.run(request_history(url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
-                break
+                return
+        raise IdeogramServerUnavailable(
+            f"The history has more than {_MAX_HISTORY_PAGES * PER_PAGE:,} newer requests",
+            "Nothing was charged by this search.",
+        )
 
     def download_image(self, source: ImageSource) -> SpooledImage:
         """

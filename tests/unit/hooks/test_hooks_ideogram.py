@@ -14,7 +14,7 @@ from airflow_provider_ideogram import hooks
 from airflow_provider_ideogram.api.answers import ImageBytes, ImageUrl, RequestStatus
 from airflow_provider_ideogram.api.history import PER_PAGE
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramInvalidInput
+from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramInvalidInput, IdeogramServerUnavailable
 from airflow_provider_ideogram.get_provider_info import get_provider_info
 from airflow_provider_ideogram.hooks import client
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
@@ -150,14 +150,18 @@ def test_row_that_cannot_be_read_does_not_end_the_search(
         assert hook.find_submitted(REQUEST, 1795392000.0) == {"r-1"}
 
 
-def test_history_without_an_end_is_left(
+def test_history_without_an_end_is_left_and_not_taken_for_one_without_the_request(
     hook: IdeogramHook, server: Any, reply: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_ideogram.hooks.ideogram._MAX_HISTORY_PAGES", 3)
     server.script(reply(_rows(PER_PAGE, "2026-11-23T00:00:00Z")))
     with hook:
-        assert hook.find_submitted(REQUEST, 1795392000.0) == set()
-    assert len(server.received) == 3
+        with pytest.raises(IdeogramServerUnavailable, match="more than 300 newer requests"):
+            hook.find_submitted(REQUEST, 1795392000.0)
+        assert len(server.received) == 3
+        with pytest.raises(IdeogramServerUnavailable, match="more than 300 newer requests"):
+            hook.find_request("r-1", "m", 1795392000.0)
+        assert hook.find_request("x-7", "m", 1795392000.0) is not None
 
 
 def test_image_is_brought_by_the_connections_rules(hook: IdeogramHook) -> None:
