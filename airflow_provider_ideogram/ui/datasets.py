@@ -3,6 +3,9 @@ A dataset's rows, from its manifest or, while it runs, from the parts of it that
 
 Invariant: memory is bounded by a page of rows, whatever the manifest's length. A row's name tells its part and the byte
 where its line begins; the names of a running dataset are no names of the finished one.
+
+XComs can be written by more users than those who write DAGs. So no object is read because one names it: a manifest only
+at the place that the operator was told, and parts only in the task instance's own workspace.
 """
 
 from __future__ import annotations
@@ -11,14 +14,24 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from airflow_provider_ideogram.datasets.rows import MANIFEST
+from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.operators.base import owner_of
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import read_line, read_lines
 from airflow_provider_ideogram.ui.records import Instance
 
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
+_NOT_OWN = "its XCom names another manifest than the task writes."
+_NOT_KNOWN = (
+    "Airflow keeps the s3_prefix that a task was given for the last runs only; nothing else tells its manifest."
+)
 _COUNTS = ("total", "done", "generated", "reused", "blocked", "failed", "in_flight")
 _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 
@@ -31,26 +44,33 @@ class Dataset:
     :param numbers: Its counts and measures, as far as they are known.
     :param target: Its manifest, or the prefix of its parts; None before the first is written.
     :param in_parts: Whether ``target`` is a prefix.
+    :param problem: Why its rows are not shown, None where they are.
     """
 
     instance: Instance
     numbers: Mapping[str, float]
     target: Target | None
     in_parts: bool
+    problem: str | None = None
 
     @classmethod
     def of(cls, instance: Instance) -> Dataset:
         """Read it from the XComs: the result if there is one, else the progress."""
         result, progress = instance.xcoms.get("return_value"), instance.xcoms.get("progress")
-        has_ended = isinstance(result, Mapping)
         source: Mapping[str, Any] = next((one for one in (result, progress) if isinstance(one, Mapping)), {})
         numbers = {
             name: source[name]
             for name in (*_COUNTS, *_MEASURES)
             if isinstance(source.get(name), int | float) and source[name] >= 0
         }
-        target = _target(source.get("manifest_uri" if has_ended else "parts"))
-        return cls(instance, numbers, target, not has_ended)
+        if not isinstance(result, Mapping) and source.get("manifest_uri") is None:
+            return cls(instance, numbers, _own_parts(instance, source.get("parts")), in_parts=True)
+        manifest = _own_manifest(instance)
+        if manifest is not None and source.get("manifest_uri") == manifest.uri:
+            return cls(instance, numbers, manifest, in_parts=False)
+        why = _NOT_KNOWN if manifest is None else _NOT_OWN
+        problem = f"The rows of {instance.label} are not shown: {why}"
+        return cls(instance, numbers, None, in_parts=False, problem=problem)
 
     @property
     def is_running(self) -> bool:
@@ -97,6 +117,27 @@ class Dataset:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.target.bucket, Prefix=self.target.key)
         for page in pages:
             yield from (Target(self.target.bucket, one["Key"]) for one in page.get("Contents", ()))
+
+
+def _own_manifest(instance: Instance) -> Target | None:
+    """Return where the operator was told to write the manifest, None if Airflow no longer knows."""
+    images = _images(instance)
+    return Target(images.bucket, images.key + MANIFEST) if images else None
+
+
+def _own_parts(instance: Instance, uri: Any) -> Target | None:
+    """Return the prefix of parts if it is the instance's own, whose workspace has a SHA-256 of its ids for a name."""
+    parts, images = _target(uri), _images(instance)
+    if parts is None or (images is not None and parts.bucket != images.bucket):
+        return None
+    # Where the ledger is, is not known here, nor where the images of older runs are.
+    workspace = Workspace.of(None, images or Target("", ""), "", owner_of(cast("Context", {"ti": instance})))
+    return parts if parts.key.endswith(f"{workspace.prefix}part-") else None
+
+
+def _images(instance: Instance) -> Target | None:
+    prefix = instance.rendered.get("s3_prefix")
+    return _target(f"{prefix.removesuffix('/')}/") if isinstance(prefix, str) else None
 
 
 def _target(uri: Any) -> Target | None:

@@ -51,7 +51,7 @@ def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
     """Read the items from ``offset`` on."""
     sources = _read_sources(scope, offset, limit)
     items = [item_of_instance(instance) for instance in sources.instances]
-    problems = []
+    problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
     position = sources.states.total()  # of the dataset's first row among all items
     for dataset in sources.datasets:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))

@@ -2,7 +2,7 @@
 One picture of the gallery: what an XCom or a manifest's line says of an image, or of why there is none.
 
 Invariant: whatever an XCom or a line holds, an :class:`Item` has only known fields in it, and an image only if bucket,
-key and request are all named; the text in it is never markup.
+key and request are all named; nothing is shown of a line that is not a row's; the text in it is never markup.
 """
 
 from __future__ import annotations
@@ -108,13 +108,17 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
         value = json.loads(line)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not _is_row(value):
         return Item(instance, row, row, FAILED, {}, None, "This line of the manifest can't be read.")
-    status = value.get("status")
-    if status not in (GENERATED, REUSED, BLOCKED, FAILED):
-        status = FAILED
     name = _text(value.get("id")) or row
-    return Item(instance, row, name, status, _known(value), _text(value.get("reason")), _text(value.get("error")))
+    reason, error = _text(value.get("reason")), _text(value.get("error"))
+    return Item(instance, row, name, value["status"], _known(value), reason, error)
+
+
+def _is_row(value: Mapping[str, Any]) -> bool:
+    """Return whether a line has what each of the provider's has."""
+    known = value.get("status") in (GENERATED, REUSED, BLOCKED, FAILED)
+    return known and isinstance(value.get("row"), int) and isinstance(value.get("fingerprint"), str)
 
 
 def _told(instance: Instance) -> dict[str, Any]:

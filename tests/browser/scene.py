@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import start_emulator
 from dev.processes import Processes
@@ -31,6 +33,8 @@ BUCKET = "gallery"
 #: The example in which a person decides.
 APPROVAL = "ideogram_approval"
 DATASET_ROWS = 2000
+#: The task instance whose dataset has parts only.
+RUNNING_DATASET = "catalogue_in_the_making/first/generate/-1"
 SUBJECTS = [
     "a walled garden", "a tram in the rain", "a paper ship", "a market hall", "two herons", "a night train",
     "a glass teapot", "a mountain hut", "a clockwork owl", "a field of poppies", "an old harbour", "a violin maker",
@@ -108,7 +112,13 @@ def store_dataset(s3: S3Client) -> None:
     s3.put_object(Bucket=BUCKET, Key="dataset/manifest.jsonl", Body="".join(lines).encode())
     for part in range(3):
         content = "".join(lines[part * 30 : part * 30 + 30])
-        s3.put_object(Bucket=BUCKET, Key=f"running/part-{part:05}.jsonl", Body=content.encode())
+        s3.put_object(Bucket=BUCKET, Key=part_key(part), Body=content.encode())
+
+
+def part_key(number: int) -> str:
+    """Return the key of a part of the running dataset."""
+    workspace = Workspace.of(None, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
+    return workspace.prefix + chunk_name("part", number)
 
 
 def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
@@ -132,7 +142,8 @@ def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
 
 def dataset_row(images: Sequence[dict[str, Any]], row: int) -> dict[str, Any]:
     """Return a line of the manifest; a few of them are of images that there are none of."""
-    line = {"row": row, "id": f"card-{row:04}", "error": None, **images[row % len(images)]}
+    head = {"row": row, "id": f"card-{row:04}", "error": None, "fingerprint": f"fingerprint-{row % len(images)}"}
+    line = head | images[row % len(images)]
     if row % 250 in (7, 11):
         blocked = row % 250 == 7
         error = "Request blocked by the RAI safety filter" if blocked else "The worker ran out of memory"

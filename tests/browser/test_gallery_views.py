@@ -152,6 +152,8 @@ def test_dataset_is_paged_and_loads_what_comes_into_view(scene: Scene, open_page
 
 
 def test_running_dataset_fills_up(scene: Scene, open_page: Open, screenshot: Screenshot) -> None:
+    from tests.browser.scene import part_key
+
     page = open_page(f"{scene.run_page('catalogue_in_the_making')}?page=2", color_scheme="dark")
     cards = page.locator(".card")
     expect(cards).to_have_count(30)
@@ -159,9 +161,7 @@ def test_running_dataset_fills_up(scene: Scene, open_page: Open, screenshot: Scr
     _expect_loaded(cards.nth(3).get_by_role("img"), 1)
     screenshot(page, "gallery-running")
 
-    scene.s3.copy_object(
-        Bucket="gallery", Key="running/part-00003.jsonl", CopySource="gallery/running/part-00001.jsonl"
-    )
+    scene.s3.copy_object(Bucket="gallery", Key=part_key(3), CopySource=f"gallery/{part_key(1)}")
     _push_progress(scene, {**_progress(scene), "done": 120})
     expect(cards).to_have_count(60)
     expect(page.locator(".numbers")).to_contain_text("120 of 500")

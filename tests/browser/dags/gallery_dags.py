@@ -8,8 +8,11 @@ from typing import Any
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator
 
+from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.links import IdeogramImageLink
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators.base import owner_of
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 PROMPTS = [
     "A lighthouse on a cliff at dawn, oil on canvas",
@@ -25,14 +28,18 @@ class DatasetWithoutEnd(BaseOperator):
     """Says what a dataset's operator says while it runs, and waits."""
 
     operator_extra_links = (IdeogramImageLink(),)
+    template_fields = ("s3_prefix",)
 
     def __init__(self, *, progress: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.progress = progress
+        self.s3_prefix = "s3://gallery/dataset"
 
     def execute(self, context: Any) -> None:
         """Push the progress and defer; there is no triggerer that would end it."""
-        context["ti"].xcom_push(key="progress", value=self.progress)
+        images = Target.parse(f"{self.s3_prefix}/")
+        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_of(context))
+        context["ti"].xcom_push(key="progress", value=self.progress | {"parts": f"{workspace.uri}part-"})
         self.defer(trigger=TimeDeltaTrigger(timedelta(days=1)), method_name="execute")
 
 
@@ -42,7 +49,7 @@ class DatasetThatEnded(DatasetWithoutEnd):
     def execute(self, context: Any) -> dict[str, Any]:
         """Push the progress and return the result."""
         context["ti"].xcom_push(key="progress", value=self.progress)
-        return {**self.progress, "manifest_uri": "s3://gallery/dataset/manifest.jsonl", "seconds": 1260.5}
+        return {**self.progress, "manifest_uri": f"{self.s3_prefix}/manifest.jsonl", "seconds": 1260.5}
 
 
 with DAG("fox_and_friends", schedule=None):
@@ -74,6 +81,5 @@ with DAG("catalogue_in_the_making", schedule=None):
             "cost_usd": 4.4,
             "images_per_minute": 48.2,
             "seconds_left": 512.0,
-            "parts": "s3://gallery/running/part-",
         },
     )

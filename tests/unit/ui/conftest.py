@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -68,7 +69,8 @@ class Database:
         key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         run = crc32(f"{dag_id}/{run_id}".encode())
         with self.engine.begin() as connection:
-            connection.execute(insert(TaskInstance).values(**key, state=state, operator=operator, pool="default_pool"))
+            values = {**key, "state": state, "operator": operator, "pool": "default_pool"}
+            connection.execute(insert(TaskInstance).values(values))
             links = {"_link_IdeogramImageLink": "/x"} if linked else {}
             for name, value in {**links, **(xcoms or {})}.items():
                 connection.execute(
@@ -162,6 +164,18 @@ def record(bucket: str, number: int = 1, /, **changes: Any) -> dict[str, Any]:
         "completed_at": None,
         **changes,
     }
+
+
+def row(bucket: str, number: int = 1, /, **changes: Any) -> dict[str, Any]:
+    """Return a line of a manifest or of a part, as the dataset's operator writes it."""
+    head = {"row": number, "id": f"cat-{number}", "status": "generated", "error": None, "fingerprint": "f" * 32}
+    return {**head, **record(bucket, number), **changes}
+
+
+def workspace_of(dag_id: str, task_id: str = "generate", map_index: int = -1) -> str:
+    """Return the key of the workspace of a task instance whose images are below ``cats/``."""
+    owner = f"{dag_id}/{RUN}/{task_id}/{map_index}"
+    return f"_ideogram/cats/.dataset/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
 
 
 def store(s3: S3Client, image: Mapping[str, Any], content: bytes = b"\x89PNG image", **changes: Any) -> None:

@@ -9,13 +9,14 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from airflow_provider_ideogram.ui import objects, pages
-from tests.unit.ui.conftest import NOW, RUN, AuthManager, Database, json_lines, record, store
+from tests.unit.ui.conftest import NOW, RUN, AuthManager, Database, json_lines, record, row, store, workspace_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 RUN_PATH = f"/dags/cats/runs/{RUN}"
 IMAGE_PATH = f"{RUN_PATH}/tasks/generate/images/-1/-"
+DATASET = "IdeogramGenerateDatasetOperator"
 HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' & {{ ds }}"
 #: Every kind of address that shows something of a DAG.
 DAG_PATHS = [
@@ -41,15 +42,13 @@ def image(database: Database, s3: S3Client, s3_bucket: str) -> dict[str, Any]:
 @pytest.fixture
 def dataset(database: Database, s3: S3Client, s3_bucket: str) -> list[dict[str, Any]]:
     """The rows of the dataset of the DAG ``cats``, some more than two pages of them."""
-    rows = [
-        {"row": number, "id": f"cat-{number}", "status": "generated", "error": None, **record(s3_bucket, number)}
-        for number in range(130)
-    ]
+    rows = [row(s3_bucket, number) for number in range(130)]
     rows[4] |= {"status": "blocked", "error": "Not this cat", "bucket": None, "uri": None}
-    s3.put_object(Bucket=s3_bucket, Key="manifest.jsonl", Body=json_lines(*rows))
-    result = {"manifest_uri": f"s3://{s3_bucket}/manifest.jsonl", "total": 130, "generated": 129, "blocked": 1}
+    s3.put_object(Bucket=s3_bucket, Key="cats/manifest.jsonl", Body=json_lines(*rows))
+    result = {"manifest_uri": f"s3://{s3_bucket}/cats/manifest.jsonl", "total": 130, "generated": 129, "blocked": 1}
     database.add_run("cats")
-    database.add_task("cats", xcoms={"return_value": result}, operator="IdeogramGenerateDatasetOperator")
+    told = {"s3_prefix": f"s3://{s3_bucket}/cats"}
+    database.add_task("cats", xcoms={"return_value": result}, operator=DATASET, rendered=told)
     return rows
 
 
@@ -176,8 +175,8 @@ async def test_storage_that_does_not_answer_is_named(
     assert answer.status_code == 502
     assert "s3.example" in answer.text
 
-    progress = {"total": 9, "done": 3, "parts": "s3://bucket/part-"}
-    database.add_task("cats", "set", xcoms={"progress": progress}, operator="IdeogramGenerateDatasetOperator")
+    progress = {"total": 9, "done": 3, "parts": f"s3://bucket/{workspace_of('cats', 'set')}part-"}
+    database.add_task("cats", "set", xcoms={"progress": progress}, operator=DATASET)
     page = await gallery.get(RUN_PATH)
     assert page.status_code == 200
     assert "The rows of set can" in page.text
@@ -287,6 +286,25 @@ async def test_dataset_is_paged(gallery: httpx.AsyncClient, dataset: list[dict[s
     assert (await gallery.get(RUN_PATH, params={"page": 0})).status_code == 422
 
 
+async def test_manifest_that_somebody_made_up_is_not_read(
+    gallery: httpx.AsyncClient, dataset: list[dict[str, Any]], database: Database, s3_bucket: str
+) -> None:
+    result = {"manifest_uri": f"s3://{s3_bucket}/cats/manifest.jsonl", "total": 130}
+    told = {"s3_prefix": f"s3://{s3_bucket}/mine/"}
+    database.add_task("mine", xcoms={"return_value": result}, operator=DATASET, rendered=told)
+    database.add_task("mine", "old", xcoms={"return_value": result}, operator=DATASET)
+    database.add_run("mine")
+    for path in (RUN_PATH.replace("cats", "mine"), "/dags/mine"):
+        page = await gallery.get(path)
+        assert _links(page) == []
+        assert dataset[0]["prompt"] not in page.text
+        assert "generate are not shown: its XCom names another manifest" in page.text
+        assert "old are not shown: Airflow keeps the s3_prefix" in page.text
+    for task in ("generate", "old"):
+        detail = await gallery.get(f"{RUN_PATH.replace('cats', 'mine')}/tasks/{task}/images/-1/0")
+        assert detail.status_code == 404
+
+
 @pytest.mark.usefixtures("image")
 async def test_page_goes_from_tasks_over_to_datasets(
     gallery: httpx.AsyncClient, database: Database, s3: S3Client, s3_bucket: str
@@ -294,9 +312,10 @@ async def test_page_goes_from_tasks_over_to_datasets(
     for number in range(70):
         database.add_task("cats", "many", map_index=number, xcoms={"return_value": record(s3_bucket, number)})
     for name in ("set_a", "set_b"):
-        lines = [{"id": f"{name}-{row}", "status": "generated", **record(s3_bucket, row)} for row in range(30)]
-        s3.put_object(Bucket=s3_bucket, Key=f"{name}/part-0", Body=json_lines(*lines))
-        progress = {"total": 50, "done": 30, "in_flight": 5, "parts": f"s3://{s3_bucket}/{name}/part-"}
+        lines = [row(s3_bucket, number, id=f"{name}-{number}") for number in range(30)]
+        parts = f"{workspace_of('cats', name)}part-"
+        s3.put_object(Bucket=s3_bucket, Key=f"{parts}0", Body=json_lines(*lines))
+        progress = {"total": 50, "done": 30, "in_flight": 5, "parts": f"s3://{s3_bucket}/{parts}"}
         database.add_task("cats", name, state="deferred", xcoms={"progress": progress}, operator="MyOperator")
     first = await gallery.get(RUN_PATH)
     assert "131 images" in first.text

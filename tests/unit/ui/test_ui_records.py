@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_ideogram.ui.records import Instance, item_of_instance, item_of_line
-from tests.unit.ui.conftest import json_lines, record
+from tests.unit.ui.conftest import json_lines, record, row
 
 TOLD = {"prompt": "A cat", "seed": 7, "s3_key": "cat.png"}
 
@@ -67,26 +67,32 @@ def test_image_needs_bucket_key_and_request(field: str) -> None:
 
 
 def test_row_of_a_dataset() -> None:
-    line = json_lines({"row": 0, "id": "cat-1", "status": "reused", "error": None, **record("bucket")})
+    line = json_lines(row("bucket", status="reused"))
     item = item_of_line(_instance(), "120", line)
     assert (item.row, item.name, item.status, item.has_image) == ("120", "cat-1", "reused", True)
 
 
 def test_blocked_row_of_a_dataset() -> None:
-    line = json_lines({"id": "cat-1", "status": "blocked", "error": "Not this cat", "prompt": "A cat"})
+    line = json_lines(row("bucket", status="blocked", error="Not this cat", prompt="A cat", bucket=None))
     item = item_of_line(_instance(), "p0.0", line)
     assert (item.status, item.error, item.prompt, item.has_image) == ("blocked", "Not this cat", "A cat", False)
 
 
-@pytest.mark.parametrize("line", [b"", b"secret text", b"[1]", b"\xff", b"[" * 100_000])
+NO_ROWS = [
+    {"id": "user 17", "error": "password=hunter2 refused", "level": "E"},
+    row("bucket", status="<b>"),
+    row("bucket", status=["generated"]),
+    row("bucket", row="1"),
+    row("bucket", fingerprint=None),
+]
+
+
+@pytest.mark.parametrize("line", [b"", b"secret text", b"[1]", b"\xff", b"[" * 100_000, *map(json_lines, NO_ROWS)])
 def test_line_that_is_no_row_shows_nothing_of_itself(line: bytes) -> None:
     item = item_of_line(_instance(), "7", line)
     assert (item.status, item.facts, item.error) == ("failed", {}, "This line of the manifest can't be read.")
-
-
-def test_row_of_unknown_status_counts_as_failed() -> None:
-    assert item_of_line(_instance(), "7", json_lines({"status": "<b>"})).status == "failed"
+    assert item.name == "7"
 
 
 def test_prompt_that_is_no_text_is_none() -> None:
-    assert item_of_line(_instance(), "7", json_lines({"prompt": 7})).prompt == ""
+    assert item_of_line(_instance(), "7", json_lines(row("bucket", prompt=7))).prompt == ""
