@@ -1,8 +1,9 @@
 """
 A dataset's rows, from its manifest or, while it runs, from the parts of it that are written already.
 
-Invariant: memory is bounded by a page of rows, whatever the manifest's length. A row's name tells its part and the byte
-where its line begins; the names of a running dataset are no names of the finished one.
+Invariant: memory is bounded by a page of rows, whatever the manifest's length, and by a number for each row where a
+retry has written some anew. A row's name tells its part and the byte where its line begins; the names of a running
+dataset are no names of the finished one.
 
 XComs can be written by more users than those who write DAGs. So no object is read because one names it: a manifest only
 at the place that the operator was told, and parts only in the task instance's own workspace.
@@ -11,6 +12,7 @@ at the place that the operator was told, and parts only in the task instance's o
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
+#: How the lines of parts begin.
+_LINE = re.compile(rb'\{"row": (\d{1,15}),')
 _NOT_OWN = "its XCom names another manifest than the task writes."
 _NOT_KNOWN = (
     "Airflow keeps the s3_prefix that a task was given for the last runs only; nothing else tells its manifest."
@@ -89,6 +93,8 @@ class Dataset:
         :param client: An S3 client.
         :raises ClientError: If S3 does not permit it.
         """
+        if self.in_parts and self.instance.tries > 1:
+            return self._last_lines(client, skip, limit)
         found: list[tuple[str, bytes]] = []
         for ordinal, target in enumerate(self._objects(client)):
             skipped, lines = read_lines(client, target, skip, limit - len(found))
@@ -98,6 +104,21 @@ class Dataset:
             if len(found) >= limit:
                 break
         return found
+
+    def _last_lines(self, client: Any, skip: int, limit: int) -> list[tuple[str, bytes]]:
+        """Return what :meth:`page` does of rows that a retry may have written anew: the last line of each."""
+        seen: set[int] = set()
+        page: dict[int, tuple[str, bytes]] = {}
+        for ordinal, target in enumerate(self._objects(client)):
+            for offset, line in read_lines(client, target, 0, sys.maxsize)[1]:
+                if (match := _LINE.match(line)) is None:
+                    continue
+                row = int(match[1])
+                is_new = row not in seen
+                seen.add(row)
+                if row in page or (is_new and skip < len(seen) <= skip + limit):
+                    page[row] = (f"p{ordinal}.{offset}", line)
+        return list(page.values())
 
     def line(self, client: Any, row: str) -> bytes | None:
         """Return the line of a row, None if there is no row of that name."""

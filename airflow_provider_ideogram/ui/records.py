@@ -33,6 +33,7 @@ class Instance:
     :param state: Airflow's state of it.
     :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``.
     :param rendered: What the operator was told, as far as Airflow keeps it.
+    :param tries: How many times it was started.
     """
 
     dag_id: str
@@ -42,6 +43,7 @@ class Instance:
     state: str
     xcoms: Mapping[str, Any]
     rendered: Mapping[str, Any]
+    tries: int = 1
 
     @property
     def label(self) -> str:

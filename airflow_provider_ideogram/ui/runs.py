@@ -124,17 +124,17 @@ def instances(
 ) -> list[Instance]:
     """Return task instances with their XComs, in the order of task and map index."""
     states = session.execute(
-        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
+        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number)
         .where(scope.where(TaskInstance), TaskInstance.task_id.in_(task_ids))
         .order_by(TaskInstance.task_id, TaskInstance.map_index)
         .offset(offset)
         .limit(limit)
     ).all()
-    keys = [(task_id, map_index) for task_id, map_index, _ in states]
+    keys = [(task_id, map_index) for task_id, map_index, *_ in states]
     xcoms, rendered = _xcoms(session, scope, keys), _rendered_fields(session, scope, keys)
     return [
-        Instance(scope.dag_id, scope.run_id, *key, state or NO_STATE, xcoms[key], rendered.get(key, {}))
-        for key, (_, _, state) in zip(keys, states, strict=True)
+        Instance(scope.dag_id, scope.run_id, *key, state or NO_STATE, xcoms[key], rendered.get(key, {}), tries)
+        for key, (_, _, state, tries) in zip(keys, states, strict=True)
     ]
 
 

@@ -64,12 +64,13 @@ class Database:
         xcoms: Mapping[str, Any] | None = None,
         linked: bool = True,
         rendered: Mapping[str, Any] | None = None,
+        tries: int = 1,
     ) -> None:
         """Add a task instance, with the XCom of its link; its run need not be there."""
         key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         run = crc32(f"{dag_id}/{run_id}".encode())
         with self.engine.begin() as connection:
-            values = {**key, "state": state, "operator": operator, "pool": "default_pool"}
+            values = {**key, "state": state, "operator": operator, "pool": "default_pool", "try_number": tries}
             connection.execute(insert(TaskInstance).values(values))
             links = {"_link_IdeogramImageLink": "/x"} if linked else {}
             for name, value in {**links, **(xcoms or {})}.items():

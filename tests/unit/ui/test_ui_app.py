@@ -305,6 +305,31 @@ async def test_manifest_that_somebody_made_up_is_not_read(
         assert detail.status_code == 404
 
 
+async def test_retry_shows_the_last_line_of_each_row(
+    gallery: httpx.AsyncClient, database: Database, s3: S3Client, s3_bucket: str
+) -> None:
+    parts = f"{workspace_of('cats')}part-"
+    failed = {"status": "failed", "bucket": None, "uri": None}
+    for part, lines in enumerate([
+        [row(s3_bucket, number, error=f"first {number}", **failed) for number in range(40)]
+        + [row(s3_bucket, number) for number in range(40, 90)],
+        [row(s3_bucket, number, prompt=f"Made anew {number}") for number in range(38)],
+        [row(s3_bucket, 38, error="second 38", **failed)],
+    ]):  # fmt: skip
+        s3.put_object(Bucket=s3_bucket, Key=f"{parts}{part}", Body=json_lines(*lines))
+    progress = {"total": 90, "done": 90, "generated": 88, "failed": 2, "parts": f"s3://{s3_bucket}/{parts}"}
+    database.add_run("cats")
+    database.add_task("cats", state="deferred", xcoms={"progress": progress}, operator=DATASET, tries=2)
+
+    pages = [await gallery.get(RUN_PATH, params={"page": page}) for page in (1, 2)]
+
+    assert [len(_links(page)) for page in pages] == [60, 30]
+    text = "".join(page.text for page in pages)
+    assert ("first 37" in text, "first 38" in text, "first 39" in text, "second 38" in text) == (0, 0, 1, 1)
+    assert text.index("Made anew 0") < text.index("Made anew 37") < text.index("Cat number 40")
+    assert "Made anew 7" in (await gallery.get(_links(pages[0])[7])).text
+
+
 @pytest.mark.usefixtures("image")
 async def test_page_goes_from_tasks_over_to_datasets(
     gallery: httpx.AsyncClient, database: Database, s3: S3Client, s3_bucket: str
