@@ -66,6 +66,8 @@ PACE_SECONDS = 4.0
 AGAIN_SECONDS = 30.0
 #: So many items, all with the same failure and none with an image between them, are no accident of single items.
 SYSTEMATIC_FAILURES = 20
+#: So many images of finished jobs that can't be fetched, and none stored meanwhile, are no accident of single images.
+HELD_IMAGES = 5
 #: What is wrong with all items if it is wrong with one.
 _SYSTEMATIC = (
     IdeogramAuthenticationError,
@@ -164,8 +166,10 @@ class DatasetRun:
     price_usd: float | None
     #: Jobs that were done, or could not be asked for, and are looked at again after a while.
     _aside: set[str] = field(default_factory=set)
-    #: Those of them that are done and whose images could not be brought to S3.
-    _held: set[str] = field(default_factory=set)
+    #: Why the images of those of them that are done could not be brought to S3.
+    _held: list[IdeogramTemporaryError] = field(default_factory=list)
+    #: Jobs whose images were.
+    _brought: set[str] = field(default_factory=set)
 
     def slice(self, reports: Mapping[str, Mapping[str, Any]]) -> Wait | None:
         """
@@ -224,13 +228,15 @@ class DatasetRun:
 
     def _stored(self, flight: Flight, poll: RequestPoll) -> _Ended | None:
         try:
-            return _Ended(stored_line(flight.item, fetch_and_store(self.hook, self.store, flight.job, poll)))
+            record = fetch_and_store(self.hook, self.store, flight.job, poll)
+            self._brought.add(flight.job.request_id)
+            return _Ended(stored_line(flight.item, record))
         except IdeogramTemporaryError as problem:
             log.warning(
                 "Request %s is done, but not here yet: %s. It is tried again", flight.job.request_id, problem.reason
             )
             self._aside.add(flight.job.request_id)
-            self._held.add(flight.job.request_id)
+            self._held.append(problem)
             return None
         except IdeogramJobError as problem:
             return self._found(flight) or _failed(flight, Status.FAILED, problem, dead=poll.outcome in _DEAD)
@@ -343,9 +349,15 @@ class DatasetRun:
         room = self.max_in_flight - len(self.state.in_flight)
         if self._affordable is not None:
             room = min(room, self._affordable)
-        if room <= 0 or self._held:  # what can't be stored is not to be paid
+        if room <= 0 or self._jammed:  # what can't be stored is not to be paid
             return []
         return [at for at in self.state.pacer.times(room, now) if at <= now + PACE_SECONDS]
+
+    @property
+    def _jammed(self) -> bool:
+        """Whether images can't be brought to S3, for a reason that is not a single image's own."""
+        no_storage = any(isinstance(problem, IdeogramStorageError) for problem in self._held)
+        return no_storage or (len(self._held) >= HELD_IMAGES and not self._brought)
 
     @property
     def _affordable(self) -> int | None:
@@ -429,7 +441,7 @@ class DatasetRun:
         enough = None
         if self._aside:
             deadlines.append(now + AGAIN_SECONDS)
-        if self._more and affordable and not self._held:
+        if self._more and affordable and not self._jammed:
             if len(state.in_flight) < self.max_in_flight:
                 deadlines.append(self._next_submit(now))
             else:

@@ -23,9 +23,12 @@ from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
 from airflow_provider_ideogram.datasets import run as dataset_run
 from airflow_provider_ideogram.datasets.manifest import Status
+from airflow_provider_ideogram.datasets.run import AGAIN_SECONDS
 from airflow_provider_ideogram.datasets.workspace import Workspace
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
 from airflow_provider_ideogram.operators.submission import HISTORY_LAG
+from airflow_provider_ideogram.storage.s3 import ImageStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -498,6 +501,52 @@ def test_an_image_that_was_held_up_holds_up_nothing_for_good_on_a_worker(
 
     assert (xcom["generated"], world.charged()) == (3, 3)
     assert "is done, but not here yet" in run.log_text
+
+
+def _hold_up(on: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let finished images stay at the vendor."""
+    if on == "S3":
+        refused = IdeogramStorageError("S3 takes nothing")
+        monkeypatch.setattr(ImageStore, "put", mock.Mock(side_effect=refused))
+    else:
+        world.emulator.fault(on, "error", status=503, times=None)
+
+
+@pytest.mark.parametrize("on", ["image", "result"])
+def test_one_image_that_can_not_be_fetched_does_not_stop_the_others(
+    on: str, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    bad = {"id": "bad", "prompt": "a bad one"}
+    world.emulator.fault(on, "error", status=503, times=None, prompt=bad["prompt"])
+    run = task_runner(make(prompts=[bad, *ROWS], max_in_flight=2))
+
+    result = run.execute()
+    while result.state == "deferred" and len(world.keys(PREFIX)) < len(ROWS):
+        assert run.trigger().requests, "nothing is at the vendor"  # type: ignore[attr-defined]
+        result = run.resume(run.fire())
+
+    assert result.state == "deferred", "the bad one is not given up within its hour"
+    world.emulator.clear_faults()
+    world.assert_books_agree(run, world.to_end(run, result), total=6)
+    assert world.charged() == 6
+
+
+@pytest.mark.parametrize(("on", "held"), [("image", 5), ("result", 5), ("S3", 1)])
+def test_nothing_more_is_paid_while_no_image_can_be_brought_here(
+    on: str, held: int, make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"p {number}" for number in range(12)]
+    run = task_runner(make(prompts=rows, max_in_flight=8, requests_per_minute=10 * held))
+    with monkeypatch.context() as patch:
+        _hold_up(on, world, patch)
+        result = run.execute()
+        for _ in range(6):
+            world.later(AGAIN_SECONDS)
+            result = run.resume(run.fire())
+        assert (result.state, world.charged(), world.keys(PREFIX)) == ("deferred", held, [])
+    world.emulator.clear_faults()
+
+    world.assert_books_agree(run, world.to_end(run, result), total=12)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
