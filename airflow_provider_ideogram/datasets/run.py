@@ -10,6 +10,7 @@ second time is done the same.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ _SYSTEMATIC = (
     IdeogramPermissionError,
     IdeogramInsufficientCredits,
 )
+#: Times, sizes, addresses and ids, as errors have them.
+_WITH_DIGITS = re.compile(r"\S*\d\S*")
 #: What became of a request that the ledger need not know any more; the others may still be done, and are paid.
 _DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 
@@ -413,7 +416,7 @@ class DatasetRun:
         if len(state.examples) < MAX_LISTED:
             state.examples.append(f"{line['id']}: {line['error']}")
         if line["status"] == Status.FAILED:
-            error = str(line["error"]).replace(str(line["request_id"]), "")
+            error = _what_is_alike(line)
             state.alike = state.alike + 1 if error == state.failure else 1
             state.failure = error
 
@@ -484,6 +487,12 @@ class DatasetRun:
             error = f"The row with the same inputs, {item.copy_of}, has no image. Nothing was charged for this one."
             return failed_line(item, Status.FAILED, error, None, 0.0)
         return stored_line(item, record)
+
+
+def _what_is_alike(line: Mapping[str, Any]) -> str:
+    """Return a line's error without what tells it from another's: its key, its request and all words with digits."""
+    error = str(line["error"]).replace(str(line["key"]), "0").replace(str(line["request_id"]), "0")
+    return _WITH_DIGITS.sub("…", error)
 
 
 def _failed(flight: Flight, status: Status, error: IdeogramError, *, dead: bool) -> _Ended:

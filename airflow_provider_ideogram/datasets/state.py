@@ -78,7 +78,7 @@ class DatasetState:
     :param slices: How many times a worker was used.
     :param max_tries: The task's, which changes when a person clears it.
     :param finished_at: When the run had succeeded, in seconds since the epoch; None until then.
-    :param failure: The error of the last item that failed.
+    :param failure: The error of the last item that failed, without what tells it from another's.
     :param alike: How many items have failed with it since any had an image, or another error.
     :param given_up: Requests that were paid and not waited for any longer; the ledger still knows them.
     :param examples: The first failures, as ``id: error``.
