@@ -77,6 +77,7 @@ class EarlierImages:
     """
 
     def __init__(self, client: Any, images: Target, workspaces: str) -> None:
+        self._bucket = images.bucket
         self._etags: dict[str, str] = dict(list_objects(client, images.bucket, images.key))
         self._manifest: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
@@ -112,7 +113,8 @@ class EarlierImages:
                 self._manifest.write(text)
                 try:
                     line = json.loads(text)
-                    if line["status"] in (Status.GENERATED, Status.REUSED):
+                    # A prefix that was copied brings lines about the bucket that it was copied from.
+                    if line["status"] in (Status.GENERATED, Status.REUSED) and line["bucket"] == self._bucket:
                         self._offsets[_digest(line["key"])] = offset
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     continue  # not a line of ours: the image at its key is looked at by itself

@@ -270,6 +270,24 @@ def test_images_of_a_run_without_a_manifest_are_reused(make: Make, task_runner: 
     assert (xcom["reused"], xcom["cost_usd"]) == (5, 0.0)
 
 
+def test_images_that_were_copied_with_their_manifest_are_told_where_they_are(
+    make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = task_runner(make())
+    world.to_end(first, first.execute())
+    old, copy = world.bucket, f"{world.bucket}-copy"
+    world.s3.create_bucket(Bucket=copy)
+    for key in world.keys(PREFIX):
+        world.s3.copy_object(CopySource={"Bucket": old, "Key": key}, Bucket=copy, Key=key)
+    monkeypatch.setattr(world, "bucket", copy)
+
+    second = task_runner(make(), run_id="second")
+    xcom = world.assert_books_agree(second, world.to_end(second, second.execute()))
+
+    assert (xcom["reused"], xcom["cost_usd"], world.charged()) == (5, 0.0, 5)
+    assert [line["uri"] for line in world.manifest()] == [f"s3://{copy}/{PREFIX}{row['id']}" for row in ROWS]
+
+
 def test_another_run_takes_over_what_an_unfinished_one_left(make: Make, task_runner: TaskRunner, world: World) -> None:
     dead = task_runner(make(max_in_flight=2))
     dead.execute()

@@ -36,7 +36,8 @@ ITEM = Item(0, "cat", REQUEST, "day/cat")
 )
 def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_bucket: str) -> None:
     etag = s3.put_object(Bucket=s3_bucket, Key="day/cat", Body=b"an image")["ETag"].strip('"')
-    ours = {"status": "generated", "key": "day/cat", "fingerprint": REQUEST.fingerprint, "etag": etag}
+    ours = {"status": "generated", "bucket": s3_bucket, "key": "day/cat", "etag": etag}
+    ours["fingerprint"] = REQUEST.fingerprint
     body = line + b"\n" + json.dumps(ours).encode() + b"\n"
     s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
 
