@@ -269,7 +269,7 @@ class Ledger:
         return IdeogramLedgerError(
             f"The ledger's record s3://{self._bucket}/{key} stands in the way: {doing} it failed ({error})",
             "Nothing is submitted without it, since a request may be paid already. Give the worker's role access to "
-            f"{self._prefix}*, or set durable=False.",
+            f"{self._prefix}*, also where a bucket policy demands encryption headers, or set durable=False.",
         )
 
 

@@ -109,10 +109,21 @@ class ImageStore:
             if head is None or not made_from(head, request):
                 return None
             copied = self.client.copy_object(
-                CopySource={"Bucket": source.bucket, "Key": source.key}, Bucket=target.bucket, Key=target.key
+                **self._copy_args,
+                CopySource={"Bucket": source.bucket, "Key": source.key},
+                Bucket=target.bucket,
+                Key=target.key,
             )
         answer = {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
         return ImageRecord.of_object(target, answer, request)
+
+    @property
+    def _copy_args(self) -> dict[str, Any]:
+        """The user's arguments as far as a copy takes them: of encryption, class and access S3 copies nothing."""
+        known = self.client.meta.service_model.operation_model("CopyObject").input_shape.members
+        # Its metadata is the source's, which tells what the image was made from.
+        arguments = {name: self._extra_args[name] for name in self._extra_args.keys() & known if name != "Metadata"}
+        return arguments | ({"TaggingDirective": "REPLACE"} if "Tagging" in arguments else {})
 
     def _head(self, target: Target) -> Mapping[str, Any] | None:
         try:

@@ -128,6 +128,11 @@ def check_extra_args(extra_args: Any) -> list[str]:
         ]
     own = sorted(name for name in extra_args if name in _OWN_UPLOAD_ARGS or str(name).startswith("Checksum"))
     problems = [f"s3_extra_args: {', '.join(own)} are decided by the provider"] if own else []
+    if secret := sorted(name for name in map(str, extra_args) if name.startswith("SSECustomer")):
+        problems.append(
+            f"s3_extra_args: {', '.join(secret)} would make an image that nothing here can look at again, to reuse, "
+            "copy or show it, and the key would be in Airflow's rendered fields; use a key of KMS"
+        )
     return problems + _check_metadata(extra_args.get("Metadata"))
 
 

@@ -74,6 +74,30 @@ def test_users_arguments_and_metadata_go_with_ours(s3: Any, s3_bucket: str) -> N
     assert s3.get_object_tagging(Bucket=s3_bucket, Key="cat")["TagSet"] == [{"Key": "team", "Value": "art"}]
 
 
+def test_copy_is_kept_as_the_user_wants_images_to_be_kept(s3: Any, s3_bucket: str) -> None:
+    source, target = Target(s3_bucket, "cat"), Target(s3_bucket, "same cat")
+    ImageStore("aws_default", {"Metadata": {"title": "cat"}, "Tagging": "team=old"}).put(JOB, _image(), source, {})
+    extra = {
+        "ServerSideEncryption": "aws:kms",
+        "SSEKMSKeyId": "arn:aws:kms:us-east-1:123456789012:key/1",
+        "StorageClass": "STANDARD_IA",
+        "Tagging": "team=art",
+        "Metadata": {"title": "forged"},
+        "WriteOffsetBytes": 0,  # which a copy does not take
+    }
+
+    record = ImageStore("aws_default", extra).copy(source, target, ASKED)
+
+    head = s3.head_object(Bucket=s3_bucket, Key="same cat")
+    assert {name: head[name] for name in ("ServerSideEncryption", "SSEKMSKeyId", "StorageClass")} == {
+        name: extra[name] for name in ("ServerSideEncryption", "SSEKMSKeyId", "StorageClass")
+    }
+    assert s3.get_object_tagging(Bucket=s3_bucket, Key="same cat")["TagSet"] == [{"Key": "team", "Value": "art"}]
+    assert head["Metadata"] == s3.head_object(Bucket=s3_bucket, Key="cat")["Metadata"]
+    assert record is not None
+    assert record.uri == target.uri
+
+
 @pytest.mark.parametrize(
     "extra",
     [

@@ -142,6 +142,7 @@ def test_extra_args(extra_args: Any) -> None:
         ),
         ({"IfNoneMatch": "*"}, "IfNoneMatch are decided"),
         ({"ContentType": "text/html"}, "ContentType are decided"),
+        ({"SSECustomerKey": "x" * 32, "SSECustomerAlgorithm": "AES256"}, "SSECustomerAlgorithm, SSECustomerKey would"),
         ({"Metadata": {"title": "M\u00fcller"}}, "Metadata 'title' is not of printable ASCII"),
         ({"Metadata": {"title": "a\r\nb"}}, "Metadata 'title' is not of printable ASCII"),
         ({"Metadata": {"a title": "b"}}, "Metadata 'a title' is not of printable ASCII"),
