@@ -253,7 +253,6 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             if self.deferrable:
                 self._defer_to(trigger, "execute_complete")
             reports = _reports(asyncio.run(_first_event(trigger)))
-        self._show_progress(context, workspace, state)
         return self._finish(context, workspace, images, state)
 
     def _run(
@@ -294,8 +293,14 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             carry={"workspace": workspace.prefix, "bucket": images.bucket, "images": images.key},
         )
 
-    def _show_progress(self, context: Context, workspace: Workspace, state: DatasetState) -> None:
-        """Say where the run stands: a line in the log, and the same numbers as the XCom ``progress``."""
+    def _show_progress(
+        self, context: Context, workspace: Workspace, state: DatasetState, manifest_uri: str | None = None
+    ) -> None:
+        """
+        Say where the run stands: a line in the log, and the same numbers as the XCom ``progress``.
+
+        :param manifest_uri: The manifest, once it is written.
+        """
         minutes = max(time.time() - state.started_at, 1.0) / 60
         made = state.done - state.counts["reused"]
         pace = made / minutes
@@ -310,6 +315,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             "seconds_left": None if left is None else round(left),
             "slices": state.slices,
             "parts": f"{workspace.uri}part-",
+            **({"manifest_uri": manifest_uri} if manifest_uri else {}),
         }
         self.log.info(
             "%d of %d items, %d in flight, %.1f images a minute, %.2f USD spent, %s left",
@@ -332,6 +338,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         except IdeogramLedgerError:
             workspace.clear()
             raise
+        self._show_progress(context, workspace, state, _manifest_uri(images))
         allowed = self.max_failures * state.total if 0 < self.max_failures < 1 else self.max_failures
         if state.failures > allowed:
             raise self._failure(context, images, state)

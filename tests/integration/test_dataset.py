@@ -355,6 +355,7 @@ class TestFailures:
 
         assert result.state == "up_for_retry"
         assert "2 of 5 items have no image" in str(result.error)
+        assert run.xcom("progress")["manifest_uri"] == f"s3://{world.bucket}/{PREFIX}manifest.jsonl"
         assert [line["status"] for line in world.manifest()] == [*["generated"] * 3, "blocked", "failed"]
         assert "violates the content policy" in world.manifest()[3]["error"]
         assert world.charged() == 5
