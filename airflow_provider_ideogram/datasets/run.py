@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS, PATIENCE_SECONDS, RATE_WINDOW
-from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome, RequestPoll, deadline_of
+from airflow_provider_ideogram.api.polling import Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.manifest import Status, failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.state import DatasetState, Flight, Later
@@ -211,7 +211,7 @@ class DatasetRun:
         overdue = now - job.submitted_at > EXPECTED_SECONDS
         if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
             # Done since the trigger fired, as a rule.
-            look(self.hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
+            look(self.hook, poll)
         if poll.outcome is Outcome.COMPLETED:
             return self._stored(flight, poll)
         if poll.outcome is Outcome.REFUSED:

@@ -28,19 +28,12 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.s3 import ImageStore
 
 
-def look(hook: IdeogramHook, poll: RequestPoll, *, times: int = 1) -> None:
-    """
-    Ask for the job's state, and let the poll decide what the answer or the error means.
-
-    :param times: How often at most, as long as there are errors: a single "not found" is not believed.
-    """
-    for _ in range(times):
-        try:
-            poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
-        except IdeogramError as error:
-            poll.on_error(error)
-        if poll.settled or not poll.consecutive_errors:
-            break
+def look(hook: IdeogramHook, poll: RequestPoll) -> None:
+    """Ask for the job's state once, and let the poll decide what the answer or the error means."""
+    try:
+        poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
+    except IdeogramError as error:
+        poll.on_error(error, time.time())
 
 
 def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:

@@ -101,13 +101,13 @@ class IdeogramJobTask(IdeogramTask):
         self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
     ) -> dict[str, Any]:
         """Fetch and store the image, wait on where that helps, or raise what became of the job."""
-        from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome
+        from airflow_provider_ideogram.api.polling import Outcome
         from airflow_provider_ideogram.operators.completion import fetch_and_store, look
 
         time_left = self.deferrable and time.time() < self._deadline(job)
         if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
             # The task may have waited for this worker long enough for the job to be done, or forgotten.
-            look(hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
+            look(hook, poll)
         if poll.outcome is Outcome.COMPLETED:
             try:
                 record = fetch_and_store(hook, self._store, job, poll)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import submit_delay
 from airflow_provider_ideogram.api.jobs import list_price
-from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, RESULT_LIFETIME, Outcome, RequestPoll
+from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramLedgerError,
@@ -328,9 +328,7 @@ class Submitter:
 
     def _look(self, entry: Entry) -> RequestPoll:
         poll = RequestPoll(entry.job.request_id, entry.intent.at)
-        # A replica may not know a new request yet, however often it is asked within a moment: that is for the poll.
-        young = time.time() - entry.intent.at < HISTORY_LAG
-        look(self.hook, poll, times=1 if young else BELIEVE_NOT_FOUND_AFTER)
+        look(self.hook, poll)
         return poll
 
 

@@ -500,6 +500,19 @@ def test_an_image_that_was_held_up_holds_up_nothing_for_good_on_a_worker(
     assert "is done, but not here yet" in run.log_text
 
 
+def test_not_found_within_the_hour_is_no_job_s_end(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.configure(job_seconds=60.0)
+    run = task_runner(make(retries=1, poll_interval=0.05))
+    run.execute()
+    world.emulator.fault("status", "error", status=404, times=3 * len(ROWS))
+    result = run.resume(run.fire())
+    assert world.charged() == len(ROWS)
+    world.emulator.clear_faults()
+    world.later(60.0)
+
+    world.assert_books_agree(run, world.to_end(run, result if result.state == "deferred" else run.retry()))
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_unanswered_submits_are_looked_up(when: str, make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.fault("submit", "reset", when=when, times=2)
