@@ -16,6 +16,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramInvalidImage,
     IdeogramNotCharged,
     IdeogramNotFound,
+    IdeogramServerUnavailable,
     job_unreachable,
 )
 from airflow_provider_ideogram.storage.record import ImageRecord
@@ -46,6 +47,8 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     try:
         result = hook.get_result(job.request_id)
     except IdeogramNotFound as problem:
+        if not poll.hour_is_over(time.time()):
+            raise IdeogramServerUnavailable(f"its result is not there yet: {problem.reason}") from problem
         poll.outcome = Outcome.EXPIRED
         raise poll.failure() from problem
     except IdeogramNotCharged as problem:  # true of this call, but the job was paid

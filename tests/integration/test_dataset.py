@@ -513,6 +513,13 @@ def test_not_found_within_the_hour_is_no_job_s_end(make: Make, task_runner: Task
     world.assert_books_agree(run, world.to_end(run, result if result.state == "deferred" else run.retry()))
 
 
+def test_result_that_is_not_there_yet_is_fetched_later(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("result", "error", status=404, times=len(ROWS))
+    run = task_runner(make())
+
+    world.assert_books_agree(run, world.to_end(run, run.execute()))
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_unanswered_submits_are_looked_up(when: str, make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.fault("submit", "reset", when=when, times=2)

@@ -446,6 +446,21 @@ class TestNotFound:
         _succeeded(world.to_end(run, run.retry()))
         assert world.charged() == 1
 
+    def test_for_the_result_of_a_job_that_is_done_is_asked_again(
+        self, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("result", "error", status=404)
+        run = task_runner(generate())
+        run.execute()
+        result = run.resume(run.fire())
+        assert (result.state, world.keys()) == ("deferred", [RECORD_KEY])
+        assert "is done, but not here yet: its result is not there yet" in run.log_text
+        world.later(MINUTE)
+
+        _succeeded(run.resume(run.fire()))
+
+        assert world.charged() == 1
+
     def test_of_a_job_that_is_lost_blocks_its_task_for_no_more_than_the_hour(
         self, generate: Generate, task_runner: TaskRunner, world: World
     ) -> None:

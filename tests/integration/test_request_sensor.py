@@ -200,6 +200,19 @@ def test_expired_request_says_that_the_image_is_lost(
     assert "the vendor no longer knows it" in str(result.error)
 
 
+def test_result_that_is_not_there_yet_is_not_skipped(
+    sense: Sense, submitted: TaskRun, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, clock: Clock
+) -> None:
+    ideogram_emulator.advance(60)
+    ideogram_emulator.fault("result", "error", status=404)
+    run = task_runner(sense(request=submitted.xcom(), soft_fail=True))
+    assert run.execute().state == "deferred"
+    assert "is done, but not here yet" in run.log_text
+    clock.advance(60)
+
+    assert run.resume(run.fire()).state == "success"
+
+
 class TestIfExists:
     def test_its_own_image_is_not_fetched_again(
         self, sense: Sense, submitted: TaskRun, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
