@@ -90,6 +90,11 @@ class RequestPoll:
         """Whether polling has nothing more to find out."""
         return self.outcome is not Outcome.PENDING
 
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can come of the job any more, and the ledger need not know it; all others are paid."""
+        return self.outcome in (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
+
     def hour_is_over(self, now: float) -> bool:
         """Return whether the vendor may have dropped the job: it is paid, and no "not found" before is its end."""
         return now >= self.submitted_at + RESULT_LIFETIME

@@ -72,8 +72,6 @@ _SYSTEMATIC = (
     IdeogramPermissionError,
     IdeogramInsufficientCredits,
 )
-#: What became of a request that the ledger need not know any more; the others may still be done, and are paid.
-_DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 
 
 @dataclass(slots=True)
@@ -233,14 +231,14 @@ class DatasetRun:
             self._held.add(flight.job.request_id)
             return None
         except IdeogramJobError as problem:
-            return self._found(flight) or _failed(flight, Status.FAILED, problem, dead=poll.outcome in _DEAD)
+            return self._found(flight) or _failed(flight, Status.FAILED, problem, dead=poll.dead)
 
     def _ended(self, flight: Flight, poll: RequestPoll) -> _Ended:
         """Return what became of a job that has no image, or that nobody waits for any longer."""
         if poll.outcome is Outcome.CONTENT_BLOCKED:
             return _failed(flight, Status.BLOCKED, poll.failure(), dead=True)
         found = None if poll.outcome is Outcome.FAILED else self._found(flight)
-        return found or _failed(flight, Status.FAILED, poll.failure(), dead=poll.outcome in _DEAD)
+        return found or _failed(flight, Status.FAILED, poll.failure(), dead=poll.dead)
 
     def _found(self, flight: Flight) -> _Ended | None:
         """Return the image of a job that the vendor has forgotten, if a slice that died had stored it."""

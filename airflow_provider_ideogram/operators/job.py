@@ -17,8 +17,6 @@ from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramJobError,
-    IdeogramJobFailed,
-    IdeogramResultExpired,
     IdeogramStorageError,
     IdeogramTemporaryError,
     job_goes_on,
@@ -121,10 +119,9 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
             self._defer_until_done(job)
-        failure = poll.failure()
-        if isinstance(failure, IdeogramJobFailed | IdeogramResultExpired):
+        if poll.dead:
             self._close(job)
-        raise failure
+        raise poll.failure()
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
         """Return the stored image's XCom, and tell it to whoever wants to know."""

@@ -51,8 +51,6 @@ SUBMIT_SECONDS = 60.0
 #: Seconds between two looks at what is not decided yet.
 LOOK_AGAIN_SECONDS = 20.0
 
-#: What became of a request that needs its target no more.
-_DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 #: Seconds from its submission in which a completed request's own task is left the time to store the image.
 STORING_SECONDS = 600.0
 
@@ -313,7 +311,7 @@ class Submitter:
         """Return whether another task's request still needs its target."""
         if poll.outcome is Outcome.COMPLETED:
             return time.time() < entry.intent.at + STORING_SECONDS
-        return poll.outcome not in _DEAD
+        return not poll.dead
 
     def _owns(self, entry: Entry) -> bool:
         return entry.intent.owner == self.owner

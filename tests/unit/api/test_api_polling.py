@@ -111,6 +111,22 @@ def test_errors_that_will_not_pass_are_final(error: IdeogramError) -> None:
     assert _after(error).outcome is Outcome.UNREACHABLE
 
 
+@pytest.mark.parametrize(
+    ("poll", "dead"),
+    [
+        (_after(), False),
+        (_after(RequestStatus("COMPLETED")), False),
+        (_after(IdeogramPermissionError("403")), False),
+        (_after(*[GONE] * MAX_CONSECUTIVE_ERRORS), False),
+        (_after(GONE, now=HOUR_OVER), True),
+        (_after(RequestStatus("FAILED")), True),
+        (_after(RequestStatus("FAILED", None, "NSFW")), True),
+    ],
+)
+def test_ledger_forgets_only_what_is_dead(poll: RequestPoll, dead: bool) -> None:
+    assert poll.dead is dead
+
+
 def test_delay_follows_the_jobs_age_while_all_is_well() -> None:
     assert 8.0 < _poll().delay(1000.0, RNG) < 13.0
     assert 0.6 < _after(AWAY, RequestStatus("QUEUED")).delay(1012.4, RNG) < 0.9
