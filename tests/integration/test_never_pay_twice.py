@@ -420,7 +420,7 @@ class TestNotFound:
     def test_when_a_job_is_taken_up_pays_for_no_other(
         self, generate: Generate, task_runner: TaskRunner, world: World
     ) -> None:
-        run = task_runner(generate(retries=1))
+        run = task_runner(generate(retries=1, poll_interval=0.05))
         run.execute()
         world.later(5 * MINUTE)
         world.emulator.fault("status", "error", status=404, times=3)
