@@ -158,15 +158,15 @@ class RequestPoll:
         if self.outcome is Outcome.EXPIRED:
             return IdeogramResultExpired(
                 f"{request}, but the vendor no longer knows it: status and result live one hour",
-                "The image may still be in the account's request history. Another attempt of the task, by its retries "
-                "or after it was cleared, submits and pays for a new one.",
+                "The image may still be in the account's request history. Another attempt of the task that submitted "
+                "it, by its retries or after it was cleared, submits and pays for a new one.",
                 request_id=self.request_id,
             )
         if self.outcome is Outcome.PENDING:
             last_error = f"; last error: {self.error}" if self.error else ""
             return IdeogramTimeout(
                 f"{request}, but was not done in time (last state: {self.state or 'unknown'}{last_error})",
-                "Raise the operator's timeout; the vendor holds the result for one hour after the submission.",
+                "Raise the task's timeout; the vendor holds the result for one hour after the submission.",
                 request_id=self.request_id,
             )
         return job_unreachable(self.request_id, self.error)

@@ -11,11 +11,12 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
+    IdeogramError,
     IdeogramJobError,
     IdeogramStorageError,
     IdeogramTemporaryError,
@@ -48,6 +49,8 @@ class IdeogramJobTask(IdeogramTask):
     s3_bucket: str | None
     deferrable: bool
     on_content_blocked: str
+    #: Errors that another attempt of the task cannot mend.
+    _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
     _result: Mapping[str, Any] | None = None
 
@@ -78,7 +81,7 @@ class IdeogramJobTask(IdeogramTask):
     def _failures(self, context: Context) -> Iterator[None]:
         """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
         skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
-        with airflow_failures(durable=self.durable, skipped=skipped):
+        with airflow_failures(durable=self.durable, skipped=skipped, final=self._final):
             try:
                 yield
             except IdeogramJobError as error:
