@@ -185,7 +185,7 @@ def failure(request_id: str, status: RequestStatus) -> IdeogramJobFailed:
     """Return the error that a FAILED job means."""
     kind = IdeogramContentBlocked if status.content_blocked else IdeogramJobFailed
     what = "was blocked because of its content" if status.content_blocked else "failed at the vendor"
-    do = "Change the prompt" if status.content_blocked else "A retry of the task submits a new, charged request"
+    do = "Change the prompt" if status.content_blocked else "A retry of the task that submitted it pays for a new one"
     return kind(
         f"Request {request_id} {what}: {status.error or 'no reason given'}",
         f"It may have been charged: the account's request history tells. {do}.",

@@ -36,8 +36,11 @@ FETCH_MARGIN = 180.0
 _REPORTED = ("state", "error", "inference_seconds", "completed_at", "polls")
 #: Errors in a row after which a job is given up: with the back-off some 4 minutes of an API that is away.
 MAX_CONSECUTIVE_ERRORS = 12
-#: A 404 ends a paid job, so a single one, from a replica that lags behind, is not believed.
-BELIEVE_NOT_FOUND_AFTER = 3
+#: Said of a 404 within the vendor's hour, which comes of a gateway, a replica that lags behind, or another account.
+_TOO_EARLY = (
+    "though its hour at the vendor is not over: check the connection's host and key; after that hour another attempt "
+    "of the task that submitted it pays for a new one"
+)
 
 
 class Outcome(StrEnum):
@@ -47,7 +50,7 @@ class Outcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CONTENT_BLOCKED = "content_blocked"
-    #: The API no longer knows the request.
+    #: The API no longer knows the request, and its hour is over.
     EXPIRED = "expired"
     #: The key is not, or no longer, allowed to ask.
     REFUSED = "refused"
@@ -79,7 +82,6 @@ class RequestPoll:
     completed_at: float | None = None
     polls: int = 0
     consecutive_errors: int = 0
-    _consecutive_not_found: int = 0
     _retry_after: float = 0.0
     _age_not_done: float = 0.0
 
@@ -88,10 +90,19 @@ class RequestPoll:
         """Whether polling has nothing more to find out."""
         return self.outcome is not Outcome.PENDING
 
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can come of the job any more, and the ledger need not know it; all others are paid."""
+        return self.outcome in (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
+
+    def hour_is_over(self, now: float) -> bool:
+        """Return whether the vendor may have dropped the job: it is paid, and no "not found" before is its end."""
+        return now >= self.submitted_at + RESULT_LIFETIME
+
     def on_status(self, status: RequestStatus, now: float) -> None:
         """Take in a status that was received at ``now``."""
         self.polls += 1
-        self.consecutive_errors, self._consecutive_not_found, self._retry_after = 0, 0, 0.0
+        self.consecutive_errors, self._retry_after = 0, 0.0
         self.outcome = Outcome.PENDING
         self.state, self.error, self.inference_seconds = status.state, status.error, status.inference_seconds
         if status.state == "COMPLETED":
@@ -107,19 +118,20 @@ class RequestPoll:
         if self.inference_seconds is not None:
             self.durations.observe(self.model, max(self.inference_seconds, self._age_not_done))
 
-    def on_error(self, error: IdeogramError) -> None:
-        """Take in that a poll went wrong."""
+    def on_error(self, error: IdeogramError, now: float) -> None:
+        """Take in that a poll went wrong at ``now``."""
         self.polls += 1
         self.consecutive_errors += 1
-        self.error = error.reason
-        self._consecutive_not_found = self._consecutive_not_found + 1 if isinstance(error, IdeogramNotFound) else 0
+        not_found, over = isinstance(error, IdeogramNotFound), self.hour_is_over(now)
+        self.error = f"{error.reason}, {_TOO_EARLY}" if not_found and not over else error.reason
         self._retry_after = getattr(error, "retry_after", None) or 0.0
         if isinstance(error, IdeogramAuthenticationError | IdeogramPermissionError):
             self.outcome = Outcome.REFUSED
-        elif isinstance(error, IdeogramNotFound):
-            if self._consecutive_not_found >= BELIEVE_NOT_FOUND_AFTER:
-                self.outcome = Outcome.EXPIRED
-        elif not isinstance(error, IdeogramTemporaryError) or self.consecutive_errors >= MAX_CONSECUTIVE_ERRORS:
+        elif not_found and over:
+            self.outcome = Outcome.EXPIRED
+        elif self.consecutive_errors >= MAX_CONSECUTIVE_ERRORS or not (
+            not_found or isinstance(error, IdeogramTemporaryError)
+        ):
             self.outcome = Outcome.UNREACHABLE
 
     def delay(self, now: float, rng: random.Random) -> float:
@@ -146,14 +158,15 @@ class RequestPoll:
         if self.outcome is Outcome.EXPIRED:
             return IdeogramResultExpired(
                 f"{request}, but the vendor no longer knows it: status and result live one hour",
-                "The image may still be in the account's request history. Another attempt of the task, by its retries "
-                "or after it was cleared, submits and pays for a new one.",
+                "The image may still be in the account's request history. Another attempt of the task that submitted "
+                "it, by its retries or after it was cleared, submits and pays for a new one.",
                 request_id=self.request_id,
             )
         if self.outcome is Outcome.PENDING:
+            last_error = f"; last error: {self.error}" if self.error else ""
             return IdeogramTimeout(
-                f"{request}, but was not done in time (last state: {self.state or 'unknown'})",
-                "Raise the operator's timeout; the vendor holds the result for one hour after the submission.",
+                f"{request}, but was not done in time (last state: {self.state or 'unknown'}{last_error})",
+                "Raise the task's timeout; the vendor holds the result for one hour after the submission.",
                 request_id=self.request_id,
             )
         return job_unreachable(self.request_id, self.error)

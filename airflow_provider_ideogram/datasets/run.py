@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS, PATIENCE_SECONDS, RATE_WINDOW
-from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome, RequestPoll, deadline_of
+from airflow_provider_ideogram.api.polling import Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.manifest import Status, failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.state import DatasetState, Flight, Later
@@ -77,8 +77,6 @@ _SYSTEMATIC = (
 )
 #: Times, sizes, addresses and ids, as errors have them.
 _WITH_DIGITS = re.compile(r"\S*\d\S*")
-#: What became of a request that the ledger need not know any more; the others may still be done, and are paid.
-_DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 
 
 @dataclass(slots=True)
@@ -218,7 +216,7 @@ class DatasetRun:
         overdue = now - job.submitted_at > EXPECTED_SECONDS
         if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
             # Done since the trigger fired, as a rule.
-            look(self.hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
+            look(self.hook, poll)
         if poll.outcome is Outcome.COMPLETED:
             return self._stored(flight, poll)
         if poll.outcome is Outcome.REFUSED:
@@ -242,14 +240,14 @@ class DatasetRun:
             self._held.append(problem)
             return None
         except IdeogramJobError as problem:
-            return self._found(flight) or _failed(flight, Status.FAILED, problem, dead=poll.outcome in _DEAD)
+            return self._found(flight) or _failed(flight, Status.FAILED, problem, dead=poll.dead)
 
     def _ended(self, flight: Flight, poll: RequestPoll) -> _Ended:
         """Return what became of a job that has no image, or that nobody waits for any longer."""
         if poll.outcome is Outcome.CONTENT_BLOCKED:
             return _failed(flight, Status.BLOCKED, poll.failure(), dead=True)
         found = None if poll.outcome is Outcome.FAILED else self._found(flight)
-        return found or _failed(flight, Status.FAILED, poll.failure(), dead=poll.outcome in _DEAD)
+        return found or _failed(flight, Status.FAILED, poll.failure(), dead=poll.dead)
 
     def _found(self, flight: Flight) -> _Ended | None:
         """Return the image of a job that the vendor has forgotten, if a slice that died had stored it."""

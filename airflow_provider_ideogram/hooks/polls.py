@@ -208,7 +208,7 @@ class PollQueue:
             status = await self._get_status(poll.request_id)
         except IdeogramError as error:
             self._admission.on_error(round_of_it, error, self._loop.time())
-            poll.on_error(error)
+            poll.on_error(error, time.time())
             met = error
         else:
             self._admission.on_answer(round_of_it)

@@ -16,6 +16,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramInvalidImage,
     IdeogramNotCharged,
     IdeogramNotFound,
+    IdeogramServerUnavailable,
     job_unreachable,
 )
 from airflow_provider_ideogram.storage.record import ImageRecord
@@ -28,19 +29,12 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.s3 import ImageStore
 
 
-def look(hook: IdeogramHook, poll: RequestPoll, *, times: int = 1) -> None:
-    """
-    Ask for the job's state, and let the poll decide what the answer or the error means.
-
-    :param times: How often at most, as long as there are errors: a single "not found" is not believed.
-    """
-    for _ in range(times):
-        try:
-            poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
-        except IdeogramError as error:
-            poll.on_error(error)
-        if poll.settled or not poll.consecutive_errors:
-            break
+def look(hook: IdeogramHook, poll: RequestPoll) -> None:
+    """Ask for the job's state once, and let the poll decide what the answer or the error means."""
+    try:
+        poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
+    except IdeogramError as error:
+        poll.on_error(error, time.time())
 
 
 def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:
@@ -53,6 +47,8 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     try:
         result = hook.get_result(job.request_id)
     except IdeogramNotFound as problem:
+        if not poll.hour_is_over(time.time()):
+            raise IdeogramServerUnavailable(f"its result is not there yet: {problem.reason}") from problem
         poll.outcome = Outcome.EXPIRED
         raise poll.failure() from problem
     except IdeogramNotCharged as problem:  # true of this call, but the job was paid

@@ -16,12 +16,15 @@ from airflow_provider_ideogram.exceptions import IdeogramError
 
 
 @contextmanager
-def airflow_failures(*, durable: bool, skipped: tuple[type[IdeogramError], ...] = ()) -> Iterator[None]:
+def airflow_failures(
+    *, durable: bool, skipped: tuple[type[IdeogramError], ...] = (), final: tuple[type[IdeogramError], ...] = ()
+) -> Iterator[None]:
     """
     Turn errors that are not to be retried into :class:`AirflowFailException`, the error itself as its cause.
 
     :param durable: Whether a ledger tells the next attempt of a job that was paid.
     :param skipped: Errors that skip the task.
+    :param final: Errors that another attempt of this task cannot mend, though one of others can.
     """
     try:
         yield
@@ -31,6 +34,6 @@ def airflow_failures(*, durable: bool, skipped: tuple[type[IdeogramError], ...] 
         metrics.failed(error.kind)
         if isinstance(error, skipped):
             raise AirflowSkipException(str(error)) from error
-        if error.retryable and (durable or not error.needs_ledger):
+        if error.retryable and not isinstance(error, final) and (durable or not error.needs_ledger):
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

@@ -11,14 +11,13 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
+    IdeogramError,
     IdeogramJobError,
-    IdeogramJobFailed,
-    IdeogramResultExpired,
     IdeogramStorageError,
     IdeogramTemporaryError,
     job_goes_on,
@@ -50,6 +49,8 @@ class IdeogramJobTask(IdeogramTask):
     s3_bucket: str | None
     deferrable: bool
     on_content_blocked: str
+    #: Errors that another attempt of the task cannot mend.
+    _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
     _result: Mapping[str, Any] | None = None
 
@@ -80,7 +81,7 @@ class IdeogramJobTask(IdeogramTask):
     def _failures(self, context: Context) -> Iterator[None]:
         """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
         skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
-        with airflow_failures(durable=self.durable, skipped=skipped):
+        with airflow_failures(durable=self.durable, skipped=skipped, final=self._final):
             try:
                 yield
             except IdeogramJobError as error:
@@ -101,13 +102,13 @@ class IdeogramJobTask(IdeogramTask):
         self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
     ) -> dict[str, Any]:
         """Fetch and store the image, wait on where that helps, or raise what became of the job."""
-        from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, Outcome
+        from airflow_provider_ideogram.api.polling import Outcome
         from airflow_provider_ideogram.operators.completion import fetch_and_store, look
 
         time_left = self.deferrable and time.time() < self._deadline(job)
         if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
             # The task may have waited for this worker long enough for the job to be done, or forgotten.
-            look(hook, poll, times=1 if time_left else BELIEVE_NOT_FOUND_AFTER)
+            look(hook, poll)
         if poll.outcome is Outcome.COMPLETED:
             try:
                 record = fetch_and_store(hook, self._store, job, poll)
@@ -121,10 +122,9 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
             self._defer_until_done(job)
-        failure = poll.failure()
-        if isinstance(failure, IdeogramJobFailed | IdeogramResultExpired):
+        if poll.dead:
             self._close(job)
-        raise failure
+        raise poll.failure()
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
         """Return the stored image's XCom, and tell it to whoever wants to know."""

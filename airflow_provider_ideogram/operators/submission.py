@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.cadence import submit_delay
 from airflow_provider_ideogram.api.jobs import list_price
-from airflow_provider_ideogram.api.polling import BELIEVE_NOT_FOUND_AFTER, RESULT_LIFETIME, Outcome, RequestPoll
+from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramLedgerError,
@@ -51,8 +51,6 @@ SUBMIT_SECONDS = 60.0
 #: Seconds between two looks at what is not decided yet.
 LOOK_AGAIN_SECONDS = 20.0
 
-#: What became of a request that needs its target no more.
-_DEAD = (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 #: Seconds from its submission in which a completed request's own task is left the time to store the image.
 STORING_SECONDS = 600.0
 
@@ -313,7 +311,7 @@ class Submitter:
         """Return whether another task's request still needs its target."""
         if poll.outcome is Outcome.COMPLETED:
             return time.time() < entry.intent.at + STORING_SECONDS
-        return poll.outcome not in _DEAD
+        return not poll.dead
 
     def _owns(self, entry: Entry) -> bool:
         return entry.intent.owner == self.owner
@@ -328,9 +326,7 @@ class Submitter:
 
     def _look(self, entry: Entry) -> RequestPoll:
         poll = RequestPoll(entry.job.request_id, entry.intent.at)
-        # A replica may not know a new request yet, however often it is asked within a moment: that is for the poll.
-        young = time.time() - entry.intent.at < HISTORY_LAG
-        look(self.hook, poll, times=1 if young else BELIEVE_NOT_FOUND_AFTER)
+        look(self.hook, poll)
         return poll
 
 

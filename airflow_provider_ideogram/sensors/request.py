@@ -78,6 +78,8 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"request": "json", "s3_extra_args": "json"}
     choices: ClassVar[Mapping[str, Sequence[str]]] = {"if_exists": IF_EXISTS, "on_content_blocked": ("fail", "skip")}
 
+    #: A sensor submits nothing, so that its retry would find the same.
+    _final = (IdeogramJobFailed, IdeogramResultExpired)
     #: The ledger is read where the request's submitter kept it.
     durable = True
     ledger_prefix = DEFAULT_LEDGER_PREFIX
@@ -141,7 +143,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         """Skip the task where the user wants that of a failure which no other attempt can mend."""
         try:
             yield
-        except (AirflowFailException, IdeogramJobFailed, IdeogramResultExpired, IdeogramTimeout) as failure:
+        except (AirflowFailException, IdeogramTimeout) as failure:
             if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(failure)) from failure
             raise

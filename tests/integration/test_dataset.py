@@ -568,6 +568,20 @@ def test_nothing_more_is_paid_while_no_image_can_be_brought_here(
     world.assert_books_agree(run, world.to_end(run, result), total=12)
 
 
+def test_not_found_within_the_hour_is_no_job_s_end(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("status", "error", status=404, times=3 * len(ROWS))
+    run = task_runner(make(poll_interval=0.05))
+
+    world.assert_books_agree(run, world.to_end(run, run.execute()))
+
+
+def test_result_that_is_not_there_yet_is_fetched_later(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("result", "error", status=404, times=len(ROWS))
+    run = task_runner(make())
+
+    world.assert_books_agree(run, world.to_end(run, run.execute()))
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_unanswered_submits_are_looked_up(when: str, make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.fault("submit", "reset", when=when, times=2)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
+from airflow_provider_ideogram.api import polling
 from airflow_provider_ideogram.emulator.running import connection_to, run_emulator
 from airflow_provider_ideogram.emulator.settings import DEFAULT_FORBIDDEN_KEY, EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
@@ -377,8 +378,15 @@ class TestAfterMoney:
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_an_expired_result_says_what_is_lost(
-        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
+        self,
+        deferrable: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        generate: Generate,
+        task_runner: TaskRunner,
+        ideogram_emulator: RunningEmulator,
     ) -> None:
+        monkeypatch.setattr(polling, "RESULT_LIFETIME", 0.5)
+        monkeypatch.setattr(polling, "FETCH_MARGIN", 0.0)
         ideogram_emulator.configure(lifetime_seconds=0.01)
 
         result = task_runner(generate(deferrable=deferrable)).to_end()

@@ -403,6 +403,83 @@ class TestTheHour:
         assert world.charged() == 1
 
 
+class TestNotFound:
+    """A 404 within the hour comes of a gateway, of a replica that lags behind, or of another account's key."""
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_while_it_waits_ends_nothing(
+        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("status", "error", status=404, times=5)
+        run = task_runner(generate(deferrable=deferrable))
+
+        _succeeded(run.to_end())
+
+        assert world.charged() == 1
+
+    def test_when_a_job_is_taken_up_pays_for_no_other(
+        self, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        run = task_runner(generate(retries=1, poll_interval=0.05))
+        run.execute()
+        world.later(5 * MINUTE)
+        world.emulator.fault("status", "error", status=404, times=3)
+
+        _succeeded(world.to_end(run, run.retry()))
+
+        assert world.charged() == 1
+        assert world.stored() == world.image_of(run)
+
+    @pytest.mark.parametrize("deferrable", [True, False])
+    def test_all_the_time_keeps_the_record_for_the_next_attempt(
+        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("status", "error", status=404, times=None)
+        run = task_runner(generate(deferrable=deferrable, retries=1, timeout=1.0))
+
+        result = run.to_end()
+
+        assert result.state == "up_for_retry"
+        assert "its hour at the vendor is not over: check the connection's host and key" in str(result.error)
+        assert world.keys() == [RECORD_KEY]
+        world.emulator.clear_faults()
+        _succeeded(world.to_end(run, run.retry()))
+        assert world.charged() == 1
+
+    def test_for_the_result_of_a_job_that_is_done_is_asked_again(
+        self, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("result", "error", status=404)
+        run = task_runner(generate())
+        run.execute()
+        result = run.resume(run.fire())
+        assert (result.state, world.keys()) == ("deferred", [RECORD_KEY])
+        assert "is done, but not here yet: its result is not there yet" in run.log_text
+        world.later(MINUTE)
+
+        _succeeded(run.resume(run.fire()))
+
+        assert world.charged() == 1
+
+    def test_of_a_job_that_is_lost_blocks_its_task_for_no_more_than_the_hour(
+        self, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.configure(lifetime_seconds=0.01)
+        run = task_runner(generate(retries=2))
+        run.execute()
+        lost = run.xcom("request_id")
+        world.emulator.configure(lifetime_seconds=HOUR)
+        world.later(11 * MINUTE)
+
+        assert world.to_end(run, run.retry()).state == "up_for_retry"
+        assert world.charged() == 1
+
+        world.later(50 * MINUTE)
+        _succeeded(world.to_end(run, run.retry()))
+        assert world.charged() == 2
+        assert run.xcom()["request_id"] != lost
+
+
 class TestOnKill:
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_an_operator_says_that_the_job_goes_on_and_the_next_attempt_takes_it(

@@ -155,7 +155,7 @@ def test_image_is_stored_where_nobody_knows_what_was_asked_for(
     assert f"What request {submitted_elsewhere} asked for is not known" in run.log_text
 
 
-@pytest.mark.parametrize(("soft_fail", "state"), [(False, "up_for_retry"), (True, "skipped")])
+@pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
 def test_failed_job_fails_it_or_skips_it(
     soft_fail: bool,
     state: str,
@@ -172,6 +172,7 @@ def test_failed_job_fails_it_or_skips_it(
     assert run.to_end().state == state
 
     assert run.xcom("failure")["reason"] == "failed"
+    assert "A retry of the task that submitted it pays for a new one" in run.xcom("failure")["error"]
     assert ideogram_emulator.books().charges == 1
 
 
@@ -192,12 +193,26 @@ def test_expired_request_says_that_the_image_is_lost(
 ) -> None:
     for time in (clock, ideogram_emulator):
         time.advance(3700)
-    run = task_runner(sense(request=submitted.xcom()))
+    run = task_runner(sense(request=submitted.xcom(), retries=1))
 
     result = run.to_end()
 
     assert result.state == "failed"
     assert "the vendor no longer knows it" in str(result.error)
+    assert "Another attempt of the task that submitted it" in str(result.error)
+
+
+def test_result_that_is_not_there_yet_is_not_skipped(
+    sense: Sense, submitted: TaskRun, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, clock: Clock
+) -> None:
+    ideogram_emulator.advance(60)
+    ideogram_emulator.fault("result", "error", status=404)
+    run = task_runner(sense(request=submitted.xcom(), soft_fail=True))
+    assert run.execute().state == "deferred"
+    assert "is done, but not here yet" in run.log_text
+    clock.advance(60)
+
+    assert run.resume(run.fire()).state == "success"
 
 
 class TestIfExists:

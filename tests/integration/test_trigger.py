@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_ideogram.api import cadence
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
 from airflow_provider_ideogram.hooks import IdeogramHook
 from airflow_provider_ideogram.hooks.shared import _connections
 from airflow_provider_ideogram.triggers import IdeogramTrigger
@@ -98,8 +99,10 @@ async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulat
         "content_blocked": submit("x [[fault:blocked]]"),
         "expired": "unknown-request",
     }
+    trigger = watching(*ids.values(), carry={"for": "later"})
+    trigger.requests = {**trigger.requests, ids["expired"]: time.time() - RESULT_LIFETIME}
 
-    event = await event_of(watching(*ids.values(), carry={"for": "later"}))
+    event = await event_of(trigger)
 
     assert {name: event["requests"][request_id]["outcome"] for name, request_id in ids.items()} == {
         name: name for name in ids
@@ -259,9 +262,9 @@ async def test_an_api_that_stays_away_is_given_up(
     assert report["polls"] == ideogram_emulator.books().calls["status"] > 5
 
 
-async def test_a_single_404_is_not_believed(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_404_is_not_believed_within_the_hour(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     request_id = submit()
-    ideogram_emulator.fault("status", "error", status=404)
+    ideogram_emulator.fault("status", "error", status=404, times=3)
 
     event = await event_of(watching(request_id))
 

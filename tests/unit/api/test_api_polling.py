@@ -10,7 +10,6 @@ from airflow_provider_ideogram.api.cadence import usual_end
 from airflow_provider_ideogram.api.durations import JobDurations
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.api.polling import (
-    BELIEVE_NOT_FOUND_AFTER,
     FETCH_MARGIN,
     MAX_CONSECUTIVE_ERRORS,
     RESULT_LIFETIME,
@@ -42,18 +41,19 @@ def _poll() -> RequestPoll:
     return RequestPoll(ID, submitted_at=1000.0)
 
 
-def _after(*events: RequestStatus | IdeogramError) -> RequestPoll:
+def _after(*events: RequestStatus | IdeogramError, now: float = 1012.0) -> RequestPoll:
     poll = _poll()
     for event in events:
         if isinstance(event, RequestStatus):
-            poll.on_status(event, now=1012.0)
+            poll.on_status(event, now)
         else:
-            poll.on_error(event)
+            poll.on_error(event, now)
     return poll
 
 
 AWAY = IdeogramServerUnavailable("the API is away")
 GONE = IdeogramNotFound("HTTP 404")
+HOUR_OVER = 1000.0 + RESULT_LIFETIME
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "PROCESSING", "IN_QUEUE", "SOMETHING NEW"])
@@ -82,13 +82,21 @@ def test_key_that_may_not_ask_ends_polling_at_once(error: IdeogramError) -> None
     assert _after(error).outcome is Outcome.REFUSED
 
 
-def test_not_found_is_believed_only_when_it_is_said_again_and_again() -> None:
-    assert not _after(*[GONE] * (BELIEVE_NOT_FOUND_AFTER - 1)).settled
-    assert not _after(GONE, GONE, RequestStatus("QUEUED"), GONE, GONE).settled
-    assert _after(*[GONE] * BELIEVE_NOT_FOUND_AFTER).outcome is Outcome.EXPIRED
+def test_not_found_is_the_end_only_when_the_hour_is_over() -> None:
+    assert _after(GONE, now=HOUR_OVER).outcome is Outcome.EXPIRED
+    assert not _after(GONE, now=HOUR_OVER - 1).settled
+    assert _after(*[GONE] * MAX_CONSECUTIVE_ERRORS, now=HOUR_OVER - 1).outcome is Outcome.UNREACHABLE
 
 
-@pytest.mark.parametrize("error", [AWAY, IdeogramRateLimited("429")])
+def test_job_that_was_given_up_within_its_hour_is_expired_after_it() -> None:
+    poll = _after(*[GONE] * MAX_CONSECUTIVE_ERRORS)
+    poll.on_error(AWAY, HOUR_OVER)
+    assert poll.outcome is Outcome.UNREACHABLE
+    poll.on_error(GONE, HOUR_OVER)
+    assert poll.outcome is Outcome.EXPIRED
+
+
+@pytest.mark.parametrize("error", [AWAY, GONE, IdeogramRateLimited("429")])
 def test_errors_that_may_pass_are_bounded_in_a_row(error: IdeogramError) -> None:
     many = [error] * (MAX_CONSECUTIVE_ERRORS - 1)
     assert not _after(*many).settled
@@ -103,6 +111,22 @@ def test_errors_that_will_not_pass_are_final(error: IdeogramError) -> None:
     assert _after(error).outcome is Outcome.UNREACHABLE
 
 
+@pytest.mark.parametrize(
+    ("poll", "dead"),
+    [
+        (_after(), False),
+        (_after(RequestStatus("COMPLETED")), False),
+        (_after(IdeogramPermissionError("403")), False),
+        (_after(*[GONE] * MAX_CONSECUTIVE_ERRORS), False),
+        (_after(GONE, now=HOUR_OVER), True),
+        (_after(RequestStatus("FAILED")), True),
+        (_after(RequestStatus("FAILED", None, "NSFW")), True),
+    ],
+)
+def test_ledger_forgets_only_what_is_dead(poll: RequestPoll, dead: bool) -> None:
+    assert poll.dead is dead
+
+
 def test_delay_follows_the_jobs_age_while_all_is_well() -> None:
     assert 8.0 < _poll().delay(1000.0, RNG) < 13.0
     assert 0.6 < _after(AWAY, RequestStatus("QUEUED")).delay(1012.4, RNG) < 0.9
@@ -112,6 +136,7 @@ def test_delay_follows_the_jobs_age_while_all_is_well() -> None:
 def test_delay_after_errors_backs_off_and_honours_retry_after() -> None:
     assert _after(AWAY).delay(1012.0, RNG) <= 0.5
     assert 4.0 <= _after(*[AWAY] * 5).delay(1012.0, RNG) <= 8.0
+    assert 4.0 <= _after(*[GONE] * 5).delay(1012.0, RNG) <= 8.0
     limited = IdeogramRateLimited("429", retry_after=45.0)
     assert 45.25 <= _after(limited).delay(1012.0, RNG) <= 45.5
     assert _after(limited, AWAY).delay(1012.0, RNG) <= 1.0
@@ -122,10 +147,15 @@ def test_delay_after_errors_backs_off_and_honours_retry_after() -> None:
     [
         ([RequestStatus("FAILED", None, "oom")], IdeogramJobFailed, "failed at the vendor: oom"),
         ([RequestStatus("FAILED", None, "NSFW")], IdeogramContentBlocked, "was blocked because of its content: NSFW"),
-        ([GONE] * 3, IdeogramResultExpired, "the vendor no longer knows it"),
-        ([GONE] * 3, IdeogramResultExpired, "by its retries or after it was cleared, submits and pays for a new one"),
         ([], IdeogramTimeout, "not done in time (last state: unknown)"),
-        ([RequestStatus("PROCESSING"), AWAY], IdeogramTimeout, "not done in time (last state: PROCESSING)"),
+        ([RequestStatus("PROCESSING")], IdeogramTimeout, "not done in time (last state: PROCESSING)"),
+        (
+            [RequestStatus("PROCESSING"), AWAY],
+            IdeogramTimeout,
+            "not done in time (last state: PROCESSING; last error: the API is away)",
+        ),
+        ([GONE], IdeogramTimeout, "last error: HTTP 404, though its hour at the vendor is not over"),
+        ([GONE] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "check the connection's host and key"),
         (
             [IdeogramAuthenticationError("401 no key", "Nothing was charged.")],
             IdeogramJobUnreachable,
@@ -145,6 +175,16 @@ def test_failure_names_the_request_and_says_that_money_was_spent(
     assert "was submitted and paid" in str(failure) or "may have been charged" in str(failure)
     assert "Nothing was charged" not in str(failure)
     assert ".." not in str(failure)
+
+
+def test_failure_of_an_expired_job_says_that_it_is_lost() -> None:
+    failure = _after(GONE, now=HOUR_OVER).failure()
+    assert type(failure) is IdeogramResultExpired
+    assert f"Request {ID} was submitted and paid, but the vendor no longer knows it" in str(failure)
+    assert (
+        "Another attempt of the task that submitted it, by its retries or after it was cleared, submits and pays"
+        in str(failure)
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 from airflow_provider_ideogram.api.answers import RequestStatus
 from airflow_provider_ideogram.api.jobs import Job
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.polling import FETCH_MARGIN, RESULT_LIFETIME
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInvalidInput,
@@ -181,13 +182,19 @@ class Vendor:
 
 
 def _resume(
-    operator: IdeogramGenerateImageOperator, says: RequestStatus | IdeogramError, trigger_error: str | None, **job: Any
+    operator: IdeogramGenerateImageOperator,
+    says: RequestStatus | IdeogramError,
+    trigger_error: str | None,
+    *,
+    age: float = 0.0,
+    **job: Any,
 ) -> dict[str, Any]:
     """Resume the operator after its trigger and return the XComs that it left."""
     xcoms: dict[str, Any] = {}
     pushing = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
     operator._hook = lambda: Vendor(says)  # type: ignore[method-assign,assignment,return-value]
-    carry = Job("r-1", time.time(), GenerationRequest("a cat", seed=7), "", "s3://my-bucket/cat.png", **job).to_json()
+    submitted_at = time.time() - age
+    carry = Job("r-1", submitted_at, GenerationRequest("a cat", seed=7), "", "s3://my-bucket/cat.png", **job).to_json()
     try:
         operator.execute_complete({"ti": pushing}, {"requests": {}, "carry": carry, "error": trigger_error})  # type: ignore[arg-type,typeddict-item]
     except (IdeogramError, AirflowFailException, AirflowSkipException) as error:
@@ -230,14 +237,24 @@ def test_skipped_task_says_why_as_well() -> None:
     assert xcoms["failure"] == {"reason": "content_blocked", "error": str(xcoms["raised"])}
 
 
-def test_result_that_is_gone_when_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("age", "kind", "reason"),
+    [
+        (RESULT_LIFETIME, IdeogramResultExpired, "expired"),
+        (RESULT_LIFETIME - FETCH_MARGIN, IdeogramJobUnreachable, "IdeogramJobUnreachable"),
+    ],
+)
+def test_result_that_is_gone_when_it_is_fetched(
+    age: float, kind: type[Exception], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gone(*_: object) -> None:
         raise IdeogramNotFound("HTTP 404", "Nothing was charged.")
 
     monkeypatch.setattr(Vendor, "get_result", gone, raising=False)
-    xcoms = _resume(_operator(), RequestStatus("COMPLETED", 13.0), None)
-    assert type(xcoms["raised"]) is IdeogramResultExpired
-    assert xcoms["failure"]["reason"] == "expired"
+    xcoms = _resume(_operator(), RequestStatus("COMPLETED", 13.0), None, age=age)
+    assert type(xcoms["raised"]) is kind
+    assert xcoms["failure"]["reason"] == reason
+    assert "Nothing was charged" not in str(xcoms["raised"])
 
 
 def test_job_that_failed_is_said_where_its_record_cannot_be_removed(
