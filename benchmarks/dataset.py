@@ -105,7 +105,7 @@ class Bench:
             items=items,
             stored=self._stored(prefix),
             charges=books["charges"],
-            seconds=self._seconds(dag_id, run_id),
+            seconds=self._cluster.api.run_seconds(dag_id, run_id),
             cpu_seconds=cpu,
             slices=[json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else [],
             submits=books["calls"].get("submit", 0),
@@ -113,11 +113,6 @@ class Bench:
         )
         print(f"{dag_id}: {state}, {measured.seconds:.0f} s, {cpu:.0f} s CPU, {measured.stored} stored", flush=True)
         return measured
-
-    def _seconds(self, dag_id: str, run_id: str) -> float:
-        run = self._cluster.api._get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
-        begin, end = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
-        return (end - begin).total_seconds()
 
     def _stored(self, prefix: str) -> int:
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)

@@ -99,6 +99,12 @@ class AirflowApi:
             time.sleep(POLL_SECONDS)
         raise TimeoutError(f"run {run_id} of {dag_id} has not ended after {timeout:.0f} s")
 
+    def run_seconds(self, dag_id: str, run_id: str) -> float:
+        """Return how long a run that has ended took since it was queued, by Airflow's own books."""
+        run = self._get(f"/dags/{dag_id}/dagRuns/{run_id}")
+        queued, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
+        return (ended - queued).total_seconds()
+
     def run_states(self, dag_id: str) -> dict[str, str]:
         """Return the state of each of a DAG's newest runs, at most a page of them, by its id."""
         runs = self._get(f"/dags/{dag_id}/dagRuns", limit=PAGE, order_by="-id")["dag_runs"]

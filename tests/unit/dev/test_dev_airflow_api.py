@@ -94,3 +94,8 @@ def test_a_log_is_shown_as_lines_with_its_errors(api, answers):
 
     task_instance = {"dag_id": "dag", "dag_run_id": "run", "task_id": "task", "map_index": -1, "try_number": 1}
     assert api.log(task_instance).splitlines() == ["plain", "T info begun", "error Task failed", "ValueError: no"]
+
+
+def test_a_run_takes_from_its_queue_to_its_end(api, answers):
+    answers.append((200, {"queued_at": "2026-01-01T00:00:59Z", "end_date": "2026-01-01T00:01:01.500Z"}))
+    assert api.run_seconds("dag", "run") == 2.5
