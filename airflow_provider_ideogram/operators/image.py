@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
 
 
+#: Seconds that Airflow's clock may be ahead of S3's.
+_CLOCK_SKEW = 300.0
+
+
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     """
     Make an image with Ideogram 2a on Segmind and store it in S3. Each costs 0.05 USD.
@@ -141,6 +145,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
+            tried_since=_tried_since(context),
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
@@ -162,3 +167,11 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             raise later.error
         self.log.warning("%s. Tried again in %.0f s", later, later.delay)
         self._defer({}, time.time() + later.delay, carry, "submit_again")
+
+
+def _tried_since(context: Context) -> float | None:
+    """Return when earlier attempts of the task may have begun, None if this is the first."""
+    started = context["dag_run"].start_date
+    if context["ti"].try_number <= 1:
+        return None
+    return started.timestamp() - _CLOCK_SKEW if started else 0.0

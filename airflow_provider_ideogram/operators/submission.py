@@ -82,6 +82,7 @@ class Submitter:
     :param max_tries: The task's, which changes when a person clears it.
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
     :param resubmit: Whether a submit whose fate stays unknown may be paid again without a person.
+    :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
     """
 
     hook: IdeogramHook
@@ -92,6 +93,7 @@ class Submitter:
     max_tries: int
     if_exists: str
     resubmit: bool
+    tried_since: float | None = None
 
     def obtain(self, request: GenerationRequest, *, absent: bool = False) -> ImageRecord | tuple[Job, RequestPoll]:
         """
@@ -142,17 +144,17 @@ class Submitter:
         if entry is not None:
             own = entry.intent.lineage == lineage
             return entry.intent.request.as_asked(entry.intent.fingerprint) if own else None
-        head = self.store.find(self.target)
+        target, head = self._own_below() or (self.target, self.store.find(self.target))
         if head is None or not paid_by(head, lineage):
             return None
         # The attempt died between the record's removal and its end.
-        stored = ImageRecord.of_object(self.target, head, None)
+        stored = ImageRecord.of_object(target, head, None)
         since = datetime.fromisoformat(stored.submitted_at or "").timestamp()
         row = self.hook.find_request(stored.request_id or "", stored.model or "", since)
         request = row.request(stored.model or "") if row else None
         if request is None:
             why = "the account's request history does not tell what it asked for, and another may be asked for now"
-            raise job_unreachable(stored.request_id or "", f"its image is stored at {self.target.uri}, but {why}")
+            raise job_unreachable(stored.request_id or "", f"its image is stored at {target.uri}, but {why}")
         return request.as_asked(fingerprint_of(head))
 
     @property
@@ -188,16 +190,25 @@ class Submitter:
 
         Airflow may have given up a part of this very task that was still at it.
         """
+        if not self.ledger.remembers:
+            return None
         try:
-            head = self.store.look(self.target) if self.ledger.remembers else None
+            target, head = self._own_below() or (self.target, self.store.look(self.target))
         except IdeogramError:
             self.ledger.withdraw(entry)  # nothing was submitted: nobody is to wonder about it
             raise
         if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
             return None
         self.ledger.withdraw(entry)
-        log.info("%s was just stored, made from the same inputs: nothing more is paid", self.target.uri)
-        return ImageRecord.of_object(self.target, head, request, own=paid_by(head, entry.intent.lineage))
+        log.info("%s was just stored, made from the same inputs: nothing more is paid", target.uri)
+        return ImageRecord.of_object(target, head, request, own=paid_by(head, entry.intent.lineage))
+
+    def _own_below(self) -> tuple[Target, Mapping[str, Any]] | None:
+        """Return the image that an earlier attempt has stored below a prefix, where no key of the target tells."""
+        if not self.target.is_prefix or self.tried_since is None:
+            return None
+        lineage = lineage_of(self.owner, self.max_tries)
+        return self.store.find_below(self.target, self.tried_since, lambda head: paid_by(head, lineage))
 
     def _take_up(self, entry: Entry, intent: Intent) -> tuple[Job, RequestPoll]:
         """Go on with the record of an earlier attempt or of another task."""

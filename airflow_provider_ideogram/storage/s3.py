@@ -8,8 +8,9 @@ spent; an upload is one PUT whose bytes S3 itself compares with their hash.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,27 @@ class ImageStore:
         """Return what S3 says of the object at the target, None if there is none; raises IdeogramStorageError."""
         with storage_errors(f"Looking at {target.uri}", "Nothing was charged by it."):
             return None if target.is_prefix else self._head(target)
+
+    def find_below(
+        self, prefix: Target, since: float, wanted: Callable[[Mapping[str, Any]], bool]
+    ) -> tuple[Target, Mapping[str, Any]] | None:
+        """
+        Look for an object right below a prefix.
+
+        :param since: When it was stored at the earliest, in seconds since the epoch: those before are not looked at.
+        :param wanted: Tells by what S3 says of an object whether it is the one.
+        :return: Where it is, and what S3 says of it; None if there is none.
+        """
+        with storage_errors(f"Looking below {prefix.uri}", "Nothing was charged by it."):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=prefix.bucket, Prefix=prefix.key, Delimiter="/"
+            )
+            for item in (item for page in pages for item in page.get("Contents", ())):
+                target = replace(prefix, key=item["Key"])
+                head = self._head(target) if item["LastModified"].timestamp() >= since else None
+                if head is not None and wanted(head):
+                    return target, head
+        return None
 
     def check_bucket(self, target: Target) -> None:
         """Raise IdeogramStorageError if the bucket is missing: only this tells it from a missing key."""

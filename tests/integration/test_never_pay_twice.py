@@ -122,6 +122,35 @@ class TestTriggersThatRunTwice:
         assert given_up.xcom() == {**retried.xcom(), "completed_at": given_up.xcom()["completed_at"]}
 
 
+class TestBelowAPrefix:
+    def test_image_that_was_stored_by_an_attempt_that_airflow_gave_up_is_found(
+        self, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        """The scheduler may fail a task whose resumed slice goes on (apache/airflow#72716)."""
+        task_runner(generate(s3_key="images/", prompt="another", seed=1)).to_end()
+        run = task_runner(generate(s3_key="images/", retries=2))
+        run.to_end()
+        stored = run.xcom()
+
+        _succeeded(world.to_end(run, run.retry()))
+
+        assert world.charged() == 2
+        assert run.xcom() == stored
+
+    @pytest.mark.parametrize("again", ["clear", "another input"])
+    def test_image_of_before_is_not_the_result_of_what_is_asked_for_anew(
+        self, again: str, generate: Generate, task_runner: TaskRunner, world: World
+    ) -> None:
+        prompt = "a cat" if again == "clear" else "a cat of {{ ti.try_number }}"
+        run = task_runner(generate(s3_key="images/", prompt=prompt, retries=2))
+        run.to_end()
+
+        _succeeded(world.to_end(run, run.clear() if again == "clear" else run.retry()))
+
+        assert world.charged() == 2
+        assert len(world.keys()) == 2
+
+
 def test_refused_submit_is_no_unanswered_one_to_a_role_that_may_not_delete(
     generate: Generate, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import io
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 import botocore.exceptions
@@ -45,6 +47,20 @@ def test_image_is_stored_and_found_again(s3: Any, s3_bucket: str) -> None:
     assert found is not None
     assert made_by(found) == "r-1"
     assert made_from(found, ASKED)
+
+
+def test_object_below_a_prefix_is_found_by_what_s3_says_of_it(s3_bucket: str) -> None:
+    store = ImageStore("aws_default")
+    for key in ("a/one", "a/two", "a/b/three", "c/four"):
+        store.put(replace(JOB, request_id=f"r-{key[-3:]}"), _image(), Target(s3_bucket, key), {})
+
+    def find(request_id: str, since: float = 0.0) -> tuple[Target, Any] | None:
+        return store.find_below(Target(s3_bucket, "a/"), since, lambda head: made_by(head) == request_id)
+
+    target, head = find("r-two") or (None, {})
+    assert target == Target(s3_bucket, "a/two")
+    assert made_by(head) == "r-two"
+    assert [find("r-ree"), find("r-our"), find("r-two", since=time.time() + 60)] == [None, None, None]
 
 
 def test_s3_compares_the_bytes_with_their_hash(s3_bucket: str) -> None:
