@@ -28,6 +28,8 @@ SETTINGS = {
     "max_connections": "300",
     "fsync": "off",
     "full_page_writes": "off",
+    # Idle workers of a scheduler that was killed hold its connection open, and with it the rows that it had locked.
+    "idle_in_transaction_session_timeout": "30s",
 }
 
 
