@@ -171,7 +171,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
 def _tried_since(context: Context) -> float | None:
     """Return when earlier attempts of the task may have begun, None if this is the first."""
-    started = context["dag_run"].start_date
     if context["ti"].try_number <= 1:
         return None
+    started = context["dag_run"].start_date
     return started.timestamp() - _CLOCK_SKEW if started else 0.0
