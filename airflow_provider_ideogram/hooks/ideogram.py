@@ -49,8 +49,8 @@ class IdeogramHook(BaseHook):
     Call Segmind's text-to-image API.
 
     The methods without an ``a`` block and are for workers; ``with`` closes their connections. On an event loop,
-    as in a trigger, the methods with an ``a`` are used inside ``async with``: all hooks of a
-    loop share the connection and its sockets.
+    as in a trigger, all hooks share the connection and its sockets: :meth:`aget_status` is used inside
+    ``async with``, :meth:`awatch` by itself.
 
     All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
     money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
@@ -188,7 +188,7 @@ class IdeogramHook(BaseHook):
         """
         Poll requests until all, or enough of them, are settled, and return whether that was before the deadline.
 
-        All polls of the connection share one queue and one back-off. It borrows the connection by itself.
+        All polls of the connection share one queue and one back-off.
 
         :param polls: What is known of each; they are changed.
         :param deadline: When to give up, in seconds since the epoch.
@@ -209,7 +209,7 @@ class IdeogramHook(BaseHook):
     @property
     def _borrowed(self) -> SharedConnection:
         if self._shared is None:
-            raise RuntimeError("IdeogramHook's async methods are used inside 'async with'")
+            raise RuntimeError("IdeogramHook.aget_status() is used inside 'async with'")
         return self._shared
 
     async def _look_up(self) -> ConnectionSettings:
