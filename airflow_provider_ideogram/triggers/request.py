@@ -97,7 +97,9 @@ class IdeogramTrigger(BaseTrigger):
         problem = None
         try:
             await asyncio.sleep(max(self.not_before - time.time(), 0.0))
-            if not await (self._watch() if self._polls else self._sleep()):
+            if not self._polls:
+                await asyncio.sleep(max(self.deadline - time.time(), 0.0))
+            elif not await self._watch():
                 self.log.info("The deadline has come: %s", _summary(self._polls))
         except Exception as error:
             # Out of here an exception would reach the task as a bare "Trigger failure".
@@ -119,13 +121,9 @@ class IdeogramTrigger(BaseTrigger):
         ]
 
     def _watch(self) -> Awaitable[bool]:
-        """Wait until enough is settled, which is true, or for the deadline."""
+        """Poll until enough is settled, and return whether that was before the deadline."""
         hook = IdeogramHook(self.ideogram_conn_id)
         return hook.awatch(self._polls, deadline=self.deadline, enough=self.enough, on_poll=self._log_progress)
-
-    async def _sleep(self) -> bool:
-        await asyncio.sleep(max(self.deadline - time.time(), 0.0))
-        return True
 
     def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
         """Log what changed; where nothing does, or many requests change, a line a minute."""
