@@ -93,13 +93,15 @@ def likely_end(durations: Iterable[float]) -> LikelyEnd:
     """
     ordered = sorted(durations)
     places = [max(int(share * (len(ordered) - 1)), 1) for share in _QUANTILES]
-    ended = [later - place for place, later in pairwise(places)]
-    going_on = [len(ordered) - (place + later) / 2 for place, later in pairwise(places)]
-    seconds = [max(ordered[later] - ordered[place], 0.01) for place, later in pairwise(places)]
-    ideal = [sqrt(length * left / done) for length, left, done in zip(seconds, going_on, ended, strict=True)]
-    mean = sum(done * each for done, each in zip(ended, ideal, strict=True)) / sum(ended)
-    intervals = [min(max(2 * _MEAN_DELAY * each / mean, _SHORTEST), _LONGEST) * MIN_INTERVAL for each in ideal]
-    spans = tuple(Span(ordered[later], interval) for later, interval in zip(places[1:], intervals, strict=True))
+    ideal: list[tuple[int, float]] = []  # how many ended in each span, and its interval in no unit yet
+    for begin, end in pairwise(places):
+        ended, going_on = end - begin, len(ordered) - (begin + end) / 2
+        ideal.append((ended, sqrt(max(ordered[end] - ordered[begin], 0.01) * going_on / ended)))
+    mean = sum(ended * interval for ended, interval in ideal) / (places[-1] - places[0])
+    spans = tuple(
+        Span(ordered[end], min(max(2 * _MEAN_DELAY * interval / mean, _SHORTEST), _LONGEST) * MIN_INTERVAL)
+        for end, (_, interval) in zip(places[1:], ideal, strict=True)
+    )
     # The first poll comes somewhere in an interval: around the time, not after it.
     return LikelyEnd(ordered[places[0]] - spans[0].interval / 2, spans)
 
