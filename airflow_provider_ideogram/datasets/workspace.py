@@ -51,8 +51,12 @@ class Workspace:
     @classmethod
     def of(cls, client: Any, images: Target, ledger_prefix: str, owner: str) -> Workspace:
         """Return the workspace of a task instance, the same in each of its attempts."""
-        digest = hashlib.sha256(owner.encode()).hexdigest()[:32]
-        return cls(client, images.bucket, f"{cls.all_of(images, ledger_prefix)}{digest}/")
+        return cls(client, images.bucket, f"{cls.all_of(images, ledger_prefix)}{cls.name_of(owner)}")
+
+    @staticmethod
+    def name_of(owner: str) -> str:
+        """Return how the keys go on, which tells the task instance."""
+        return f"{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
 
     @staticmethod
     def all_of(images: Target, ledger_prefix: str) -> str:

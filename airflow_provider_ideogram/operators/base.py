@@ -214,7 +214,6 @@ def _check_seconds(name: str, value: Any) -> list[str]:
     return [f"{name}: {value!r} is not a number of seconds above 0"]
 
 
-def owner_of(context: Context) -> str:
-    """Return who a task instance is to the ledger, the same in each of its attempts."""
-    ti = context["ti"]
+def owner_of(ti: Any) -> str:
+    """Return who a task instance, or whatever has its ids, is to the ledger: the same in each of its attempts."""
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"

@@ -133,7 +133,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         with airflow_failures(durable=self.durable), self._hook() as hook:
             self._check_rendered()
             images = _prefix(self.s3_prefix)
-            workspace = Workspace.of(self._store.client, images, self.ledger_prefix, owner_of(context))
+            workspace = Workspace.of(self._store.client, images, self.ledger_prefix, owner_of(context["ti"]))
             state = self._state(context, hook, workspace, images)
             return self._work(context, hook, workspace, images, state, {})
 
@@ -269,7 +269,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             workspace=workspace,
             state=state,
             images=images,
-            owner=owner_of(context),
+            owner=owner_of(context["ti"]),
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",

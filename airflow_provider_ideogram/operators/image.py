@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
 
-
 #: Seconds that Airflow's clock may be ahead of S3's.
 _CLOCK_SKEW = 300.0
 
@@ -141,7 +140,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             self._store,
             self._ledger(target),
             target,
-            owner=owner_of(context),
+            owner=owner_of(context["ti"]),
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import Workspace
@@ -25,9 +25,6 @@ from airflow_provider_ideogram.operators.base import owner_of
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import read_line, read_lines
 from airflow_provider_ideogram.ui.records import Instance
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
 #: How the lines of parts begin.
@@ -152,8 +149,8 @@ def _own_parts(instance: Instance, uri: Any) -> Target | None:
     if parts is None or (images is not None and parts.bucket != images.bucket):
         return None
     # Where the ledger is, is not known here, nor where the images of older runs are.
-    workspace = Workspace.of(None, images or Target("", ""), "", owner_of(cast("Context", {"ti": instance})))
-    return parts if parts.key.endswith(f"{workspace.prefix}part-") else None
+    own = f"{Workspace.all_of(images or Target('', ''), '')}{Workspace.name_of(owner_of(instance))}part-"
+    return parts if parts.key.endswith(own) else None
 
 
 def _images(instance: Instance) -> Target | None:

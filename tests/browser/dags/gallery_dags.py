@@ -38,7 +38,7 @@ class DatasetWithoutEnd(BaseOperator):
     def execute(self, context: Any) -> None:
         """Push the progress and defer; there is no triggerer that would end it."""
         images = Target.parse(f"{self.s3_prefix}/")
-        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_of(context))
+        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_of(context["ti"]))
         context["ti"].xcom_push(key="progress", value=self.progress | {"parts": f"{workspace.uri}part-"})
         self.defer(trigger=TimeDeltaTrigger(timedelta(days=1)), method_name="execute")
 
