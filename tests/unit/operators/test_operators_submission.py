@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
@@ -104,15 +103,6 @@ class World:
 
     def charged(self) -> int:
         return self.emulator.books().charges
-
-
-@pytest.fixture(scope="module")
-def s3_client(s3_server: str) -> Iterator[S3Client]:
-    client = boto3.client(
-        "s3", endpoint_url=s3_server, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="s"
-    )
-    yield client
-    client.close()
 
 
 @pytest.fixture

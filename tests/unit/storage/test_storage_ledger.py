@@ -126,19 +126,10 @@ def _conditions_ignored(client: S3Client) -> Iterator[None]:
             client.meta.events.unregister(event, strip)
 
 
-@pytest.fixture(scope="module")
-def shared_client(s3_server: str) -> Iterator[S3Client]:
-    client = boto3.client(
-        "s3", endpoint_url=s3_server, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="s"
-    )
-    yield client
-    client.close()
-
-
 @pytest.fixture
-def client(shared_client: S3Client) -> Iterator[S3Client]:
+def client(s3_client: S3Client) -> Iterator[S3Client]:
     with mock.patch("botocore.endpoint.time"):  # it waits before it repeats a request
-        yield shared_client
+        yield s3_client
 
 
 @pytest.fixture
