@@ -1,221 +1,266 @@
 """
-What can go wrong, told apart by what became of the money.
+What can go wrong, told apart by what happened to the money.
 
 ::
 
     IdeogramError
-    ├── IdeogramNotCharged               before money: nothing was paid, trying again changes nothing
-    │   ├── IdeogramInvalidInput         a parameter, the connection or the S3 target is wrong
+    ├── IdeogramNotCharged               refused before a charge; another attempt is refused too
+    │   ├── IdeogramInvalidInput         a parameter, the connection or the S3 target is not valid
     │   ├── IdeogramAuthenticationError  401: the key is missing or not valid
     │   ├── IdeogramPermissionError      403: the key may not do this
-    │   ├── IdeogramInsufficientCredits  406
+    │   ├── IdeogramInsufficientCredits  402, 406
     │   ├── IdeogramNotFound             404: no such model, endpoint or request
-    │   └── IdeogramObjectExists         if_exists="fail" and the object is there
-    ├── IdeogramTemporaryError           in between: trying again may help
+    │   └── IdeogramObjectExists         if_exists="fail" and the target holds an object
+    ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
-    │   ├── IdeogramServerUnavailable    5xx, no connection, no answer
-    │   ├── IdeogramTargetBusy           another task's request for the same target is alive
-    │   └── IdeogramStorageError         S3 does not answer or permit; before money and after it
-    │       └── IdeogramLedgerError      … or the ledger's record can't be read or written
-    └── IdeogramJobError                 after money: a job was, or may have been, submitted
-        ├── IdeogramJobFailed            the vendor says FAILED
-        │   └── IdeogramContentBlocked   … because of what was asked for
-        ├── IdeogramResultExpired        the vendor no longer has it
+    │   ├── IdeogramServerUnavailable    5xx, no connection, no response
+    │   ├── IdeogramTargetBusy           another task's request for the same target is running
+    │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
+    │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
+    └── IdeogramJobError                 a request was, or may have been, submitted
+        ├── IdeogramJobFailed            the vendor reports FAILED
+        │   └── IdeogramContentBlocked   … because of the content
+        ├── IdeogramResultExpired        the vendor no longer holds the result
         ├── IdeogramTimeout              not done within the operator's timeout
-        ├── IdeogramJobUnreachable       what became of it, or its image, can't be read
-        ├── IdeogramUnknownSubmit        sent, but no answer says whether it was accepted
-        ├── IdeogramUnexpectedAnswer     an answer that is not of the API's form
-        ├── IdeogramInvalidImage         what came is not a complete image
-        └── IdeogramDatasetFailed        more of a dataset's items failed than may
-            └── IdeogramDatasetStopped   … and trying them again would only cost more
+        ├── IdeogramJobUnreachable       its state can't be read, or its image can't be fetched or stored
+        ├── IdeogramUnknownSubmit        sent, and no response says whether it was accepted
+        ├── IdeogramUnexpectedResponse   a successful response that is not of the API's form
+        ├── IdeogramInvalidImage         what was received is not a complete image
+        └── IdeogramDatasetFailed        more of a dataset's items failed than allowed
+            └── IdeogramDatasetStopped   … and another attempt would not help without a person
 
-Invariant: every message says what happened, whether money was spent, and what to do; none holds a key.
+Invariant: ``reason`` holds the fact only, ``advice`` says whether money was spent and what to do; neither holds a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from types import EllipsisType
+from typing import Any, ClassVar
 
 
 class IdeogramError(Exception):
     """
-    Base class of everything that this provider raises on its own account.
+    Base class of all errors of this provider. Its text is the reason followed by the advice.
 
-    :param what: What happened; a message that is composed of others quotes only this, as ``reason``.
-    :param then: Whether money was spent, and what to do, as sentences.
+    :param reason: What happened, as one sentence; messages that are composed of others quote only this.
+    :param advice: Whether money was spent, then what to do, as sentences.
+    :param charged: Whether a request was charged; None if that is not known. The class has the default.
+    :param request_id: The vendor's id of the request, None if there is none or it is not known.
+    :param status_code: The HTTP status that the API answered, None if the error is not an HTTP response.
     """
 
-    #: Whether another attempt of the task can help without a person changing something first.
+    #: The kind of error in snake case, for metrics and the XCom ``failure``.
+    code: ClassVar[str] = "error"
+    #: Whether another attempt of the task can succeed without a person changing something first.
     retryable: ClassVar[bool] = False
-    #: Whether another attempt would pay again unless the ledger tells it of the job.
+    #: Whether another attempt would pay again unless the ledger has the request.
     needs_ledger: ClassVar[bool] = False
-    #: What became of the job, in a word, where that is certain.
-    outcome: ClassVar[str | None] = None
+    charged: bool | None = False
 
-    def __init__(self, what: str, then: str = "") -> None:
-        super().__init__(f"{what}. {then}" if then else what)
-        self.reason = what.rstrip(".")
-
-    @property
-    def kind(self) -> str:
-        """The error in a word, for machines: the job's outcome, or else the name of the class."""
-        return self.outcome or type(self).__name__
+    def __init__(
+        self,
+        reason: str,
+        advice: str = "",
+        *,
+        charged: bool | EllipsisType | None = ...,
+        request_id: str | None = None,
+        status_code: int | None = None,
+    ) -> None:
+        super().__init__(f"{reason}. {advice}" if advice else reason)
+        self.reason = reason.rstrip(".")
+        self.advice = advice
+        if not isinstance(charged, EllipsisType):
+            self.charged = charged
+        self.request_id = request_id
+        self.status_code = status_code
 
 
 class IdeogramNotCharged(IdeogramError):
-    """Refused before anything was paid; another attempt would be refused just the same."""
+    """Refused before a charge; another attempt would be refused too."""
+
+    code = "refused"
 
 
 class IdeogramInvalidInput(IdeogramNotCharged, ValueError):
-    """A parameter, the connection or the S3 target is wrong. Also a :class:`ValueError`."""
+    """A parameter, the connection or the S3 target is not valid. Also a :class:`ValueError`."""
+
+    code = "invalid_input"
 
     @classmethod
     def of(cls, problems: Sequence[str]) -> IdeogramInvalidInput:
         """Make the error that names all problems at once."""
         listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems)
-        error = cls(f"Invalid input, nothing was sent or charged. {listed}")
-        error.reason = "; ".join(problems)
+        error = cls("; ".join(problems), "Nothing was sent or charged.")
+        error.args = (f"Invalid input, nothing was sent or charged. {listed}",)
         return error
 
 
 class IdeogramAuthenticationError(IdeogramNotCharged):
-    """The API does not know the key (401)."""
+    """The API does not accept the key (401)."""
+
+    code = "authentication"
 
 
 class IdeogramPermissionError(IdeogramNotCharged):
-    """The key is known and may not do this (403)."""
+    """The key is valid and may not do this (403)."""
+
+    code = "permission"
 
 
 class IdeogramInsufficientCredits(IdeogramNotCharged):
-    """The account's credits don't cover the call (406)."""
+    """The account's credits don't cover the call (402, 406)."""
+
+    code = "insufficient_credits"
 
 
 class IdeogramNotFound(IdeogramNotCharged):
     """The API has no such model, endpoint or request (404)."""
 
+    code = "not_found"
+
 
 class IdeogramObjectExists(IdeogramNotCharged):
     """The target holds an object already, and ``if_exists`` is ``fail``."""
 
+    code = "object_exists"
+
 
 class IdeogramTemporaryError(IdeogramError):
     """
-    The API cannot answer now.
+    The API or S3 cannot do this now.
 
-    :param retry_after: Seconds the server asked to wait, None if it did not say.
+    :param retry_after: Seconds that the server asked to wait, None if it did not say.
     """
 
+    code = "temporary"
     retryable = True
 
-    def __init__(self, what: str, then: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(what, then)
+    def __init__(self, reason: str, advice: str = "", *, retry_after: float | None = None, **details: Any) -> None:
+        super().__init__(reason, advice, **details)
         self.retry_after = retry_after
 
 
 class IdeogramRateLimited(IdeogramTemporaryError):
-    """Too many requests (429); nothing was charged."""
+    """Too many requests (429)."""
+
+    code = "rate_limited"
 
 
 class IdeogramServerUnavailable(IdeogramTemporaryError):
-    """The server has an error (5xx), can't be reached or does not answer; nothing was charged."""
+    """The server has an error (5xx), can't be reached or does not respond."""
+
+    code = "server_unavailable"
 
 
 class IdeogramStorageError(IdeogramTemporaryError):
-    """S3, or the worker's disk, does not take or give what is needed; the message says whether an image was paid."""
+    """S3, or the worker's disk, does not accept or return what is needed."""
+
+    code = "storage"
 
 
 class IdeogramTargetBusy(IdeogramTemporaryError):
-    """Another task's request for the same target, with other inputs, is alive; nothing was charged."""
+    """Another task's request for the same target, with other inputs, is running."""
+
+    code = "target_busy"
 
 
 class IdeogramLedgerError(IdeogramStorageError):
-    """The ledger's record can't be read or written; nothing is submitted without it."""
+    """A record of the ledger can't be read or written; nothing is submitted without it."""
+
+    code = "ledger"
 
 
 class IdeogramJobError(IdeogramError):
-    """
-    A job was, or may have been, submitted and paid.
+    """A request was, or may have been, submitted."""
 
-    :param request_id: The vendor's id of the job, None if it is not known.
-    """
-
+    code = "request"
     retryable = True
     needs_ledger = True
-
-    def __init__(self, what: str, then: str = "", *, request_id: str | None = None) -> None:
-        super().__init__(what, then)
-        self.request_id = request_id
+    charged: bool | None = None
 
 
 class IdeogramJobFailed(IdeogramJobError):
-    """The vendor reports the job as FAILED; the task's retries say whether it is tried, and paid, once more."""
+    """The vendor reports the request as FAILED; the task's retries decide whether a new one is submitted."""
 
+    code = "request_failed"
     needs_ledger = False
-    outcome = "failed"
 
 
 class IdeogramContentBlocked(IdeogramJobFailed):
-    """The vendor reports the job as FAILED because of what was asked for; the same prompt fails again."""
+    """The vendor reports the request as FAILED because of its content; the same prompt fails again."""
 
+    code = "content_blocked"
     retryable = False
-    outcome = "content_blocked"
 
 
 class IdeogramResultExpired(IdeogramJobError):
-    """The vendor holds status and result for one hour after the submission; it is over."""
+    """The vendor no longer holds the result."""
 
-    outcome = "expired"
+    code = "expired"
 
 
 class IdeogramTimeout(IdeogramJobError):
-    """The job was not done within the operator's ``timeout``."""
+    """The request was not done within the operator's ``timeout``."""
+
+    code = "timeout"
 
 
 class IdeogramJobUnreachable(IdeogramJobError):
-    """What became of the job can't be read, or its image can't be fetched or stored."""
+    """The state of the request can't be read, or its image can't be fetched or stored."""
+
+    code = "unreachable"
 
 
 class IdeogramUnknownSubmit(IdeogramJobError):
-    """The submit was sent, and no answer says whether it was accepted."""
+    """The submit was sent, and no response says whether it was accepted."""
+
+    code = "unknown_submit"
 
 
-class IdeogramUnexpectedAnswer(IdeogramJobError):
-    """An answer with a status of success that is not of the API's form."""
+class IdeogramUnexpectedResponse(IdeogramJobError):
+    """A successful response that is not of the API's form."""
+
+    code = "unexpected_response"
 
 
 class IdeogramInvalidImage(IdeogramJobError):
-    """What came in place of the image is incomplete, too large or not an image."""
+    """What was received in place of the image is incomplete, too large or not an image."""
+
+    code = "invalid_image"
+    charged = True
 
 
 class IdeogramDatasetFailed(IdeogramJobError):
-    """More of a dataset's items failed than may; what is stored stays, and a retry attempts the others."""
+    """More of a dataset's items failed than allowed; stored images stay, and a retry attempts the others."""
 
+    code = "items_failed"
     needs_ledger = False
 
 
 class IdeogramDatasetStopped(IdeogramDatasetFailed):
-    """A dataset's items all fail alike, were all blocked, or its budget is spent: a person has to look."""
+    """All items of a dataset fail for the same reason, all were blocked, or its budget is spent."""
 
+    code = "dataset_stopped"
     retryable = False
 
 
 def job_unreachable(request_id: str, reason: str | None) -> IdeogramJobUnreachable:
     """
-    Return the error of a paid job whose end can't be reached.
+    Return the error of a submitted request whose image can't be reached.
 
-    :param reason: Why, as an error's ``reason`` says it: what is said there about money is not about the job.
+    :param reason: The ``reason`` of the error that was met.
     """
     return IdeogramJobUnreachable(
-        f"Request {request_id} was submitted and paid, but what came of it can't be brought here: {reason}",
+        f"Request {request_id} was submitted and paid, but its image can't be fetched or stored: {reason}",
         "The vendor holds its result for one hour after the submission.",
         request_id=request_id,
     )
 
 
-def job_goes_on(request_id: str) -> str:
-    """Return what to say where a task ends before its job does."""
+def request_continues(request_id: str) -> str:
+    """Return the message for a task that ends before its request does."""
     return (
-        f"Request {request_id} goes on at the vendor and is paid: the API has no cancel. With durable=True the ledger "
-        "keeps it and the next attempt takes it up; the vendor holds its result for one hour after the submission."
+        f"Request {request_id} continues at the vendor and is paid: the API has no cancel call. With durable=True the "
+        "ledger keeps it and the next attempt reattaches to it; the vendor holds its result for one hour."
     )

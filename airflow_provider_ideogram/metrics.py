@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import Stats
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.api.jobs import Job
-    from airflow_provider_ideogram.storage.record import ImageRecord
+    from airflow_provider_ideogram.api.job import Job
+    from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 _CENTS = 100
 
@@ -51,8 +51,9 @@ def failed(reason: str) -> None:
     """
     Count an attempt, or an item of a dataset, that ended without an image.
 
-    :param reason: :attr:`~airflow_provider_ideogram.exceptions.IdeogramError.kind` of what it ended with.
+    :param reason: :attr:`~airflow_provider_ideogram.exceptions.IdeogramError.code` of the error.
     """
+    Stats.incr("ideogram.failed", tags={"reason": reason})
     Stats.incr(f"ideogram.failed.{reason}")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
 
-from airflow_provider_ideogram.api.cadence import submit_delay
+from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramTemporaryError
 
 if TYPE_CHECKING:

@@ -98,18 +98,18 @@ class Bench:
         run_id = self._cluster.api.trigger_run(dag_id)
         state = self._cluster.api.wait_for_run(dag_id, run_id, RUN_SECONDS, self._cluster.processes.check)
         cpu = self._worker_cpu() - cpu
-        books = httpx.get(f"{self._emulator.url}/_emulator/books", trust_env=False).json()
+        stats = httpx.get(f"{self._emulator.url}/_emulator/stats", trust_env=False).json()
         notes = self._notes / f"{dag_id}.jsonl"
         measured = Measured(
             state=state,
             items=items,
             stored=self._stored(prefix),
-            charges=books["charges"],
+            charges=stats["charges"],
             seconds=self._cluster.api.run_seconds(dag_id, run_id),
             cpu_seconds=cpu,
             slices=[json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else [],
-            submits=books["calls"].get("submit", 0),
-            rate_limited=books["rate_limited"],
+            submits=stats["calls"].get("submit", 0),
+            rate_limited=stats["rate_limited"],
         )
         print(f"{dag_id}: {state}, {measured.seconds:.0f} s, {cpu:.0f} s CPU, {measured.stored} stored", flush=True)
         return measured

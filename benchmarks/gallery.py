@@ -19,7 +19,7 @@ import psutil
 from benchmarks import report
 from dev.processes import raise_on_stop_signals, session_members
 from tests.browser.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
-from tests.browser.scene import DATASET_ROWS, Scene, running_scene
+from tests.browser.gallery_data import DATASET_ROWS, Scene, running_scene
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -44,8 +44,8 @@ def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
     """Run the operator once and return the seconds it took and its S3 calls."""
     from botocore.client import BaseClient
 
+    from airflow_provider_ideogram.jobs import ledger
     from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
-    from airflow_provider_ideogram.storage import ledger
 
     calls: Counter[str] = Counter()
     call = BaseClient._make_api_call
@@ -79,7 +79,7 @@ def servers() -> Iterator[None]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from airflow_provider_ideogram.api import cadence
+    from airflow_provider_ideogram.api import poll_schedule
     from airflow_provider_ideogram.emulator.running import run_emulator
     from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 
@@ -96,7 +96,7 @@ def servers() -> Iterator[None]:
     try:
         with (
             run_emulator(EmulatorSettings(queue_seconds=0, job_seconds=0)) as emulator,
-            mock.patch.object(cadence, "MIN_FIRST_POLL", 0.0),
+            mock.patch.object(poll_schedule, "MIN_FIRST_POLL", 0.0),
         ):
             os.environ["AIRFLOW_CONN_IDEOGRAM_DEFAULT"] = emulator.connection
             os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(aws)

@@ -147,14 +147,14 @@ def samples(cluster: AirflowCluster, hours: float) -> dict[str, Sample]:
     for name in LASTING:
         members = session_members(cluster.components[name].pid)
         tasks = [pid for pid in members if name == "scheduler" and pid != cluster.components[name].pid]
-        if own := _held(pid for pid in members if pid not in tasks):
+        if own := _store_errors(pid for pid in members if pid not in tasks):
             found[name] = Sample(hours, *(sum(values) for values in zip(*own, strict=True)))
-        if running := _held(tasks):
+        if running := _store_errors(tasks):
             found[TASKS] = Sample(hours, *(max(values) for values in zip(*running, strict=True)))
     return found
 
 
-def _held(pids: Iterable[int]) -> list[tuple[float, int, int]]:
+def _store_errors(pids: Iterable[int]) -> list[tuple[float, int, int]]:
     held = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -166,8 +166,8 @@ def _held(pids: Iterable[int]) -> list[tuple[float, int, int]]:
 
 
 def _books(emulator: EmulatorServer) -> int:
-    books = httpx.get(f"{emulator.url}/_emulator/books", trust_env=False).json()
-    charges: int = books["charges"]
+    stats = httpx.get(f"{emulator.url}/_emulator/stats", trust_env=False).json()
+    charges: int = stats["charges"]
     return charges
 
 

@@ -27,7 +27,7 @@ import psutil
 
 from airflow_provider_ideogram.api.calls import submit
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 from benchmarks.dags.benchmark_dag import JOB_SECONDS
@@ -101,7 +101,7 @@ def crowd_of_sleepers() -> list[tuple[str, dict[str, Any]]]:
 def crowd_of_jobs(emulator: EmulatorServer) -> list[tuple[str, dict[str, Any]]]:
     """Submit jobs and return their triggers."""
     connection = json.loads(emulator.airflow_connection())
-    driver = SyncDriver(ConnectionSettings(connection["password"], base_url=emulator.url))
+    driver = SegmindClient(ConnectionSettings(connection["password"], base_url=emulator.url))
 
     def trigger(number: int) -> tuple[str, dict[str, Any]]:
         now = time.time()
@@ -143,7 +143,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _in_airflow(settings: Mapping[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.crowd", *arguments]
+    command = [sys.executable, "-m", "benchmarks.concurrent_triggers", *arguments]
     environment = {**settings, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()[-1] if done.stdout else ""

@@ -36,7 +36,7 @@ nitpick_ignore = [
         "api.history.HistoryRow",
         "emulator.account.Account",
         "emulator.jobs.Outcome",
-        "hooks.client.SyncDriver",
+        "hooks.client.SegmindClient",
         "operators.base.IdeogramBaseOperator",
         "operators.job.IdeogramJobTask",
     )

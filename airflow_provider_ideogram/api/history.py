@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow_provider_ideogram.api.calls import MAX_IMAGE_ANSWER_BYTES, Call
-from airflow_provider_ideogram.api.errors import Answer, raise_for_status, readable
+from airflow_provider_ideogram.api.calls import MAX_IMAGE_RESPONSE_BYTES, Call
+from airflow_provider_ideogram.api.errors import raise_for_status
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.request_id import is_request_id
+from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 
 PER_PAGE = 100
@@ -83,16 +84,16 @@ def request_history(history_url: str, model: str, since: float, page: int = 1) -
         "to_date": day + timedelta(days=1),
         "model_name": model,
     }
-    return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_IMAGE_ANSWER_BYTES)
+    return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_IMAGE_RESPONSE_BYTES)
 
 
-def parse_history(answer: Answer) -> HistoryPage:
+def parse_history(response: ApiResponse) -> HistoryPage:
     """Read a page of the history; rows that can't be read are left out."""
-    raise_for_status(answer)
-    body = answer.json()
+    raise_for_status(response)
+    body = response.json()
     rows = body.get("data") if isinstance(body, dict) else body
     if not isinstance(rows, list):
-        raise IdeogramServerUnavailable(f"The API's history answer has no rows: {readable(answer)}.")
+        raise IdeogramServerUnavailable(f"The API's history answer has no rows: {response.message}.")
     return HistoryPage([row for row in map(_row, rows) if row is not None], len(rows))
 
 

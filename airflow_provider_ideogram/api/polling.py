@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from airflow_provider_ideogram.api.answers import RequestStatus, failure
-from airflow_provider_ideogram.api.cadence import back_off, next_poll
-from airflow_provider_ideogram.api.durations import JobDurations
+from airflow_provider_ideogram.api.back_off import back_off
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.parsing import RequestStatus, failure
+from airflow_provider_ideogram.api.poll_schedule import JobDurations, next_poll
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramError,
@@ -91,7 +91,7 @@ class RequestPoll:
         return self.outcome is not Outcome.PENDING
 
     @property
-    def dead(self) -> bool:
+    def is_terminal_failure(self) -> bool:
         """Whether nothing can come of the job any more, and the ledger need not know it; all others are paid."""
         return self.outcome in (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 
@@ -138,7 +138,7 @@ class RequestPoll:
         """Return the seconds from ``now`` until the request is to be asked for next."""
         if self.consecutive_errors:
             return self._retry_after + back_off(self.consecutive_errors, rng)
-        return next_poll(now - self.submitted_at, self.durations.likely_end(self.model), rng, self.poll_interval)
+        return next_poll(now - self.submitted_at, self.durations.poll_schedule_of(self.model), rng, self.poll_interval)
 
     def report(self) -> dict[str, Any]:
         """Return what a resumed task needs to know, as plain JSON without anything large or secret."""

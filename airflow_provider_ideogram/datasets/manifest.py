@@ -13,14 +13,14 @@ import tempfile
 from array import array
 from collections.abc import Mapping
 from dataclasses import fields
-from enum import StrEnum
 from typing import IO, Any
 
+from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
 from airflow_provider_ideogram.datasets.workspace import Workspace, list_objects, open_object
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
-from airflow_provider_ideogram.storage.record import ImageRecord
-from airflow_provider_ideogram.storage.s3 import storage_errors
+from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.image_store import storage_errors
 from airflow_provider_ideogram.storage.target import Target
 
 #: Of a manifest in the making, kept in memory; beyond it is on disk.
@@ -28,26 +28,17 @@ _SPOOL_BYTES = 8 << 20
 _NO_LINE = -1
 
 
-class Status(StrEnum):
-    """What became of an item."""
-
-    GENERATED = "generated"
-    REUSED = "reused"
-    BLOCKED = "blocked"
-    FAILED = "failed"
-
-
 _RECORD_FIELDS = tuple(item.name for item in fields(ImageRecord))
 
 
 def stored_line(item: Item, record: ImageRecord) -> dict[str, Any]:
     """Return the line of an item whose image is stored."""
-    status = Status.REUSED if record.reused else Status.GENERATED
+    status = ImageStatus.REUSED if record.reused else ImageStatus.GENERATED
     return {**_head(item, status, None), **record.to_xcom()}
 
 
 def failed_line(
-    item: Item, status: Status, error: str, request_id: str | None, cost_usd: float | None
+    item: Item, status: ImageStatus, error: str, request_id: str | None, cost_usd: float | None
 ) -> dict[str, Any]:
     """Return the line of an item without an image; what is not known of it is null."""
     inputs = {name: value for name, value in item.request.inputs().items() if name in _RECORD_FIELDS}
@@ -56,7 +47,7 @@ def failed_line(
     return {**_head(item, status, error), **empty, **inputs, **known}
 
 
-def _head(item: Item, status: Status, error: str | None) -> dict[str, Any]:
+def _head(item: Item, status: ImageStatus, error: str | None) -> dict[str, Any]:
     return {
         "row": item.row,
         "id": item.id,
@@ -72,20 +63,20 @@ class EarlierImages:
     The images that are below the prefix already, as the listing, the last manifest and unfinished runs tell.
 
     :param client: boto3's S3 client.
-    :param images: The prefix.
+    :param output_prefix: The prefix.
     :param workspaces: What the keys of the workspaces of all runs for it start with.
     """
 
-    def __init__(self, client: Any, images: Target, workspaces: str) -> None:
-        self._bucket = images.bucket
-        self._etags: dict[str, str] = dict(list_objects(client, images.bucket, images.key))
+    def __init__(self, client: Any, output_prefix: Target, workspaces: str) -> None:
+        self._bucket = output_prefix.bucket
+        self._etags: dict[str, str] = dict(list_objects(client, output_prefix.bucket, output_prefix.key))
         self._manifest: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
-        if self._etags.pop(images.key + MANIFEST, None):
-            self._index(open_object(client, images.bucket, images.key + MANIFEST))
-        for key, _ in list_objects(client, images.bucket, workspaces):
+        if self._etags.pop(output_prefix.key + MANIFEST, None):
+            self._index(open_object(client, output_prefix.bucket, output_prefix.key + MANIFEST))
+        for key, _ in list_objects(client, output_prefix.bucket, workspaces):
             if "/part-" in key:
-                self._index(open_object(client, images.bucket, key))
+                self._index(open_object(client, output_prefix.bucket, key))
 
     def has(self, item: Item) -> bool:
         """Return whether there is an object at the item's key."""
@@ -100,7 +91,7 @@ class EarlierImages:
         line: dict[str, Any] = json.loads(self._manifest.readline())
         if (line.get("fingerprint"), line.get("etag")) != (item.request.fingerprint, self._etags[item.key]):
             return None
-        return {**line, **_head(item, Status.REUSED, None), "reused": True, "cost_usd": 0.0}
+        return {**line, **_head(item, ImageStatus.REUSED, None), "reused": True, "cost_usd": 0.0}
 
     def close(self) -> None:
         """Remove the temporary file."""
@@ -114,7 +105,7 @@ class EarlierImages:
                 try:
                     line = json.loads(text)
                     # A prefix that was copied brings lines about the bucket that it was copied from.
-                    if line["status"] in (Status.GENERATED, Status.REUSED) and line["bucket"] == self._bucket:
+                    if line["status"] in (ImageStatus.GENERATED, ImageStatus.REUSED) and line["bucket"] == self._bucket:
                         self._offsets[_digest(line["key"])] = offset
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     continue  # not a line of ours: the image at its key is looked at by itself
@@ -125,7 +116,7 @@ def _digest(key: str) -> bytes:
 
 
 def write_manifest(
-    workspace: Workspace, images: Target, total: int, parts: int, client: Any, extra_args: Mapping[str, Any]
+    workspace: Workspace, output_prefix: Target, total: int, parts: int, client: Any, extra_args: Mapping[str, Any]
 ) -> None:
     """
     Put the lines of all parts into one manifest, in input order.
@@ -135,7 +126,7 @@ def write_manifest(
     :param extra_args: The user's arguments of ``put_object``.
     :raises IdeogramLedgerError: If a row has no line, since somebody removed a part.
     """
-    target = Target(images.bucket, images.key + MANIFEST)
+    target = Target(output_prefix.bucket, output_prefix.key + MANIFEST)
     with (
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as lines,
         tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as manifest,

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.api.errors import readable
-from airflow_provider_ideogram.datasets.manifest import EarlierImages, Status
+from airflow_provider_ideogram.api.sanitize import sanitize_text
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.manifest import EarlierImages
 from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 
@@ -121,12 +122,12 @@ def _plan(
         chunks.flush()
     plan.chunks, plan.copies, plan.parts = to_do.written, copies.written, parts.written
     if checker.unknown_columns:
-        names = readable(", ".join(sorted(checker.unknown_columns)))
+        names = sanitize_text(", ".join(sorted(checker.unknown_columns)))
         log.info("Columns that are no parameters are left alone: %s", names)
     return plan
 
 
-def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[Status]) -> None:
+def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
     """
     Plan the items without an image once more, for a new attempt.
 
@@ -143,7 +144,7 @@ def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[Sta
         state.counts[status] -= 1
     state.chunks = _append(workspace, "todo", state.chunks, found)
     state.copies = _append(workspace, "copy", state.copies, found)
-    state.alike, state.examples = 0, []
+    state.consecutive_same_failures, state.examples = 0, []
 
 
 def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) -> int:

@@ -22,11 +22,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.datasets.workspace import open_object
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.storage.s3 import storage_errors
+from airflow_provider_ideogram.storage.image_store import storage_errors
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 #: The name below the prefix that no image may have.
@@ -334,7 +334,7 @@ def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
 def _header(row: list[str]) -> list[str]:
     names = [name.strip() for name in row]
     if "prompt" not in names or len(set(names)) < len(names):
-        raise csv.Error(f"the header {readable(str(names))} names no prompt, or a column twice")
+        raise csv.Error(f"the header {sanitize_text(str(names))} names no prompt, or a column twice")
     return names
 
 
@@ -366,5 +366,5 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
     # What is damaged is an OSError; what Python has no value for, such as a date beyond its own, one of the others.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
         raise IdeogramInvalidInput.of(
-            [f"prompts_path: the file is not Parquet, or holds what can't be read: {readable(str(problem))}"]
+            [f"prompts_path: the file is not Parquet, or holds what can't be read: {sanitize_text(str(problem))}"]
         ) from problem

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
-from airflow_provider_ideogram.storage.s3 import storage_errors
+from airflow_provider_ideogram.storage.image_store import storage_errors
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.target import Target
@@ -49,9 +49,9 @@ class Workspace:
         self.prefix = prefix
 
     @classmethod
-    def of(cls, client: Any, images: Target, ledger_prefix: str, owner: str) -> Workspace:
+    def of(cls, client: Any, output_prefix: Target, ledger_prefix: str, owner: str) -> Workspace:
         """Return the workspace of a task instance, the same in each of its attempts."""
-        return cls(client, images.bucket, f"{cls.all_of(images, ledger_prefix)}{cls.name_of(owner)}")
+        return cls(client, output_prefix.bucket, f"{cls.all_of(output_prefix, ledger_prefix)}{cls.name_of(owner)}")
 
     @staticmethod
     def name_of(owner: str) -> str:
@@ -59,9 +59,9 @@ class Workspace:
         return f"{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
 
     @staticmethod
-    def all_of(images: Target, ledger_prefix: str) -> str:
+    def all_of(output_prefix: Target, ledger_prefix: str) -> str:
         """Return what the keys of all workspaces for these images start with."""
-        return f"{ledger_prefix}{images.key}.dataset/"
+        return f"{ledger_prefix}{output_prefix.key}.dataset/"
 
     @property
     def uri(self) -> str:

@@ -25,7 +25,7 @@ from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOpera
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ideogram.operators.submission import Submitter
+    from airflow_provider_ideogram.jobs.submission import Submitter
 
 
 class _ReturnedLater:
@@ -69,7 +69,7 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:
         """Return what an earlier attempt asked for, or else what the function returns."""
-        earlier = submitter.recall()
+        earlier = submitter.find_previous_request()
         if earlier is not None:
             self.log.info("An earlier attempt has asked for an image: the function is not called again")
             return earlier

@@ -1,5 +1,5 @@
 """
-The vendor's side of the account: who may call, what is accepted, and the books of it all.
+The vendor's side of the account: who may call, what is accepted, and the stats of it all.
 
 Invariant: an :class:`Account` is used by one thread, the server's; nothing in it waits.
 """
@@ -21,7 +21,7 @@ from airflow_provider_ideogram.emulator.validation import check_request
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Stats:
     """
     What has happened since the start, or the last reset.
 
@@ -34,7 +34,7 @@ class Books:
     :param key_leaks: Requests for an image that carried a key.
     :param jobs_in_flight: Jobs that are not done.
     :param max_jobs_in_flight: The most that were not done at the same time.
-    :param faults: How often each fault struck, by ``operation:kind``.
+    :param faults: How often each fault triggered, by ``operation:kind``.
     """
 
     charges: int
@@ -129,9 +129,9 @@ class Account:
             raise ApiError(404, "request not found")
         return job
 
-    def books(self) -> Books:
+    def stats(self) -> Stats:
         """Return the counts."""
-        return Books(
+        return Stats(
             charges=len(self.store.jobs),
             charged_usd=self.store.charged,
             credits=self.store.balance,
@@ -140,7 +140,7 @@ class Account:
             key_leaks=self.key_leaks,
             jobs_in_flight=self.store.in_flight(self.clock.now()),
             max_jobs_in_flight=self.store.max_in_flight,
-            faults=dict(self.faults.struck),
+            faults=dict(self.faults.triggered),
         )
 
     def _in_history(self, job: Job) -> bool:

@@ -1,12 +1,12 @@
 """
-The admin calls: read the books, order faults, change settings, move the time.
+The admin calls: read the stats, order faults, change settings, move the time.
 
 They ask for no key: the emulator listens on the loopback address unless told otherwise. All bodies are JSON
 objects; what is not valid is answered 400.
 
 ============================  ==================================================================
-``GET /_emulator/books``      :class:`~airflow_provider_ideogram.emulator.account.Books`
-``GET /_emulator/charges``    ``{"charges": [...]}``, each a ``Charge`` of the books, oldest first
+``GET /_emulator/stats``      :class:`~airflow_provider_ideogram.emulator.account.Stats`
+``GET /_emulator/charges``    ``{"charges": [...]}``, each a ``Charge`` of the stats, oldest first
 ``POST /_emulator/faults``    Queue a fault: the fields of ``Fault``
 ``DELETE /_emulator/faults``  Take back what is queued
 ``POST /_emulator/settings``  Change settings: fields of ``EmulatorSettings``
@@ -32,8 +32,8 @@ from airflow_provider_ideogram.emulator.validation import read_inputs
 def add_routes(app: web.Application, account: Account) -> None:
     """Add the admin calls of an account to an application."""
 
-    async def books(_: web.Request) -> web.Response:
-        return web.json_response(asdict(account.books()))
+    async def stats(_: web.Request) -> web.Response:
+        return web.json_response(asdict(account.stats()))
 
     async def charges(_: web.Request) -> web.Response:
         found = account.store.charges(account.clock.now())
@@ -47,7 +47,7 @@ def add_routes(app: web.Application, account: Account) -> None:
         account.reset()
         return web.json_response({})
 
-    app.router.add_get("/_emulator/books", books)
+    app.router.add_get("/_emulator/stats", stats)
     app.router.add_get("/_emulator/charges", charges)
     app.router.add_post("/_emulator/faults", _ordering(lambda order: account.faults.add(Fault(**order))))
     app.router.add_delete("/_emulator/faults", clear_faults)

@@ -4,7 +4,7 @@ What goes wrong on demand: by a mark in the prompt, or by a fault that was queue
 A fault says on which operation it strikes and what happens (its kind):
 
 - ``error``, ``reset``, ``slow`` strike on any call, ``before`` it has taken effect or ``after``: a submit that
-  is reset after it was charged and one before are told apart by the books alone.
+  is reset after it was charged and one before are told apart by the stats alone.
 - ``truncated``, ``not_image``, ``oversize``, ``endless``, ``redirect``, ``content_type`` spoil an answer.
 - ``failed``, ``blocked``, ``result_form``, ``job_seconds`` strike on ``job``: they settle, when a job is
   accepted, what becomes of it.
@@ -166,11 +166,11 @@ class _QueuedFault:
 
 
 class Faults:
-    """The faults that are queued, and how often which kind has struck."""
+    """The faults that are queued, and how often which kind has triggered."""
 
     def __init__(self) -> None:
         self._queues: dict[str, list[_QueuedFault]] = {}
-        self.struck: Counter[str] = Counter()
+        self.triggered: Counter[str] = Counter()
 
     def add(self, fault: Fault) -> None:
         """Queue a fault behind those of the same operation."""
@@ -200,10 +200,10 @@ class Faults:
         """Give the marked faults, then the first queued one that strikes, and count each that is given."""
         for fault in marked_faults(prompt) if "[[" in prompt else ():
             if fault.on == on:
-                self.struck[f"{on}:{fault.kind}"] += 1
+                self.triggered[f"{on}:{fault.kind}"] += 1
                 yield fault
         for queued in self._queues.get(on, ()):
             if queued.strikes(prompt):
-                self.struck[f"{on}:{queued.fault.kind}"] += 1
+                self.triggered[f"{on}:{queued.fault.kind}"] += 1
                 yield queued.fault
                 return

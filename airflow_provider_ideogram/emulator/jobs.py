@@ -5,7 +5,7 @@ Invariant: a job's state follows from the clock when it is asked for; nothing ru
 in the store was charged, exactly once, when it was accepted.
 
 The vendor does not say whether FAILED jobs are paid back. Here the charge stays, which is the worst case for
-the client. They stay in the store when they expire, since they are the books; images are never kept in it.
+the client. They stay in the store when they expire, since they are the stats; images are never kept in it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Job:
 
 
 class Charge(NamedTuple):
-    """A line of the books: a job that was accepted. Times are seconds since the epoch, None for not yet."""
+    """A line of the stats: a job that was accepted. Times are seconds since the epoch, None for not yet."""
 
     request_id: str
     model: str

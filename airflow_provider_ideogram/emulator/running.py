@@ -1,5 +1,5 @@
 """
-An emulator in a thread of this process, with the books at hand.
+An emulator in a thread of this process, with the stats at hand.
 
 Invariant: the account belongs to the thread that serves it; every look at it from outside is a call that is
 made there.
@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from airflow_provider_ideogram.emulator.account import Account, Books
+from airflow_provider_ideogram.emulator.account import Account, Stats
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.faults import Fault
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
@@ -55,9 +55,9 @@ class RunningEmulator:
         """An Airflow connection to it, as JSON: the value of ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
         return connection_to(self.url, self.api_key)
 
-    def books(self) -> Books:
+    def stats(self) -> Stats:
         """Return the counts of calls, charges and faults."""
-        return self._call(self._account.books)
+        return self._call(self._account.stats)
 
     def charges(self) -> list[Charge]:
         """Return each job that was accepted and charged, oldest first."""

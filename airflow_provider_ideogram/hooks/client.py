@@ -2,14 +2,13 @@
 HTTP: how a :class:`~airflow_provider_ideogram.api.calls.Call` reaches the API.
 
 Invariant: the key is added by :class:`SegmindAuth` and nowhere else, for the API's own origins only; redirects
-are never followed with it. What is sent again is decided by :func:`~airflow_provider_ideogram.api.calls.exchange`;
+are never followed with it. What is sent again is decided by :func:`~airflow_provider_ideogram.api.calls.retry_flow`;
 the two drivers only send and wait. How a worker sends is here, how an event loop does in
-:mod:`airflow_provider_ideogram.hooks.transport`.
+:mod:`airflow_provider_ideogram.hooks.async_client`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -19,12 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from airflow_provider_ideogram import __version__
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call, NotSent, Unanswered, exchange
-from airflow_provider_ideogram.api.errors import Answer, readable
+from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call
+from airflow_provider_ideogram.api.response import ApiResponse
+from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived, retry_flow
+from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
-    from airflow_provider_ideogram.hooks.transport import AsyncTransport
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def client_options(settings: ConnectionSettings) -> dict[str, Any]:
     }
 
 
-class SyncDriver:
+class SegmindClient:
     """
     Send calls from a worker.
 
@@ -86,14 +86,14 @@ class SyncDriver:
 
     def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
         """Send the call, again where that is allowed, and return what its answer means."""
-        steps = exchange(call, self._rng, max_attempts)
+        steps = retry_flow(call, self._rng, max_attempts)
         wait = next(steps)
         try:
             while True:
                 if wait is None:
                     try:
                         answer = self._send(call)
-                    except (NotSent, Unanswered) as problem:
+                    except (RequestNotSent, ResponseNotReceived) as problem:
                         wait = steps.throw(problem)
                     else:
                         wait = steps.send(answer)
@@ -104,10 +104,10 @@ class SyncDriver:
             meaning: T = stop.value
             return meaning
 
-    def _send(self, call: Call[Any]) -> Answer:
-        body = AnswerBody(call, self._settings)
+    def _send(self, call: Call[Any]) -> ApiResponse:
+        body = ResponseBody(call, self._settings)
         with (
-            transport_errors(self._settings.api_key),
+            transport_errors(self._settings.redactor),
             self._client.stream(call.method, call.path, **request_options(call, self._client)) as response,
         ):
             for chunk in response.iter_raw():
@@ -119,97 +119,59 @@ class SyncDriver:
         self._client.close()
 
 
-class AsyncDriver:
-    """
-    Send calls from an event loop. Reads only: see :class:`AsyncTransport`.
-
-    :param transport: What sends them.
-    """
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._rng = random.Random()
-        self._transport = transport
-
-    async def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
-        """
-        Send the call, again where that is allowed, and return what its answer means.
-
-        :raises ValueError: For a call that charges: this transport says of some that they were not sent, and they were.
-        """
-        if call.charges:
-            raise ValueError("calls that charge are sent by the sync driver only")
-        steps = exchange(call, self._rng, max_attempts)
-        wait = next(steps)
-        try:
-            while True:
-                if wait is None:
-                    try:
-                        answer = await self._transport.send(call)
-                    except (NotSent, Unanswered) as problem:
-                        wait = steps.throw(problem)
-                    else:
-                        wait = steps.send(answer)
-                else:
-                    await asyncio.sleep(wait)
-                    wait = next(steps)
-        except StopIteration as stop:
-            meaning: T = stop.value
-            return meaning
-
-
 def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
     """Return what a call adds to its client's options."""
     options: dict[str, Any] = {"timeout": call.timeout or client.timeout}
     return options if call.body is None else {**options, "json": call.body}
 
 
-def whole_answer(timeout: float) -> float:
+def total_timeout(timeout: float) -> float:
     """Return the seconds in which an answer must be whole, by the timeout for each of its pieces."""
     return _WHOLE_ANSWER_TIMEOUTS * timeout
 
 
-class AnswerBody:
+class ResponseBody:
     """An answer's body while it is read: bounded in size and time."""
 
     def __init__(self, call: Call[Any], settings: ConnectionSettings) -> None:
         self._chunks: list[bytes] = []
         self._left = call.max_bytes
-        self._until = time.monotonic() + whole_answer(call.timeout or settings.timeout)
-        self._key = settings.api_key
+        self._until = time.monotonic() + total_timeout(call.timeout or settings.timeout)
+        self._redactor = settings.redactor
 
     def add(self, chunk: bytes) -> None:
-        """Take in a piece; raise Unanswered where it gets too much, or takes too long."""
+        """Take in a piece; raise ResponseNotReceived where it gets too much, or takes too long."""
         self._left -= len(chunk)
         if self._left < 0:
-            raise Unanswered("the answer is larger than any of the API's")
+            raise ResponseNotReceived("the answer is larger than any of the API's")
         if time.monotonic() > self._until:
-            raise Unanswered("the answer came too slowly")
+            raise ResponseNotReceived("the answer came too slowly")
         self._chunks.append(chunk)
 
-    def answer(self, status: int, headers: Mapping[str, str]) -> Answer:
+    def answer(self, status: int, headers: Mapping[str, str]) -> ApiResponse:
         """Return the answer that is now whole."""
         named = {name.lower(): value for name, value in headers.items()}
         # A server may say the key again in an error, and an error's text goes to logs, events and XComs.
-        return Answer(status, named, b"".join(self._chunks), secret=self._key)
+        return ApiResponse(status, named, b"".join(self._chunks), self._redactor)
 
 
 @contextmanager
-def transport_errors(secret: str = "") -> Iterator[None]:
+def transport_errors(redactor: Redactor = NO_REDACTION) -> Iterator[None]:
     """
     Tell requests that certainly never reached the server from those that may have.
 
-    :param secret: The key. What a library says of a broken answer quotes it, and so is no part of a traceback either.
+    :param redactor: Replaces the key, which a library's error may quote: the original error is not chained.
     """
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-        raise NotSent(error_name(error, secret)) from None
+        raise RequestNotSent(error_name(error, redactor)) from None
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise NotSent(error_name(error, secret)) from None
+        raise RequestNotSent(error_name(error, redactor)) from None
     except (httpx.HTTPError, OSError) as error:
-        raise Unanswered(error_name(error, secret)) from None
+        raise ResponseNotReceived(error_name(error, redactor)) from None
 
 
-def error_name(error: Exception, secret: str = "") -> str:
+def error_name(error: Exception, redactor: Redactor = NO_REDACTION) -> str:
     """Return an error as one short line, never an empty one, that does not hold the key."""
-    return readable(f"{type(error).__name__}: {error}".rstrip(": "), secret)
+    return sanitize_text(f"{type(error).__name__}: {error}".rstrip(": "), redactor)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_ideogram.api.errors import readable
 from airflow_provider_ideogram.api.parameters import did_you_mean
+from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 DEFAULT_BASE_URL = "https://api.segmind.com"
@@ -53,6 +53,11 @@ class ConnectionSettings:
     timeout: float = DEFAULT_TIMEOUT
     history_url: str | None = DEFAULT_HISTORY_URL
     image_hosts: tuple[str, ...] = ()
+
+    @property
+    def redactor(self) -> Redactor:
+        """Replaces the key in texts."""
+        return Redactor(self.api_key)
 
     @classmethod
     def of(cls, connection: Any, extra: Mapping[str, Any]) -> ConnectionSettings:
@@ -97,7 +102,7 @@ def is_vendors(host: str) -> bool:
 
 def _without(values: Mapping[str, Any], problem: str) -> str:
     """Return a problem as one short line without the key, which may have been put into a wrong field."""
-    return readable(problem, values.get("api_key", ""))
+    return sanitize_text(problem, Redactor(values.get("api_key", "")))
 
 
 def _address(connection: Any) -> str:

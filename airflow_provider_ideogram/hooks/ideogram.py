@@ -23,22 +23,22 @@ from airflow_provider_ideogram.api.history import (
     request_history,
 )
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
-from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
-from airflow_provider_ideogram.hooks.shared import SharedConnection, borrow, give_back
+from airflow_provider_ideogram.hooks.shared_client import SharedClient, acquire, release
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.api.answers import (
+    from airflow_provider_ideogram.api.parameters import GenerationRequest
+    from airflow_provider_ideogram.api.parsing import (
         Credits,
         GenerationResult,
         ImageSource,
         RequestStatus,
         Submission,
     )
-    from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.api.polling import RequestPoll
+    from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.hooks.polls import OnPoll
-    from airflow_provider_ideogram.storage.image import SpooledImage
 
 #: Pages of 100 requests that are searched: more than an account makes in the minutes in question.
 _MAX_HISTORY_PAGES = 20
@@ -50,7 +50,7 @@ class IdeogramHook(BaseHook):
 
     The methods without an ``a`` block and are for workers; ``with`` closes their connections. On an event loop,
     as in a trigger, all hooks share the connection and its sockets: :meth:`aget_status` is used inside
-    ``async with``, :meth:`awatch` by itself.
+    ``async with``, :meth:`await_requests` by itself.
 
     All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
     money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
@@ -67,7 +67,7 @@ class IdeogramHook(BaseHook):
     def __init__(self, ideogram_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.ideogram_conn_id = ideogram_conn_id
-        self._shared: SharedConnection | None = None
+        self._shared: SharedClient | None = None
 
     @cached_property
     def settings(self) -> ConnectionSettings:
@@ -75,13 +75,13 @@ class IdeogramHook(BaseHook):
         connection = self.get_connection(self.ideogram_conn_id)
         return ConnectionSettings.of(connection, connection.extra_dejson)
 
-    def get_conn(self) -> SyncDriver:
+    def get_conn(self) -> SegmindClient:
         """Return what sends the calls, made once."""
-        return self._sync_driver
+        return self._client
 
     @cached_property
-    def _sync_driver(self) -> SyncDriver:
-        return SyncDriver(self.settings)
+    def _client(self) -> SegmindClient:
+        return SegmindClient(self.settings)
 
     def submit(self, request: GenerationRequest) -> Submission:
         """
@@ -91,11 +91,11 @@ class IdeogramHook(BaseHook):
         :raises IdeogramRateLimited: If the rate limit is reached, at once; its ``retry_after`` is what the server asks
             for, None if it does not say, which means a minute.
         """
-        return self._sync_driver.run(calls.submit(request))
+        return self._client.run(calls.submit(request))
 
     def generate_sync(self, request: GenerationRequest) -> GenerationResult:
         """Generate in one blocking call, which charges the account; if its answer is lost, so is the image."""
-        return self._sync_driver.run(calls.generate_sync(request))
+        return self._client.run(calls.generate_sync(request))
 
     def get_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
         """
@@ -103,15 +103,15 @@ class IdeogramHook(BaseHook):
 
         ``max_attempts=1`` leaves it to the caller to ask again after an error.
         """
-        return self._sync_driver.run(calls.get_status(request_id), max_attempts)
+        return self._client.run(calls.get_status(request_id), max_attempts)
 
     def get_result(self, request_id: str) -> GenerationResult:
         """Return a completed job's image, as an address or as bytes; raises IdeogramJobFailed if it failed."""
-        return self._sync_driver.run(calls.get_result(request_id))
+        return self._client.run(calls.get_result(request_id))
 
     def get_credits(self) -> Credits:
         """Return the account's balance, free of charge."""
-        return self._sync_driver.run(calls.get_credits())
+        return self._client.run(calls.get_credits())
 
     def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
         """
@@ -142,7 +142,7 @@ class IdeogramHook(BaseHook):
             problem = f"connection {self.ideogram_conn_id!r} names no history_url, and its host is not the vendor's"
             raise IdeogramInvalidInput.of([problem])
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._sync_driver.run(request_history(url, model, since, number))
+            page = self._client.run(request_history(url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 return
@@ -157,7 +157,7 @@ class IdeogramHook(BaseHook):
 
         :raises IdeogramInvalidImage: If it is not a complete image of bearable size from a permitted host.
         """
-        from airflow_provider_ideogram.storage.download import download_image
+        from airflow_provider_ideogram.hooks.download import download_image
 
         return download_image(source, self.settings)
 
@@ -175,15 +175,15 @@ class IdeogramHook(BaseHook):
 
     def __exit__(self, *_: object) -> None:
         """Close the connections of the blocking methods."""
-        if driver := self.__dict__.pop("_sync_driver", None):
+        if driver := self.__dict__.pop("_client", None):
             driver.close()
 
     async def aget_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
         """Return a job's state, as :meth:`get_status` does."""
         return await self._borrowed.run(calls.get_status(request_id), max_attempts)
 
-    async def awatch(
-        self, polls: Sequence[RequestPoll], *, deadline: float, enough: int | None, on_poll: OnPoll
+    async def await_requests(
+        self, polls: Sequence[RequestPoll], *, deadline: float, min_settled: int | None, on_poll: OnPoll
     ) -> bool:
         """
         Poll requests until all, or enough of them, are settled, and return whether that was before the deadline.
@@ -192,40 +192,40 @@ class IdeogramHook(BaseHook):
 
         :param polls: What is known of each; they are changed.
         :param deadline: When to give up, in seconds since the epoch.
-        :param enough: How many have to be settled, None for all.
+        :param min_settled: How many have to be settled, None for all.
         :param on_poll: Is told of each poll.
         """
         # No `async with`, and no coroutine but this one: thousands of them wait here at once.
-        shared = await borrow(self.ideogram_conn_id, self._look_up)
+        shared = await acquire(self.ideogram_conn_id, self._read_connection)
         try:
-            watch = shared.polls.watch(polls, deadline, enough, on_poll)
+            watch = shared.polls.watch(polls, deadline, min_settled, on_poll)
             try:
                 return await watch.over
             finally:
                 await shared.polls.forget(watch)
         finally:
-            await give_back(self.ideogram_conn_id, shared)
+            await release(self.ideogram_conn_id, shared)
 
     @property
-    def _borrowed(self) -> SharedConnection:
+    def _borrowed(self) -> SharedClient:
         if self._shared is None:
             raise RuntimeError("IdeogramHook.aget_status() is used inside 'async with'")
         return self._shared
 
-    async def _look_up(self) -> ConnectionSettings:
+    async def _read_connection(self) -> ConnectionSettings:
         connection = await get_async_connection(self.ideogram_conn_id, hook=self)
         return ConnectionSettings.of(connection, await get_async_extra_dejson(connection))
 
     async def __aenter__(self) -> Self:
         """Borrow what the loop's users of the connection share."""
-        self._shared = await borrow(self.ideogram_conn_id, self._look_up)
+        self._shared = await acquire(self.ideogram_conn_id, self._read_connection)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back."""
         if self._shared is not None:
             shared, self._shared = self._shared, None
-            await give_back(self.ideogram_conn_id, shared)
+            await release(self.ideogram_conn_id, shared)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from airflow_provider_ideogram.api.admission import Admission
+from airflow_provider_ideogram.api.circuit_breaker import CircuitBreaker
 from airflow_provider_ideogram.exceptions import IdeogramError
-from airflow_provider_ideogram.hooks.transport import MAX_IN_FLIGHT
+from airflow_provider_ideogram.hooks.async_client import MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.api.answers import RequestStatus
+    from airflow_provider_ideogram.api.parsing import RequestStatus
     from airflow_provider_ideogram.api.polling import RequestPoll
 
 #: Told of each poll: what it is about, the state before, and the error that it met.
@@ -78,7 +78,7 @@ class PollQueue:
     def __init__(self, get_status: Callable[[str], Awaitable[RequestStatus]], rng: random.Random) -> None:
         self._get_status = get_status
         self._rng = rng
-        self._admission = Admission(MAX_IN_FLIGHT, rng)
+        self._breaker = CircuitBreaker(MAX_IN_FLIGHT, rng)
         self._loop = asyncio.get_running_loop()
         self._watches: dict[int, Watch] = {}
         self._numbers = itertools.count()
@@ -89,21 +89,21 @@ class PollQueue:
         #: Polls whose time has come, and that wait until they may be sent.
         self._ready: deque[tuple[int, int]] = deque()
         self._asking: dict[asyncio.Task[None], Watch] = {}
-        #: How many of them were sent in each round of the admission.
-        self._of_round: Counter[int] = Counter()
+        #: How many of them were sent in each round of the breaker.
+        self._of_generation: Counter[int] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, polls: Sequence[RequestPoll], deadline: float, enough: int | None, on_poll: OnPoll) -> Watch:
+    def watch(self, polls: Sequence[RequestPoll], deadline: float, min_settled: int | None, on_poll: OnPoll) -> Watch:
         """
         Begin to poll requests until all, or enough of them, are settled; :meth:`forget` must follow.
 
         :param polls: What is known of each; they are changed.
         :param deadline: When to give up, in seconds since the epoch.
-        :param enough: How many have to be settled, None for all.
+        :param min_settled: How many have to be settled, None for all.
         :param on_poll: Is told of each poll.
         """
         number = next(self._numbers)
-        left = len(polls) if enough is None else enough
+        left = len(polls) if min_settled is None else min_settled
         watch = self._watches[number] = Watch(number, polls, left, on_poll, self._loop.create_future())
         self._most_entries += len(polls) + 1
         now = time.time()
@@ -143,7 +143,7 @@ class PollQueue:
         """Come back when the next entry is due, or when the API may be asked again."""
         at = self._entries[0][0] if self._entries else float("inf")
         if self._ready and not self._counted:
-            at = min(at, self._admission.opens_at)
+            at = min(at, self._breaker.retry_at)
         if self._timer is not None:
             if self._timer.when() <= at:
                 return
@@ -165,26 +165,26 @@ class PollQueue:
     @property
     def _counted(self) -> int:
         """How many polls count as in flight: while one at a time finds out how the API is, none that went before."""
-        return self._of_round[self._admission.round] if self._admission.is_shut else len(self._asking)
+        return self._of_generation[self._breaker.generation] if self._breaker.is_open else len(self._asking)
 
     def _ask_ready(self) -> None:
         """Send what may be sent. The others follow one by one as these are answered: they must not all go at once."""
-        capacity = self._admission.capacity(self._loop.time())
+        capacity = self._breaker.capacity(self._loop.time())
         while self._ready and self._counted < capacity:
             number, index = self._ready.popleft()
             if watch := self._waiting(number):
-                round_of_it = self._admission.round
+                generation = self._breaker.generation
                 task = self._loop.create_task(self._ask(watch, index), context=watch.context)
                 self._asking[task] = watch
-                self._of_round[round_of_it] += 1
-                task.add_done_callback(partial(self._asked, round_of_it))
+                self._of_generation[generation] += 1
+                task.add_done_callback(partial(self._asked, generation))
         self._set_timer()
 
-    def _asked(self, round_of_it: int, task: asyncio.Task[None]) -> None:
+    def _asked(self, generation: int, task: asyncio.Task[None]) -> None:
         del self._asking[task]
-        self._of_round[round_of_it] -= 1
-        if not self._of_round[round_of_it]:
-            del self._of_round[round_of_it]
+        self._of_generation[generation] -= 1
+        if not self._of_generation[generation]:
+            del self._of_generation[generation]
         self._ask_ready()
 
     async def _ask(self, watch: Watch, index: int) -> None:
@@ -203,14 +203,14 @@ class PollQueue:
             self._put(watch.number, index, poll.delay(time.time(), self._rng))
 
     async def _poll(self, watch: Watch, poll: RequestPoll) -> None:
-        round_of_it, state, met = self._admission.round, poll.state, None
+        generation, state, met = self._breaker.generation, poll.state, None
         try:
             status = await self._get_status(poll.request_id)
         except IdeogramError as error:
-            self._admission.on_error(round_of_it, error, self._loop.time())
+            self._breaker.on_error(generation, error, self._loop.time())
             poll.on_error(error, time.time())
             met = error
         else:
-            self._admission.on_answer(round_of_it)
+            self._breaker.on_answer(generation)
             poll.on_status(status, time.time())
         watch.on_poll(poll, state, met)

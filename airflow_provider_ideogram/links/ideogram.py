@@ -11,17 +11,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from airflow import __version__
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
-
-from airflow_provider_ideogram.ui import UI_ROUTE, has_gallery
+from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
+#: The plugin's part of the addresses in Airflow's UI, ``…/plugin/ideogram-images``.
+UI_ROUTE = "ideogram-images"
 #: The vendor documents no page of a single request. Its page of the account's usage is where a person looks one up.
 _SEGMIND_USAGE = "https://cloud.segmind.com/console/usage"
 _S3_CONSOLE = "https://s3.console.aws.amazon.com/s3/object"
+
+
+def has_gallery() -> bool:
+    """Return whether this Airflow shows plugins' pages as tabs, which it does from 3.1 on."""
+    return Version(Version(__version__).base_version) >= Version("3.1")
 
 
 class IdeogramImageLink(BaseOperatorLink):

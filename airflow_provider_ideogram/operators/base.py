@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
-    from airflow_provider_ideogram.storage.s3 import ImageStore
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
 #: Seconds after the trigger's deadline in which it should have fired; Airflow's own timeout is only a backstop.
@@ -118,13 +118,13 @@ class IdeogramTask(BaseOperator):
         return IdeogramHook(self.ideogram_conn_id)
 
     def _ledger(self, target: Target) -> Ledger | NoLedger:
-        from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
+        from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
 
         return Ledger(self._store.client, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
 
     @cached_property
     def _store(self) -> ImageStore:
-        from airflow_provider_ideogram.storage.s3 import ImageStore
+        from airflow_provider_ideogram.storage.image_store import ImageStore
 
         return ImageStore(self.aws_conn_id, self.s3_extra_args)
 
@@ -212,8 +212,3 @@ def _check_seconds(name: str, value: Any) -> list[str]:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return []
     return [f"{name}: {value!r} is not a number of seconds above 0"]
-
-
-def owner_of(ti: Any) -> str:
-    """Return who a task instance, or whatever has its ids, is to the ledger: the same in each of its attempts."""
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"

@@ -16,14 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS
-from airflow_provider_ideogram.datasets.templates import check_key_template
+from airflow_provider_ideogram.datasets.key_template import check_key_template
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
     IdeogramDatasetStopped,
     IdeogramInvalidInput,
     IdeogramLedgerError,
 )
-from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, owner_of
+from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.failures import airflow_failures
 from airflow_provider_ideogram.operators.templates import is_literal
 from airflow_provider_ideogram.storage.target import Target, check_key
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_ideogram.datasets.run import DatasetRun, Wait
+    from airflow_provider_ideogram.datasets.runner import DatasetRun, Wait
     from airflow_provider_ideogram.datasets.state import DatasetState
     from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -49,7 +50,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     Every row is checked before anything is paid. Finished images of the same inputs are reused, whatever run made
     them. Writes ``<s3_prefix>/manifest.jsonl`` with a line a row and returns ``manifest_uri``, ``total``,
-    ``generated``, ``reused``, ``blocked``, ``failed``, ``cost_usd`` and ``seconds``; the XCom ``progress`` has the
+    the counts by status, ``cost_usd`` and ``seconds``; the XCom ``progress`` has the
     same counts while the task runs.
 
     The parameters that are not listed are those of
@@ -132,30 +133,30 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
         with airflow_failures(durable=self.durable), self._hook() as hook:
             self._check_rendered()
-            images = _prefix(self.s3_prefix)
-            workspace = Workspace.of(self._store.client, images, self.ledger_prefix, owner_of(context["ti"]))
-            state = self._state(context, hook, workspace, images)
-            return self._work(context, hook, workspace, images, state, {})
+            output_prefix = _prefix(self.s3_prefix)
+            workspace = Workspace.of(self._store.client, output_prefix, self.ledger_prefix, owner_id(context["ti"]))
+            state = self._state(context, hook, workspace, output_prefix)
+            return self._work(context, hook, workspace, output_prefix, state, {})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: the next slice."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
 
         with airflow_failures(durable=self.durable), self._hook() as hook:
-            images = Target(event["carry"]["bucket"], event["carry"]["images"])
-            workspace = Workspace(self._store.client, images.bucket, event["carry"]["workspace"])
+            output_prefix = Target(event["payload"]["bucket"], event["payload"]["prefix"])
+            workspace = Workspace(self._store.client, output_prefix.bucket, event["payload"]["workspace"])
             state = _saved_state(workspace)
             if state is None:
                 raise _state_lost(workspace)
-            return self._work(context, hook, workspace, images, state, _reports(event))
+            return self._work(context, hook, workspace, output_prefix, state, _reports(event))
 
-    def _state(self, context: Context, hook: IdeogramHook, workspace: Workspace, images: Target) -> DatasetState:
+    def _state(self, context: Context, hook: IdeogramHook, workspace: Workspace, output_prefix: Target) -> DatasetState:
         """Return where an earlier attempt at the same input stopped, or else the beginning."""
         source, max_tries = self._source(), context["ti"].max_tries
         state = _saved_state(workspace)
         cleared = state is not None and max_tries != state.max_tries
         if state is None or state.source != source or (state.finished_at and cleared):
-            state = self._plan(hook, workspace, images, source)
+            state = self._plan(hook, workspace, output_prefix, source)
         else:
             self.log.info("Taking up where an earlier attempt stopped: %d of %d items", state.done, state.total)
             self._plan_again(workspace, state, blocked=cleared)
@@ -164,29 +165,32 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     def _plan_again(self, workspace: Workspace, state: DatasetState, *, blocked: bool) -> None:
         """Attempt what failed once more, and what was blocked if a person asks for it."""
-        from airflow_provider_ideogram.datasets.manifest import Status
+        from airflow_provider_ideogram.api.status import ImageStatus
         from airflow_provider_ideogram.datasets.plan import plan_again
 
         if not state.finished_at and state.failures:
-            plan_again(workspace, state, [Status.FAILED, Status.BLOCKED] if blocked else [Status.FAILED])
+            plan_again(
+                workspace, state, [ImageStatus.FAILED, ImageStatus.CONTENT_BLOCKED] if blocked else [ImageStatus.FAILED]
+            )
 
-    def _plan(self, hook: IdeogramHook, workspace: Workspace, images: Target, source: str) -> DatasetState:
+    def _plan(self, hook: IdeogramHook, workspace: Workspace, output_prefix: Target, source: str) -> DatasetState:
         from contextlib import closing
 
         from airflow_provider_ideogram import metrics
-        from airflow_provider_ideogram.api.jobs import list_price
-        from airflow_provider_ideogram.api.pacing import Pacer
-        from airflow_provider_ideogram.datasets.manifest import EarlierImages, Status
+        from airflow_provider_ideogram.api.job import list_price
+        from airflow_provider_ideogram.api.rate_limiter import RateLimiter
+        from airflow_provider_ideogram.api.status import ImageStatus
+        from airflow_provider_ideogram.datasets.manifest import EarlierImages
         from airflow_provider_ideogram.datasets.plan import make_plan
         from airflow_provider_ideogram.datasets.rows import RowChecker
         from airflow_provider_ideogram.datasets.state import DatasetState
 
-        self._store.find(images)  # that is, whether the bucket is there and the upload's arguments are valid
+        self._store.find(output_prefix)  # that is, whether the bucket is there and the upload's arguments are valid
         checker = RowChecker(
-            {name: getattr(self, name) for name in _DEFAULTS}, images, self.key_template, dedupe=self.dedupe
+            {name: getattr(self, name) for name in _DEFAULTS}, output_prefix, self.key_template, dedupe=self.dedupe
         )
-        workspaces = workspace.all_of(images, self.ledger_prefix)
-        with closing(EarlierImages(self._store.client, images, workspaces)) as earlier:
+        workspaces = workspace.all_of(output_prefix, self.ledger_prefix)
+        with closing(EarlierImages(self._store.client, output_prefix, workspaces)) as earlier:
             plan = make_plan(self._rows(), checker, earlier, workspace, self.if_exists)
         price = list_price(self.model)
         self._check_cost(plan.to_do, price)
@@ -201,21 +205,21 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             copies=plan.copies,
             parts=plan.parts,
             started_at=now,
-            pacer=Pacer.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
+            rate_limiter=RateLimiter.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
         )
-        state.counts[Status.REUSED] = plan.reused
+        state.counts[ImageStatus.REUSED] = plan.reused
         metrics.reused(plan.reused)
         return state
 
-    def _check_cost(self, images: int, price: float | None) -> None:
+    def _check_cost(self, count: int, price: float | None) -> None:
         if self.max_cost_usd is None:
             return
         if price is None:
             raise IdeogramInvalidInput.of([f"max_cost_usd: nobody knows what an image of {self.model!r} costs"])
-        cost = images * price
+        cost = count * price
         if cost > self.max_cost_usd + 1e-9:
             may = f"and {self.max_cost_usd:.2f} may be spent"
-            raise IdeogramInvalidInput.of([f"max_cost_usd: {images} images would cost {cost:.2f} USD, {may}"])
+            raise IdeogramInvalidInput.of([f"max_cost_usd: {count} images would cost {cost:.2f} USD, {may}"])
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
         from airflow_provider_ideogram.datasets.rows import read_rows
@@ -240,36 +244,36 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         context: Context,
         hook: IdeogramHook,
         workspace: Workspace,
-        images: Target,
+        output_prefix: Target,
         state: DatasetState,
         reports: Mapping[str, Mapping[str, Any]],
     ) -> dict[str, Any]:
         """Do slices until all items are decided; between them defer, or wait here if that was asked for."""
         if state.finished_at:
-            return self._succeed(context, images, state)
-        while (wait := self._run(context, hook, workspace, images, state).slice(reports)) is not None:
+            return self._succeed(context, output_prefix, state)
+        while (wait := self._run(context, hook, workspace, output_prefix, state).slice(reports)) is not None:
             self._show_progress(context, workspace, state)
-            trigger = self._trigger(wait, workspace, images)
+            trigger = self._trigger(wait, workspace, output_prefix)
             if self.deferrable:
                 self._defer_to(trigger, "execute_complete")
             reports = _reports(asyncio.run(_first_event(trigger)))
-        return self._finish(context, workspace, images, state)
+        return self._finish(context, workspace, output_prefix, state)
 
     def _run(
-        self, context: Context, hook: IdeogramHook, workspace: Workspace, images: Target, state: DatasetState
+        self, context: Context, hook: IdeogramHook, workspace: Workspace, output_prefix: Target, state: DatasetState
     ) -> DatasetRun:
-        from airflow_provider_ideogram.api.jobs import list_price
-        from airflow_provider_ideogram.datasets.run import DatasetRun
+        from airflow_provider_ideogram.api.job import list_price
+        from airflow_provider_ideogram.datasets.runner import DatasetRun
 
         hook.get_conn()  # here, since connections are looked up on the task's main thread only
         return DatasetRun(
             hook=hook,
             store=self._store,
-            ledger=self._ledger(images),
+            ledger=self._ledger(output_prefix),
             workspace=workspace,
             state=state,
-            images=images,
-            owner=owner_of(context["ti"]),
+            output_prefix=output_prefix,
+            owner=owner_id(context["ti"]),
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
@@ -279,7 +283,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             price_usd=list_price(self.model),
         )
 
-    def _trigger(self, wait: Wait, workspace: Workspace, images: Target) -> IdeogramTrigger:
+    def _trigger(self, wait: Wait, workspace: Workspace, output_prefix: Target) -> IdeogramTrigger:
         from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
         return IdeogramTrigger(
@@ -289,8 +293,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             ideogram_conn_id=self.ideogram_conn_id,
             poll_interval=self.poll_interval,
             model=self.model,
-            enough=wait.enough,
-            carry={"workspace": workspace.prefix, "bucket": images.bucket, "images": images.key},
+            min_settled=wait.min_settled,
+            payload={"workspace": workspace.prefix, "bucket": output_prefix.bucket, "prefix": output_prefix.key},
         )
 
     def _show_progress(
@@ -328,31 +332,35 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         )
         context["ti"].xcom_push(key="progress", value=progress)
 
-    def _finish(self, context: Context, workspace: Workspace, images: Target, state: DatasetState) -> dict[str, Any]:
+    def _finish(
+        self, context: Context, workspace: Workspace, output_prefix: Target, state: DatasetState
+    ) -> dict[str, Any]:
         """Write the manifest, and return or raise what came of it all."""
         from airflow_provider_ideogram.datasets.manifest import write_manifest
         from airflow_provider_ideogram.datasets.workspace import STATE
 
         try:
-            write_manifest(workspace, images, state.total, state.parts, self._store.client, self.s3_extra_args or {})
+            write_manifest(
+                workspace, output_prefix, state.total, state.parts, self._store.client, self.s3_extra_args or {}
+            )
         except IdeogramLedgerError:
             workspace.clear()
             raise
-        self._show_progress(context, workspace, state, _manifest_uri(images))
+        self._show_progress(context, workspace, state, _manifest_uri(output_prefix))
         allowed = self.max_failures * state.total if 0 < self.max_failures < 1 else self.max_failures
         if state.failures > allowed:
-            raise self._failure(context, images, state)
+            raise self._failure(context, output_prefix, state)
         if self.if_exists == "reuse":
             workspace.clear()  # a later attempt finds all images
         else:
             state.finished_at = time.time()
             workspace.write(STATE, state.to_json())
             workspace.clear(keep_state=True)
-        return self._succeed(context, images, state)
+        return self._succeed(context, output_prefix, state)
 
-    def _succeed(self, context: Context, images: Target, state: DatasetState) -> dict[str, Any]:
+    def _succeed(self, context: Context, output_prefix: Target, state: DatasetState) -> dict[str, Any]:
         result: dict[str, Any] = {
-            "manifest_uri": _manifest_uri(images),
+            "manifest_uri": _manifest_uri(output_prefix),
             "total": state.total,
             **state.counts,
             "cost_usd": round(state.cost_usd, 4),
@@ -364,19 +372,20 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """Return the prompts as input, the images and the manifest as outputs; the openlineage provider calls it."""
-        from airflow_provider_ideogram.operators.lineage import lineage_of_dataset
+        from airflow_provider_ideogram.operators.openlineage import lineage_of_dataset
 
         return lineage_of_dataset(self.prompts_path, self._result)
 
-    def _failure(self, context: Context, images: Target, state: DatasetState) -> IdeogramDatasetFailed:
+    def _failure(self, context: Context, output_prefix: Target, state: DatasetState) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""
-        context["ti"].xcom_push(key="failure", value={"reason": "items failed", "error": _failures(state)})
-        only_blocked = not state.counts["failed"]
+        context["ti"].xcom_push(key="failure", value={"reason": "items_failed", "error": _failures(state)})
+        only_blocked = state.failures == state.counts["content_blocked"]
         kind = IdeogramDatasetStopped if only_blocked else IdeogramDatasetFailed
         what_next = "A retry would be refused alike" if only_blocked else "A retry attempts only those that failed"
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self.max_failures}. "
-            f"{state.cost_usd:.2f} USD were charged. {what_next}. {_manifest_uri(images)} tells all; the first:\n"
+            f"{state.cost_usd:.2f} USD were charged. {what_next}. "
+            f"{_manifest_uri(output_prefix)} tells all; the first:\n"
             f"{_failures(state)}"
         )
 
@@ -389,10 +398,10 @@ def _prefix(s3_prefix: str) -> Target:
     return Target.parse(s3_prefix if s3_prefix.endswith("/") else f"{s3_prefix}/")
 
 
-def _manifest_uri(images: Target) -> str:
+def _manifest_uri(output_prefix: Target) -> str:
     from airflow_provider_ideogram.datasets.rows import MANIFEST
 
-    return f"{images.uri}{MANIFEST}"
+    return f"{output_prefix.uri}{MANIFEST}"
 
 
 def _saved_state(workspace: Workspace) -> DatasetState | None:

@@ -31,7 +31,7 @@ def airflow_failures(
     except IdeogramError as error:
         from airflow_provider_ideogram import metrics
 
-        metrics.failed(error.kind)
+        metrics.failed(error.code)
         if isinstance(error, skipped):
             raise AirflowSkipException(str(error)) from error
         if error.retryable and not isinstance(error, final) and (durable or not error.needs_ledger):

@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_provider_ideogram.api.cadence import PATIENCE_SECONDS
+from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
-from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, owner_of
+from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
+    from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
 
 #: Seconds that Airflow's clock may be ahead of S3's.
 _CLOCK_SKEW = 300.0
@@ -35,7 +36,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     Returns a flat dict about the image, with ``uri``, ``sha256``, ``width``, ``seed``, ``cost_usd`` and more. The
     XCom ``request_id`` is there as soon as the job is submitted. A job that makes no image leaves the XCom ``failure``:
-    ``{"reason": ..., "error": ...}``, the reason ``failed``, ``content_blocked``, ``expired`` or the error's class.
+    ``{"reason": ..., "error": ...}``, the reason is the error's ``code``.
 
     :param prompt: What the image shows.
     :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
@@ -95,11 +96,11 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     def submit_again(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after a wait for the rate limit, for another task, or for news of an unanswered submit."""
-        return self._submit_and_wait(context, carried=event["carry"])
+        return self._submit_and_wait(context, carried=event["payload"])
 
     def _submit_and_wait(self, context: Context, carried: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_ideogram.operators.submission import ComeBack
-        from airflow_provider_ideogram.storage.record import ImageRecord
+        from airflow_provider_ideogram.jobs.submission import RetryLater
+        from airflow_provider_ideogram.storage.image_record import ImageRecord
 
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
@@ -109,13 +110,13 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             asked = GenerationRequest.from_inputs(carried["inputs"]) if carried else None
             request = asked or self._request(context, submitter)
             try:
-                obtained = submitter.obtain(request)
-            except ComeBack as later:
+                result = submitter.get_or_submit(request)
+            except RetryLater as later:
                 since = carried["waiting_since"] if carried else time.time()
-                self._come_back(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
-            if isinstance(obtained, ImageRecord):
-                return self._succeed(context, obtained)
-            job, poll = obtained
+                self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
+            if isinstance(result, ImageRecord):
+                return self._succeed(context, result)
+            job, poll = result
             self._job = job
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if not self.wait_for_completion:
@@ -133,14 +134,14 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         return {name: getattr(self, name) for name in CHECKS}
 
     def _submitter(self, context: Context, hook: IdeogramHook, target: Target) -> Submitter:
-        from airflow_provider_ideogram.operators.submission import Submitter
+        from airflow_provider_ideogram.jobs.submission import Submitter
 
         return Submitter(
             hook,
             self._store,
             self._ledger(target),
             target,
-            owner=owner_of(context["ti"]),
+            owner=owner_id(context["ti"]),
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
@@ -149,7 +150,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
         """Return what a sensor needs to take the job over."""
-        from airflow_provider_ideogram.storage.record import iso_utc
+        from airflow_provider_ideogram.storage.image_record import iso_utc
 
         return {
             "request_id": job.request_id,
@@ -160,12 +161,12 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             "ledger_uri": replace(target, key=job.record_key).uri if job.record_key else None,
         }
 
-    def _come_back(self, later: ComeBack, carry: Mapping[str, Any]) -> NoReturn:
+    def _retry_later(self, later: RetryLater, payload: Mapping[str, Any]) -> NoReturn:
         """Free the worker until it is worth another try; nothing that is paid waits for it."""
-        if time.time() + later.delay > carry["waiting_since"] + PATIENCE_SECONDS:
+        if time.time() + later.delay > payload["waiting_since"] + PATIENCE_SECONDS:
             raise later.error
         self.log.warning("%s. Tried again in %.0f s", later, later.delay)
-        self._defer({}, time.time() + later.delay, carry, "submit_again")
+        self._defer({}, time.time() + later.delay, payload, "submit_again")
 
 
 def _tried_since(context: Context) -> float | None:

@@ -20,8 +20,8 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramJobError,
     IdeogramStorageError,
     IdeogramTemporaryError,
-    job_goes_on,
     job_unreachable,
+    request_continues,
 )
 from airflow_provider_ideogram.operators.base import IdeogramTask
 from airflow_provider_ideogram.operators.failures import airflow_failures
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.storage.ledger import Ledger, NoLedger
-    from airflow_provider_ideogram.storage.record import ImageRecord
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 #: Seconds between two attempts to fetch or store an image that is done.
 FETCH_AGAIN_SECONDS = 30.0
@@ -62,10 +62,10 @@ class IdeogramJobTask(IdeogramTask):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: fetch and store the image, or say what became of it."""
-        from airflow_provider_ideogram.api.jobs import Job
+        from airflow_provider_ideogram.api.job import Job
         from airflow_provider_ideogram.api.polling import RequestPoll
 
-        self._job = job = Job.from_json(event["carry"])
+        self._job = job = Job.from_json(event["payload"])
         poll = RequestPoll(job.request_id, job.submitted_at)
         if report := event["requests"].get(job.request_id):
             poll.take_report(report)
@@ -75,7 +75,7 @@ class IdeogramJobTask(IdeogramTask):
     def on_kill(self) -> None:
         """Say that the job goes on: the API has no cancel."""
         if self._job is not None:
-            self.log.warning(job_goes_on(self._job.request_id))
+            self.log.warning(request_continues(self._job.request_id))
 
     @contextmanager
     def _failures(self, context: Context) -> Iterator[None]:
@@ -85,12 +85,12 @@ class IdeogramJobTask(IdeogramTask):
             try:
                 yield
             except IdeogramJobError as error:
-                context["ti"].xcom_push(key="failure", value={"reason": error.kind, "error": str(error)})
+                context["ti"].xcom_push(key="failure", value={"reason": error.code, "error": str(error)})
                 raise
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
         """Wait on the worker, by the same decisions as the trigger's."""
-        from airflow_provider_ideogram.operators.completion import look
+        from airflow_provider_ideogram.jobs.completion import look
 
         rng = random.Random()
         poll.poll_interval = self.poll_interval
@@ -103,7 +103,7 @@ class IdeogramJobTask(IdeogramTask):
     ) -> dict[str, Any]:
         """Fetch and store the image, wait on where that helps, or raise what became of the job."""
         from airflow_provider_ideogram.api.polling import Outcome
-        from airflow_provider_ideogram.operators.completion import fetch_and_store, look
+        from airflow_provider_ideogram.jobs.completion import fetch_and_store, look
 
         time_left = self.deferrable and time.time() < self._deadline(job)
         if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
@@ -122,7 +122,7 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
             self._defer_until_done(job)
-        if poll.dead:
+        if poll.is_terminal_failure:
             self._close(job)
         raise poll.failure()
 
@@ -134,7 +134,7 @@ class IdeogramJobTask(IdeogramTask):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """Return the image as the task's output; the openlineage provider calls it where it is installed."""
-        from airflow_provider_ideogram.operators.lineage import lineage_of_image
+        from airflow_provider_ideogram.operators.openlineage import lineage_of_image
 
         return lineage_of_image(self._result)
 
@@ -152,7 +152,7 @@ class IdeogramJobTask(IdeogramTask):
         self,
         requests: Mapping[str, float],
         deadline: float,
-        carry: Mapping[str, Any],
+        payload: Mapping[str, Any],
         method_name: str,
         model: str = DEFAULT_MODEL,
     ) -> NoReturn:
@@ -164,7 +164,7 @@ class IdeogramJobTask(IdeogramTask):
             ideogram_conn_id=self.ideogram_conn_id,
             poll_interval=self.poll_interval,
             model=model,
-            carry=carry,
+            payload=payload,
         )
         self._defer_to(trigger, method_name)
 
@@ -177,7 +177,7 @@ class IdeogramJobTask(IdeogramTask):
         """Remove the ledger's record of a job that is stored or dead; what became of the job counts for more."""
         if job.record_key and job.record_etag:
             try:
-                self._ledger_of(job).close(job.record_key, job.record_etag)
+                self._ledger_of(job).delete(job.record_key, job.record_etag)
             except IdeogramStorageError as error:
                 self.log.warning("The ledger's record %s could not be removed: %s", job.record_key, error.reason)
 

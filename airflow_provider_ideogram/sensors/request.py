@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_ideogram.api.cadence import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, GenerationRequest
+from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
@@ -38,10 +38,10 @@ from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_E
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ideogram.api.jobs import Job
+    from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.storage.ledger import Entry, Ledger, NoLedger
-    from airflow_provider_ideogram.storage.record import ImageRecord
+    from airflow_provider_ideogram.jobs.ledger import Ledger, LedgerRecord, NoLedger
+    from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 
 class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
@@ -151,7 +151,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     def _look(self, context: Context) -> dict[str, Any] | None:
         """Return the stored image's XCom; defer or return None while the request goes on."""
         from airflow_provider_ideogram.api.polling import RequestPoll
-        from airflow_provider_ideogram.operators.completion import look
+        from airflow_provider_ideogram.jobs.completion import look
 
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
@@ -170,7 +170,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     def _find_job(self, hook: IdeogramHook) -> Job:
         """Gather what is known of the request: from the ledger, from what was passed on, or from the history."""
-        from airflow_provider_ideogram.api.jobs import Job
+        from airflow_provider_ideogram.api.job import Job
 
         if problems := _check_request(self.request):
             raise IdeogramInvalidInput.of(problems)
@@ -183,7 +183,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         fingerprint = known.get("fingerprint") or (asked.fingerprint if asked else "")
         return Job(request_id, submitted_at, asked, fingerprint, target.uri)
 
-    def _find_record(self, request_id: str) -> Entry | None:
+    def _find_record(self, request_id: str) -> LedgerRecord | None:
         """Return the request's record in the ledger, if the submitter named it and nobody has removed it since."""
         place = self._record_target
         entry = self._ledger(place).read(place.key) if place else None
@@ -216,7 +216,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     def _find_stored(self, job: Job) -> ImageRecord | None:
         """Return the request's image if it is at the target already; raise if another object is and must stay."""
-        from airflow_provider_ideogram.storage.record import ImageRecord, made_by
+        from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 
         target = Target.parse(job.target)
         head = self._store.find(target)

@@ -16,10 +16,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_ideogram.api.durations import JobDurations
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.poll_schedule import JobDurations
 from airflow_provider_ideogram.api.polling import RequestPoll
-from airflow_provider_ideogram.exceptions import IdeogramError, job_goes_on
+from airflow_provider_ideogram.exceptions import IdeogramError, request_continues
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 
 #: Seconds between two log lines of a wait in which nothing changes.
@@ -35,7 +35,7 @@ class IdeogramTrigger(BaseTrigger):
     """
     Poll jobs until all, or enough of them, are settled or the deadline has come, then fire one event.
 
-    The event is ``{"requests": {request_id: report}, "carry": carry, "error": text or None}``; a report's
+    The event is ``{"requests": {request_id: report}, "payload": payload, "error": text or None}``; a report's
     ``outcome`` is the value of an :class:`~airflow_provider_ideogram.api.polling.Outcome`. Without requests it
     waits for the deadline.
 
@@ -44,10 +44,10 @@ class IdeogramTrigger(BaseTrigger):
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param poll_interval: Seconds between polls of a request; None follows the time that the model's jobs take.
     :param model: The model's slug.
-    :param enough: How many settled requests are worth an event; None means all.
+    :param min_settled: How many settled requests are worth an event; None means all.
     :param not_before: When to begin to poll, in seconds since the epoch: a task that resumes at once can be taken for
         dead by Airflow's scheduler (apache/airflow#72716).
-    :param carry: Plain JSON without secrets that the event hands back to the resumed task.
+    :param payload: Plain JSON without secrets that the event hands back to the resumed task.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class IdeogramTrigger(BaseTrigger):
         ideogram_conn_id: str = IdeogramHook.default_conn_name,
         poll_interval: float | None = None,
         model: str = DEFAULT_MODEL,
-        enough: int | None = None,
+        min_settled: int | None = None,
         not_before: float = 0.0,
-        carry: Mapping[str, Any] | None = None,
+        payload: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.requests = dict(requests)
@@ -68,9 +68,9 @@ class IdeogramTrigger(BaseTrigger):
         self.ideogram_conn_id = ideogram_conn_id
         self.poll_interval = poll_interval
         self.model = model
-        self.enough = enough
+        self.min_settled = min_settled
         self.not_before = not_before
-        self.carry = dict(carry or {})
+        self.payload = dict(payload or {})
         self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
         self._lines_left = MAX_LINES
         self._polls: list[RequestPoll] = []
@@ -85,9 +85,9 @@ class IdeogramTrigger(BaseTrigger):
                 "ideogram_conn_id": self.ideogram_conn_id,
                 "poll_interval": self.poll_interval,
                 "model": self.model,
-                "enough": self.enough,
+                "min_settled": self.min_settled,
                 "not_before": self.not_before,
-                "carry": self.carry,
+                "payload": self.payload,
             },
         )
 
@@ -106,13 +106,13 @@ class IdeogramTrigger(BaseTrigger):
             self.log.exception("Polling ended with an error; the jobs go on at the vendor")
             problem = repr(error)
         reports = {poll.request_id: poll.report() for poll in self._polls}
-        event = {"requests": reports, "carry": self.carry, "error": problem}
+        event = {"requests": reports, "payload": self.payload, "error": problem}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Say that the jobs go on, where a user ends the deferred task; Airflow calls it from 3.3 on."""
         for request_id in self.requests:
-            self.log.warning(job_goes_on(request_id))
+            self.log.warning(request_continues(request_id))
 
     def _new_polls(self) -> list[RequestPoll]:
         return [
@@ -123,7 +123,9 @@ class IdeogramTrigger(BaseTrigger):
     def _watch(self) -> Awaitable[bool]:
         """Poll until enough is settled, and return whether that was before the deadline."""
         hook = IdeogramHook(self.ideogram_conn_id)
-        return hook.awatch(self._polls, deadline=self.deadline, enough=self.enough, on_poll=self._log_progress)
+        return hook.await_requests(
+            self._polls, deadline=self.deadline, min_settled=self.min_settled, on_poll=self._log_progress
+        )
 
     def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
         """Log what changed; where nothing does, or many requests change, a line a minute."""

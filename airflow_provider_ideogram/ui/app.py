@@ -81,8 +81,8 @@ def show_dags(request: Request, user: GetUserDep) -> Response:
     """List the DAGs that made images, of those that the user may read."""
     with create_session(scoped=False) as session:
         dags = dags_with_images(session)
-    readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
-    return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in readable])
+    permitted = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
+    return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in permitted])
 
 
 @_dag.get("")

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.operators.base import owner_of
+from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import read_line, read_lines
 from airflow_provider_ideogram.ui.records import Instance
@@ -33,7 +34,7 @@ _NOT_OWN = "its XCom names another manifest than the task writes."
 _NOT_KNOWN = (
     "Airflow keeps the s3_prefix that a task was given for the last runs only; nothing else tells its manifest."
 )
-_COUNTS = ("total", "done", "generated", "reused", "blocked", "failed", "in_flight")
+_COUNTS = ("total", "done", *ImageStatus, "in_flight")
 _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 
 
@@ -149,7 +150,7 @@ def _own_parts(instance: Instance, uri: Any) -> Target | None:
     if parts is None or (images is not None and parts.bucket != images.bucket):
         return None
     # Where the ledger is, is not known here, nor where the images of older runs are.
-    own = f"{Workspace.all_of(images or Target('', ''), '')}{Workspace.name_of(owner_of(instance))}part-"
+    own = f"{Workspace.all_of(images or Target('', ''), '')}{Workspace.name_of(owner_id(instance))}part-"
     return parts if parts.key.endswith(own) else None
 
 

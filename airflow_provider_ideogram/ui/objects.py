@@ -22,7 +22,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_provider_ideogram.storage.record import made_by
+from airflow_provider_ideogram.storage.image_record import made_by
 
 #: What the browser is told an image is; anything else, such as SVG with a script in it, is not shown.
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")

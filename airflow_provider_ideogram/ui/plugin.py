@@ -11,8 +11,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_ideogram.ui import UI_ROUTE, URL_PREFIX, has_gallery
+from airflow_provider_ideogram.links.ideogram import UI_ROUTE, has_gallery
 
+#: Where the API server mounts the application.
+URL_PREFIX = "/ideogram"
 _RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
 #: Where Airflow shows what. Addresses without a leading slash stay below ``[api] base_url``. The UI leaves
 #: ``{MAP_INDEX}`` as it is for a task that is not mapped.

@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from airflow_provider_ideogram.storage.record import ImageRecord
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 _FIELDS = tuple(field.name for field in fields(ImageRecord))
 #: What a task instance that was never scheduled has for a state.
 NO_STATE = "no status"
-#: How an item ended; everything else that an item's status may be is the state of its task instance.
-GENERATED, REUSED, BLOCKED, FAILED, SUBMITTED = "generated", "reused", "blocked", "failed", "submitted"
+#: The status of an image whose request was submitted by a task that does not wait for it.
+SUBMITTED = "submitted"
 _FAILED_STATES = frozenset({"failed", "up_for_retry"})
 _SEE_LOG = "The task's log says why."
 
@@ -89,13 +90,15 @@ def item_of_instance(instance: Instance) -> Item:
     """Describe the image of a task instance that makes one."""
     result, failure = instance.xcoms.get("return_value"), instance.xcoms.get("failure")
     facts = _known(result) if isinstance(result, Mapping) else {}
-    item = Item(instance, None, instance.label, REUSED if facts.get("reused") else GENERATED, facts)
+    item = Item(
+        instance, None, instance.label, ImageStatus.REUSED if facts.get("reused") else ImageStatus.GENERATED, facts
+    )
     if item.has_image:
         return item
     facts = _told(instance) | facts
     if isinstance(failure, Mapping):
         reason, error = _text(failure.get("reason")), _text(failure.get("error"))
-        return replace(item, facts=facts, status=_status_of(reason), reason=reason, error=error)
+        return replace(item, facts=facts, status=ImageStatus.of_error(reason), reason=reason, error=error)
     if facts.get("submitted_at"):
         return replace(item, facts=facts, status=SUBMITTED)
     error = _SEE_LOG if instance.state in _FAILED_STATES else None
@@ -111,7 +114,7 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, Mapping) or not _is_row(value):
-        return Item(instance, row, row, FAILED, {}, None, "This line of the manifest can't be read.")
+        return Item(instance, row, row, ImageStatus.FAILED, {}, None, "This line of the manifest can't be read.")
     name = _text(value.get("id")) or row
     reason, error = _text(value.get("reason")), _text(value.get("error"))
     return Item(instance, row, name, value["status"], _known(value), reason, error)
@@ -119,7 +122,7 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
 
 def _is_row(value: Mapping[str, Any]) -> bool:
     """Return whether a line has what each of the provider's has."""
-    known = value.get("status") in (GENERATED, REUSED, BLOCKED, FAILED)
+    known = value.get("status") in list(ImageStatus)
     return known and isinstance(value.get("row"), int) and isinstance(value.get("fingerprint"), str)
 
 
@@ -127,10 +130,6 @@ def _told(instance: Instance) -> dict[str, Any]:
     """Return what is known of an image before it is made."""
     told = {name: instance.rendered[name] for name in _INPUTS if name in instance.rendered}
     return _known({**told, "request_id": instance.xcoms.get("request_id")})
-
-
-def _status_of(reason: str | None) -> str:
-    return BLOCKED if reason is not None and "block" in reason.lower() else FAILED
 
 
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:

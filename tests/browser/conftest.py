@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from airflow_provider_ideogram.ui import has_gallery
+from airflow_provider_ideogram.links.ideogram import has_gallery
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.browser.scene import Scene
+    from tests.browser.gallery_data import Scene
 
 CHROMIUM = Path("/usr/bin/chromium")
 collect_ignore_glob = [] if CHROMIUM.exists() and has_gallery() else ["test_*.py"]
@@ -36,7 +36,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A running Airflow with what there is to see."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
-        from tests.browser.scene import running_scene
+        from tests.browser.gallery_data import running_scene
     with running_scene(tmp_path_factory.mktemp("airflow")) as scene:
         yield scene
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.scene import APPROVAL, BUCKET, RUN_SECONDS
+from tests.browser.gallery_data import APPROVAL, BUCKET, RUN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Open
-    from tests.browser.scene import Scene
+    from tests.browser.gallery_data import Scene
 
 
 @pytest.mark.parametrize(("answer", "published"), [("Approve", True), ("Reject", False)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Open
-    from tests.browser.scene import Scene
+    from tests.browser.gallery_data import Scene
 
 CONNECTION = "ideogram_form"
 

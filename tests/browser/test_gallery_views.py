@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Locator, Page
 
     from tests.browser.conftest import Open
-    from tests.browser.scene import Scene
+    from tests.browser.gallery_data import Scene
 
     Screenshot = Callable[[Page, str], None]
 
@@ -152,7 +152,7 @@ def test_dataset_is_paged_and_loads_what_comes_into_view(scene: Scene, open_page
 
 
 def test_running_dataset_fills_up(scene: Scene, open_page: Open, screenshot: Screenshot) -> None:
-    from tests.browser.scene import part_key
+    from tests.browser.gallery_data import part_key
 
     page = open_page(f"{scene.run_page('catalogue_in_the_making')}?page=2", color_scheme="dark")
     cards = page.locator(".card")

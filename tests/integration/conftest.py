@@ -11,7 +11,7 @@ from unittest import mock
 import botocore.loaders
 import pytest
 
-from airflow_provider_ideogram.api import cadence
+from airflow_provider_ideogram.api import back_off, poll_schedule
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _fast_cadence(monkeypatch: pytest.MonkeyPatch) -> None:
         "_BACK_OFF_BASE": 0.02,
         "_SUBMIT_SPREAD": 0.05,
     }.items():
-        monkeypatch.setattr(cadence, name, seconds)
+        monkeypatch.setattr(back_off if hasattr(back_off, name) else poll_schedule, name, seconds)
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
-from airflow_provider_ideogram.datasets import run as dataset_run
-from airflow_provider_ideogram.datasets.manifest import Status
-from airflow_provider_ideogram.datasets.run import AGAIN_SECONDS
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets import runner as dataset_run
+from airflow_provider_ideogram.datasets.runner import AGAIN_SECONDS
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.jobs.submission import HISTORY_LAG
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
-from airflow_provider_ideogram.operators.submission import HISTORY_LAG
-from airflow_provider_ideogram.storage.s3 import ImageStore
+from airflow_provider_ideogram.storage.image_store import ImageStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -58,7 +58,7 @@ class World:
         self.emulator.advance(seconds)
 
     def charged(self) -> int:
-        return self.emulator.books().charges
+        return self.emulator.stats().charges
 
     def put(self, key: str, body: bytes) -> str:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
@@ -86,8 +86,8 @@ class World:
         assert result.state == "success", f"{result.error}\n{run.log_text[-3000:]}"
         lines, xcom = self.manifest(), run.xcom()
         assert [line["row"] for line in lines] == list(range(total))
-        assert xcom["total"] == total == sum(xcom[status] for status in Status)
-        for status in Status:
+        assert xcom["total"] == total == sum(xcom[status] for status in ImageStatus)
+        for status in ImageStatus:
             assert xcom[status] == sum(line["status"] == status for line in lines)
         charges = {charge.request_id: charge for charge in self.emulator.charges()}
         assert {line["request_id"] for line in lines} == set(charges)
@@ -170,7 +170,7 @@ def test_each_row_is_made_once(
     assert [line["id"] for line in world.manifest()] == [row["id"] for row in ROWS]
     progress = run.xcom("progress")
     assert (progress["total"], progress["done"], progress["in_flight"]) == (5, 5, 0)
-    assert world.emulator.books().max_jobs_in_flight <= 2
+    assert world.emulator.stats().max_jobs_in_flight <= 2
     assert "5 of 5 items" in run.log_text
 
 
@@ -356,7 +356,7 @@ class TestFailures:
         assert result.state == "up_for_retry"
         assert "2 of 5 items have no image" in str(result.error)
         assert run.xcom("progress")["manifest_uri"] == f"s3://{world.bucket}/{PREFIX}manifest.jsonl"
-        assert [line["status"] for line in world.manifest()] == [*["generated"] * 3, "blocked", "failed"]
+        assert [line["status"] for line in world.manifest()] == [*["generated"] * 3, "content_blocked", "failed"]
         assert "violates the content policy" in world.manifest()[3]["error"]
         assert world.charged() == 5
 
@@ -376,7 +376,7 @@ class TestFailures:
         run = task_runner(make(prompts=list(self.MIXED), max_failures=allowed))
         assert world.to_end(run, run.execute()).state == state
         if state == "success":
-            assert (run.xcom()["blocked"], run.xcom()["failed"], run.xcom()["generated"]) == (1, 1, 3)
+            assert (run.xcom()["content_blocked"], run.xcom()["failed"], run.xcom()["generated"]) == (1, 1, 3)
             assert run.xcom()["cost_usd"] == 0.25
             assert world.keys("_ideogram/") == []
 
@@ -458,7 +458,7 @@ class TestFailures:
         result = world.to_end(run, run.execute())
 
         assert result.state == "failed"
-        assert "items all failed alike" in str(result.error)
+        assert "items failed for the same reason" in str(result.error)
         assert 20 <= world.charged() <= 40
         world.emulator.clear_faults()
         result = world.to_end(run, run.clear())
@@ -494,7 +494,7 @@ def test_rate_limit(named: float, make: Make, task_runner: TaskRunner, world: Wo
 
     world.assert_books_agree(run, world.to_end(run, run.execute()), total=15)
 
-    rejected = world.emulator.books().rate_limited
+    rejected = world.emulator.stats().rate_limited
     assert rejected == 0 if named else 0 < rejected < 30
     assert world.clock() - start > 60
 

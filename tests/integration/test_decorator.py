@@ -9,8 +9,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.operators.submission import Submitter
-from airflow_provider_ideogram.storage.ledger import Ledger
+from airflow_provider_ideogram.jobs.ledger import Ledger
+from airflow_provider_ideogram.jobs.submission import Submitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_what_is_no_request_fails_before_anything_is_sent(
     assert result.state == "failed"
     assert said in str(result.error)
     assert "nothing was sent or charged" in str(result.error)
-    assert ideogram_emulator.books().calls == {}
+    assert ideogram_emulator.stats().calls == {}
 
 
 def test_prompt_beside_the_function_shows_while_the_dag_is_parsed(decorate: Decorate) -> None:
@@ -147,11 +147,11 @@ class TestAnotherAttempt:
     @pytest.mark.parametrize(
         ("owner", "name", "after"),
         [
-            (Ledger, "open", True),
+            (Ledger, "write_intent", True),
             (Ledger, "record_request", False),
             (Ledger, "record_request", True),
-            (Ledger, "close", False),
-            (Ledger, "close", True),
+            (Ledger, "delete", False),
+            (Ledger, "delete", True),
         ],
     )
     def test_asks_for_the_same(
@@ -188,13 +188,13 @@ class TestAnotherAttempt:
     ) -> None:
         answers = Answers()
         run = decorate(answers.function())
-        with _dying(Submitter, "obtain", after=False):
+        with _dying(Submitter, "get_or_submit", after=False):
             _attempt(run)
 
         assert run.retry().state == "deferred"
 
         assert answers.given == 2
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
 
     def test_asks_anew_after_a_person_cleared_it(self, decorate: Decorate, ideogram_emulator: RunningEmulator) -> None:
         answers = Answers()
@@ -206,13 +206,13 @@ class TestAnotherAttempt:
             result = run.resume(run.fire())
 
         assert run.xcom()["prompt"] == "lighthouse number 2"
-        assert ideogram_emulator.books().charges == 2
+        assert ideogram_emulator.stats().charges == 2
 
     def test_pays_for_no_other_image_where_nothing_tells_what_the_first_asked_for(
         self, decorate: Decorate, ideogram_emulator: RunningEmulator
     ) -> None:
         run = decorate(Answers().function())
-        with _dying(Ledger, "close", after=True):
+        with _dying(Ledger, "delete", after=True):
             _attempt(run)
         ideogram_emulator.configure(history_lag_seconds=3600)
 
@@ -220,7 +220,7 @@ class TestAnotherAttempt:
 
         assert result.state == "up_for_retry"
         assert "its image is stored at" in str(result.error)
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
 
 
 def test_wait_for_the_rate_limit_keeps_what_was_returned(
@@ -230,7 +230,7 @@ def test_wait_for_the_rate_limit_keeps_what_was_returned(
     answers = Answers()
     run = decorate(answers.function())
     assert run.execute().state == "deferred"
-    event = {"requests": {}, "carry": run.deferral["trigger_kwargs"]["carry"], "error": None}  # type: ignore[index]
+    event = {"requests": {}, "payload": run.deferral["trigger_kwargs"]["payload"], "error": None}  # type: ignore[index]
 
     result = run.resume(event)
     while result.state == "deferred":

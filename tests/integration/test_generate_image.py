@@ -137,7 +137,7 @@ def test_an_image_can_be_made_again_from_its_seed(
     again.to_end()
 
     assert again.xcom()["sha256"] == first.xcom()["sha256"]
-    assert ideogram_emulator.books().charges == 2
+    assert ideogram_emulator.stats().charges == 2
 
 
 def test_the_request_id_is_known_while_the_task_is_deferred(
@@ -282,7 +282,7 @@ def test_does_not_wait_where_it_was_told_not_to(
     assert xcom["request_id"] == charge.request_id == run.xcom("request_id")
     assert datetime.fromisoformat(xcom["submitted_at"]).utcoffset() is not None
     assert {name: xcom[name] for name in charge.inputs} == charge.inputs
-    assert ideogram_emulator.books().calls == {"submit": 1}
+    assert ideogram_emulator.stats().calls == {"submit": 1}
 
 
 class TestIfExists:
@@ -297,7 +297,7 @@ class TestIfExists:
 
         assert second.execute().state == "success"
 
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
         assert second.xcom() == {**first.xcom(), "reused": True, "cost_usd": 0.0}
 
     def test_reuse_replaces_what_was_made_from_other_inputs(
@@ -308,7 +308,7 @@ class TestIfExists:
 
         assert other.to_end().state == "success"
 
-        assert ideogram_emulator.books().charges == 2
+        assert ideogram_emulator.stats().charges == 2
         assert other.xcom()["reused"] is False
 
     def test_reuse_replaces_what_somebody_else_put_there(
@@ -335,7 +335,7 @@ class TestIfExists:
 
         assert again.to_end().state == "success"
 
-        assert ideogram_emulator.books().charges == 2
+        assert ideogram_emulator.stats().charges == 2
         assert again.xcom()["reused"] is False
 
     def test_fail_fails_before_paying_and_without_retry(
@@ -353,7 +353,7 @@ class TestIfExists:
         assert result.state == "failed"
         assert f"s3://{s3_bucket}/images/lighthouse.png exists" in str(result.error)
         assert "Nothing was charged" in str(result.error)
-        assert ideogram_emulator.books().calls == {}
+        assert ideogram_emulator.stats().calls == {}
 
 
 def test_the_next_task_reads_the_image(generate: Generate, task_runner: TaskRunner) -> None:
@@ -385,7 +385,7 @@ def test_expand_makes_an_image_for_each_prompt(
 
     assert [run.xcom()["prompt"] for run in runs] == prompts
     assert [run.xcom()["key"] for run in runs] == [f"night/2026-01-02/{index}.png" for index in range(3)]
-    assert ideogram_emulator.books().charges == 3
+    assert ideogram_emulator.stats().charges == 3
 
 
 TEMPLATE = "{{ var.value.secret }} {% raw %} {{ 1 / 0 }}"

@@ -15,8 +15,8 @@ from airflow_provider_ideogram.api import polling
 from airflow_provider_ideogram.emulator.running import connection_to, run_emulator
 from airflow_provider_ideogram.emulator.settings import DEFAULT_FORBIDDEN_KEY, EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.hooks import image as image_module
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
-from airflow_provider_ideogram.storage import image as image_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ class TestBeforeMoney:
 
         assert result.state == "failed"
         assert "nothing was sent or charged" in said(result)
-        assert ideogram_emulator.books().calls == {}
+        assert ideogram_emulator.stats().calls == {}
 
     @pytest.mark.parametrize(
         ("key", "error", "do"),
@@ -123,7 +123,7 @@ class TestBeforeMoney:
         assert result.state == "failed"
         assert all(words in said(result) for words in (error, "Nothing was charged", do))
         assert key not in said(result)
-        assert ideogram_emulator.books().calls == {"submit": 1}
+        assert ideogram_emulator.stats().calls == {"submit": 1}
 
     def test_an_empty_account_is_not_asked_again(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -137,7 +137,7 @@ class TestBeforeMoney:
             words in said(result)
             for words in ("IdeogramInsufficientCredits", "Nothing was charged", "Top up the account")
         )
-        assert ideogram_emulator.books().calls == {"submit": 1}
+        assert ideogram_emulator.stats().calls == {"submit": 1}
 
     def test_an_unknown_model_is_not_asked_again(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -146,7 +146,7 @@ class TestBeforeMoney:
 
         assert result.state == "failed"
         assert all(words in said(result) for words in ("IdeogramNotFound", "Nothing was charged", "Check the model"))
-        assert ideogram_emulator.books().calls == {"submit": 1}
+        assert ideogram_emulator.stats().calls == {"submit": 1}
 
     def test_a_connection_that_is_not_valid_fails_without_retry(
         self, monkeypatch: pytest.MonkeyPatch, generate: Generate, task_runner: TaskRunner
@@ -165,7 +165,7 @@ class TestBeforeMoney:
         result = task_runner(generate(retries=3, s3_bucket="no-such-bucket")).execute()
 
         assert all(words in said(result) for words in ("s3://no-such-bucket", "Nothing was charged"))
-        assert ideogram_emulator.books().calls == {}
+        assert ideogram_emulator.stats().calls == {}
 
     def test_a_server_that_is_not_there_is_tried_again(
         self,
@@ -201,7 +201,7 @@ class TestBeforeMoney:
 
             assert task_runner(generate()).execute().state == "deferred"
 
-            assert started[0].books().charges == 1
+            assert started[0].stats().charges == 1
 
 
 class TestRateLimit:
@@ -225,12 +225,12 @@ class TestRateLimit:
         assert run.deferral is not None
         assert run.deferral["trigger_kwargs"]["deadline"] >= before + 40
         assert "request_id" not in run.xcoms
-        assert ideogram_emulator.books().charges == 0
+        assert ideogram_emulator.stats().charges == 0
         clock.advance(120)
         assert run.resume(run.fire()).state == "deferred"
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
         assert run.resume(run.fire()).state == "success"
-        assert ideogram_emulator.books().calls["submit"] == 2
+        assert ideogram_emulator.stats().calls["submit"] == 2
 
     def test_holds_for_tasks_that_are_not_deferrable_too(
         self, no_sleep: None, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -252,7 +252,7 @@ class TestRateLimit:
 
         assert result.state == "up_for_retry"
         assert all(words in said(result) for words in ("rate limit", "Nothing was charged", "requests_per_minute"))
-        assert ideogram_emulator.books().charges == 0
+        assert ideogram_emulator.stats().charges == 0
 
     def test_several_tasks_share_a_minute(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -269,7 +269,7 @@ class TestRateLimit:
 
         assert third.resume(third.fire()).state == "deferred"
 
-        assert ideogram_emulator.books().charges == 3
+        assert ideogram_emulator.stats().charges == 3
         assert third.resume(third.fire()).state == "success"
 
 
@@ -285,8 +285,8 @@ class TestUnknownSubmit:
         result = run.to_end()
 
         assert result.state == "success", result.log_text
-        books = ideogram_emulator.books()
-        assert (books.charges, books.calls["submit"]) == (1, 1)
+        stats = ideogram_emulator.stats()
+        assert (stats.charges, stats.calls["submit"]) == (1, 1)
 
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("kind", ["reset", "error"])
@@ -311,8 +311,8 @@ class TestUnknownSubmit:
         assert result.state == "up_for_retry"
         assert run.retry().state == "failed"
         assert all(words in said(result) for words in ("may have been", "charged", "Clear the task"))
-        books = ideogram_emulator.books()
-        assert (books.charges, books.calls["submit"]) == (int(when == "after"), 1)
+        stats = ideogram_emulator.stats()
+        assert (stats.charges, stats.calls["submit"]) == (int(when == "after"), 1)
 
     def test_without_a_ledger_it_fails_and_says_that_money_may_be_spent(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -324,7 +324,7 @@ class TestUnknownSubmit:
 
         assert result.state == "failed"
         assert all(words in said(result) for words in ("may have been", "charged", "Clear the task"))
-        assert ideogram_emulator.books().calls["submit"] == 1
+        assert ideogram_emulator.stats().calls["submit"] == 1
 
 
 class TestAfterMoney:
@@ -395,7 +395,7 @@ class TestAfterMoney:
         assert all(
             words in said(result) for words in ("paid", "no longer knows it", "request history", "pays for a new one")
         )
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
 
     def test_timeout_counts_from_the_submission_and_names_the_job(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -461,9 +461,9 @@ class TestAfterMoney:
         result = task_runner(generate(deferrable=deferrable)).to_end()
 
         assert result.state == "success", result.log_text
-        books = ideogram_emulator.books()
-        assert books.charges == 1
-        assert books.faults == {f"status:{fault['kind']}": 3}
+        stats = ideogram_emulator.stats()
+        assert stats.charges == 1
+        assert stats.faults == {f"status:{fault['kind']}": 3}
 
     def test_a_key_that_is_withdrawn_meanwhile_ends_the_wait(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -477,7 +477,7 @@ class TestAfterMoney:
         assert result.state in ("failed", "up_for_retry")
         [charge] = ideogram_emulator.charges()
         assert all(words in said(result) for words in (charge.request_id, "paid", "API key"))
-        assert ideogram_emulator.books().calls["status"] == 1
+        assert ideogram_emulator.stats().calls["status"] == 1
 
     def test_a_result_without_an_image_says_what_came(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -524,7 +524,7 @@ class TestImage:
         assert result.state == "success", result.log_text
         content = s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read()
         assert content == ideogram_emulator.image_bytes(run.xcom()["request_id"])
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
 
     def test_is_waited_for_in_the_triggerer_while_its_host_is_away(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -538,7 +538,7 @@ class TestImage:
 
         assert run.resume(run.fire()).state == "success"
 
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
 
     def test_is_given_up_at_the_deadline_and_named(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -607,5 +607,5 @@ class TestImage:
 
         assert run.resume(run.fire()).state == "success"
 
-        assert ideogram_emulator.books().charges == 1
+        assert ideogram_emulator.stats().charges == 1
         assert is_stored(s3, s3_bucket)

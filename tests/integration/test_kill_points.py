@@ -24,9 +24,10 @@ import httpx
 import pytest
 
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator, completion
-from airflow_provider_ideogram.operators.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
-from airflow_provider_ideogram.storage.ledger import Ledger
+from airflow_provider_ideogram.jobs import completion
+from airflow_provider_ideogram.jobs.ledger import Ledger
+from airflow_provider_ideogram.jobs.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
+from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -111,7 +112,7 @@ class Point:
 
 
 UNPAID = {
-    "before the intent": Point(lambda: _entering(Ledger, "open"), charged=0),
+    "before the intent": Point(lambda: _entering(Ledger, "write_intent"), charged=0),
 }
 UNSENT = {
     "between intent and POST": Point(lambda: _entering(IdeogramHook, "submit"), charged=0),
@@ -128,9 +129,9 @@ KNOWN = {
     "before the download": Point(lambda: _http("GET", "/images/", answered=False), after_deferral=True),
     "during download": Point(lambda: _http("GET", "/images/", answered=True), after_deferral=True),
     "during upload": Point(_upload, after_deferral=True),
-    "after upload, before the record's removal": Point(lambda: _entering(Ledger, "close"), after_deferral=True),
+    "after upload, before the record's removal": Point(lambda: _entering(Ledger, "delete"), after_deferral=True),
 }
-GONE = Point(lambda: _leaving(Ledger, "close"), after_deferral=True)
+GONE = Point(lambda: _leaving(Ledger, "delete"), after_deferral=True)
 #: Points that only one of the two ways of waiting has.
 ONLY = {"before deferring": True, "while waiting on the worker": False}
 
@@ -188,7 +189,7 @@ class World:
         self.emulator.advance(seconds)
 
     def charged(self) -> int:
-        return self.emulator.books().charges
+        return self.emulator.stats().charges
 
     def to_end(self, run: TaskRun, result: Slice) -> Slice:
         """Run the attempt to its end, with the time passing that it waits for."""
@@ -246,7 +247,7 @@ def test_the_next_attempt_ends_the_job_and_pays_nothing_more(
     result = world.to_end(run, run.retry())
 
     world.assert_one_image(run, result)
-    assert world.emulator.books().calls["submit"] == 1
+    assert world.emulator.stats().calls["submit"] == 1
 
 
 @_cases(ACCEPTED)
@@ -259,7 +260,7 @@ def test_nothing_is_submitted_by_an_attempt_that_comes_minutes_later(
     result = world.to_end(run, run.retry())
 
     world.assert_one_image(run, result)
-    assert world.emulator.books().calls["submit"] == 1
+    assert world.emulator.stats().calls["submit"] == 1
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -330,13 +331,13 @@ def test_killed_while_the_server_has_the_request(
 
     with _child(run.execute, mock.MagicMock) as pid:
         # The fault strikes when the server has read the request whole.
-        _await(lambda: world.emulator.books().faults.get("submit:slow") if when == "before" else world.charged())
+        _await(lambda: world.emulator.stats().faults.get("submit:slow") if when == "before" else world.charged())
         os.kill(pid, signal.SIGKILL)
     _await(world.charged)
     result = world.to_end(run, run.retry())
 
     world.assert_one_image(run, result)
-    assert world.emulator.books().calls["submit"] == 1
+    assert world.emulator.stats().calls["submit"] == 1
 
 
 def _await(condition: Callable[[], Any]) -> None:

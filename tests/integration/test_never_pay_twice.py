@@ -21,9 +21,10 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator, completion
-from airflow_provider_ideogram.operators.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
-from airflow_provider_ideogram.storage.ledger import Ledger
+from airflow_provider_ideogram.jobs import completion
+from airflow_provider_ideogram.jobs.ledger import Ledger
+from airflow_provider_ideogram.jobs.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
+from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 from tests.support.task_logs import captured_logs
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class World:
         return result
 
     def charged(self) -> int:
-        return self.emulator.books().charges
+        return self.emulator.stats().charges
 
     def stored(self, key: str = KEY) -> bytes:
         return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
@@ -97,7 +98,9 @@ class TestTriggersThatRunTwice:
             return [await run.afire(), await run.afire()]
 
         first, second = asyncio.run(both())
-        assert {name: first[name] for name in ("carry", "error")} == {name: second[name] for name in ("carry", "error")}
+        assert {name: first[name] for name in ("payload", "error")} == {
+            name: second[name] for name in ("payload", "error")
+        }
         _succeeded(run.resume(second))
 
         assert world.charged() == 1
@@ -347,7 +350,7 @@ class TestUnknownSubmit:
         assert run.deferral is not None
         assert (run.deferral["next_method"], run.deferral["trigger_kwargs"]["requests"]) == ("submit_again", {})
         _succeeded(world.to_end(run, waiting))
-        assert (world.charged(), world.emulator.books().calls["submit"]) == (1, 1)
+        assert (world.charged(), world.emulator.stats().calls["submit"]) == (1, 1)
         assert run.xcom()["cost_usd"] == 0.05
 
     def test_is_paid_again_by_those_who_said_so(
@@ -361,7 +364,7 @@ class TestUnknownSubmit:
 
         first, second = world.emulator.charges()
         assert first.inputs == second.inputs
-        assert world.emulator.books().calls["submit"] == 2
+        assert world.emulator.stats().calls["submit"] == 2
 
 
 class TestTheHour:
@@ -511,7 +514,7 @@ class TestNotFound:
 
 class TestOnKill:
     @pytest.mark.parametrize("deferrable", [True, False])
-    def test_an_operator_says_that_the_job_goes_on_and_the_next_attempt_takes_it(
+    def test_an_operator_says_that_the_request_continues_and_the_next_attempt_takes_it(
         self,
         deferrable: bool,
         generate: Generate,
@@ -534,7 +537,7 @@ class TestOnKill:
 
         assert result.state not in ("success", "deferred")
         [charge] = world.emulator.charges()
-        assert f"Request {charge.request_id} goes on at the vendor and is paid" in result.log_text
+        assert f"Request {charge.request_id} continues at the vendor and is paid" in result.log_text
         assert world.keys() == [RECORD_KEY]
         _succeeded(world.to_end(run, run.retry()))
         assert run.xcom()["request_id"] == charge.request_id
@@ -544,7 +547,7 @@ class TestOnKill:
         self, generate: Generate, caplog: pytest.LogCaptureFixture
     ) -> None:
         generate().on_kill()
-        assert "goes on" not in caplog.text
+        assert "continues" not in caplog.text
 
     def test_a_deferred_task_s_trigger_says_it_and_the_next_attempt_takes_the_job(
         self, generate: Generate, task_runner: TaskRunner, world: World
@@ -557,7 +560,7 @@ class TestOnKill:
         with captured_logs(said):
             asyncio.run(run.trigger().on_kill())
 
-        assert f"Request {request_id} goes on at the vendor and is paid" in "".join(said)
+        assert f"Request {request_id} continues at the vendor and is paid" in "".join(said)
         _succeeded(world.to_end(run, run.clear()))
         assert run.xcom()["request_id"] == request_id
         assert world.charged() == 1

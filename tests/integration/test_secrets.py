@@ -90,7 +90,7 @@ def test_the_key_is_in_nothing_that_airflow_or_s3_keeps(
     assert word in kept
     for form in (API_KEY, json.dumps(API_KEY)[1:-1], API_KEY.encode().hex()):
         assert form not in kept
-    assert ideogram_emulator.books().key_leaks == 0
+    assert ideogram_emulator.stats().key_leaks == 0
 
 
 def test_the_watch_would_see_the_key(generate: Generate, task_runner: TaskRunner) -> None:

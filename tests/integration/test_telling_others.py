@@ -202,10 +202,10 @@ class TestMetrics:
     @pytest.mark.parametrize(
         ("fault", "arguments", "reason"),
         [
-            ({"on": "job", "kind": "failed"}, {}, "failed"),
+            ({"on": "job", "kind": "failed"}, {}, "request_failed"),
             ({"on": "job", "kind": "blocked"}, {}, "content_blocked"),
             ({"on": "job", "kind": "blocked"}, {"on_content_blocked": "skip"}, "content_blocked"),
-            ({"on": "submit", "kind": "error", "status": 406}, {}, "IdeogramInsufficientCredits"),
+            ({"on": "submit", "kind": "error", "status": 406}, {}, "insufficient_credits"),
         ],
     )
     def test_failure_is_counted_by_its_reason(
@@ -222,7 +222,11 @@ class TestMetrics:
 
         task_runner(generate(**arguments)).to_end()
 
-        assert {name: n for name, n in told.counts.items() if "failed" in name} == {f"ideogram.failed.{reason}": 1}
+        assert {name: n for name, n in told.counts.items() if "failed" in name} == {
+            "ideogram.failed": 1,
+            f"ideogram.failed.{reason}": 1,
+        }
+        assert told.tags["ideogram.failed"] == {"reason": reason}
 
     def test_items_of_a_dataset_are_counted(
         self,
@@ -240,6 +244,7 @@ class TestMetrics:
             "ideogram.submitted": 4,
             "ideogram.cost_cents": 20,
             "ideogram.completed": 3,
+            "ideogram.failed": 1,
             "ideogram.failed.content_blocked": 1,
             "ideogram.reused": 2,
         }
@@ -256,9 +261,10 @@ class TestMetrics:
             metrics.failed("content_blocked")
 
             server.settimeout(5)
-            sent = [server.recv(1024).decode() for _ in range(3)]
+            sent = [server.recv(1024).decode() for _ in range(4)]
         assert sent == [
             "airflow.ideogram.submitted:1|c",
             "airflow.ideogram.cost_cents:5|c",
+            "airflow.ideogram.failed:1|c",
             "airflow.ideogram.failed.content_blocked:1|c",
         ]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_ideogram.api import cadence
+from airflow_provider_ideogram.api import back_off
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
 from airflow_provider_ideogram.hooks import IdeogramHook
-from airflow_provider_ideogram.hooks.shared import _connections
+from airflow_provider_ideogram.hooks.shared_client import _connections
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 from airflow_provider_ideogram.triggers import request as request_module
 from tests.support.task_logs import captured_logs
@@ -32,7 +32,7 @@ ARGUMENTS: dict[str, Any] = {
     "deadline": 2.5,
     "ideogram_conn_id": "ideogram_other",
     "poll_interval": 3.5,
-    "carry": {"request": {"prompt": "ein Turm, 灯台", "seed": 7, "model_params": {"a": [1, None]}}},
+    "payload": {"request": {"prompt": "ein Turm, 灯台", "seed": 7, "model_params": {"a": [1, None]}}},
 }
 
 
@@ -64,7 +64,7 @@ async def event_of(trigger: IdeogramTrigger) -> dict[str, Any]:
 async def polled_twice(emulator: RunningEmulator) -> None:
     """Return when two polls have arrived."""
     async with asyncio.timeout(30):
-        while emulator.books().calls.get("status", 0) < 2:  # noqa: ASYNC110 - it is counted in another thread
+        while emulator.stats().calls.get("status", 0) < 2:  # noqa: ASYNC110 - it is counted in another thread
             await asyncio.sleep(0.01)
 
 
@@ -99,7 +99,7 @@ async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulat
         "content_blocked": submit("x [[fault:blocked]]"),
         "expired": "unknown-request",
     }
-    trigger = watching(*ids.values(), carry={"for": "later"})
+    trigger = watching(*ids.values(), payload={"for": "later"})
     trigger.requests = {**trigger.requests, ids["expired"]: time.time() - RESULT_LIFETIME}
 
     event = await event_of(trigger)
@@ -107,7 +107,7 @@ async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulat
     assert {name: event["requests"][request_id]["outcome"] for name, request_id in ids.items()} == {
         name: name for name in ids
     }
-    assert event["carry"] == {"for": "later"}
+    assert event["payload"] == {"for": "later"}
     assert event["error"] is None
     assert event["requests"][ids["completed"]]["inference_seconds"] == 0.15
     assert "ran out of memory" in event["requests"][ids["failed"]]["error"]
@@ -123,9 +123,9 @@ async def test_two_copies_at_once_change_nothing(submit: Submit, ideogram_emulat
 
     for event in (first, second):
         assert event["requests"][request_id]["outcome"] == "completed"
-    books = ideogram_emulator.books()
-    assert (books.charges, books.calls["submit"]) == (1, 1)
-    assert set(books.calls) == {"submit", "status"}
+    stats = ideogram_emulator.stats()
+    assert (stats.charges, stats.calls["submit"]) == (1, 1)
+    assert set(stats.calls) == {"submit", "status"}
     assert is_idle()
 
 
@@ -221,19 +221,19 @@ async def test_a_sign_of_life_while_nothing_changes(
     assert any("Waiting: " in line for line in lines)
 
 
-async def test_says_that_the_job_goes_on_when_a_user_ends_the_task() -> None:
+async def test_says_that_the_request_continues_when_a_user_ends_the_task() -> None:
     lines: list[str] = []
 
     with captured_logs(lines):
         await IdeogramTrigger(requests={"request-1": 1.0}, deadline=1.0).on_kill()
 
-    assert all(words in "".join(lines) for words in ("request-1", "goes on", "paid"))
+    assert all(words in "".join(lines) for words in ("request-1", "continues", "paid"))
 
 
 async def test_without_requests_it_waits_for_the_deadline() -> None:
-    event = await event_of(IdeogramTrigger(requests={}, deadline=time.time(), carry={"waiting_since": 1.0}))
+    event = await event_of(IdeogramTrigger(requests={}, deadline=time.time(), payload={"waiting_since": 1.0}))
 
-    assert event == {"requests": {}, "carry": {"waiting_since": 1.0}, "error": None}
+    assert event == {"requests": {}, "payload": {"waiting_since": 1.0}, "error": None}
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -251,7 +251,7 @@ async def test_a_refused_key_is_told_at_once(status: int, submit: Submit, ideogr
 async def test_an_api_that_stays_away_is_given_up(
     monkeypatch: pytest.MonkeyPatch, submit: Submit, ideogram_emulator: RunningEmulator
 ) -> None:
-    monkeypatch.setattr(cadence, "_BACK_OFF_MAX", 0.02)
+    monkeypatch.setattr(back_off, "_BACK_OFF_MAX", 0.02)
     request_id = submit()
     ideogram_emulator.fault("status", "error", status=503, times=None)
 
@@ -259,7 +259,7 @@ async def test_an_api_that_stays_away_is_given_up(
 
     report = event["requests"][request_id]
     assert report["outcome"] == "unreachable"
-    assert report["polls"] == ideogram_emulator.books().calls["status"] > 5
+    assert report["polls"] == ideogram_emulator.stats().calls["status"] > 5
 
 
 async def test_404_is_not_believed_within_the_hour(submit: Submit, ideogram_emulator: RunningEmulator) -> None:

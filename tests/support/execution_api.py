@@ -80,7 +80,7 @@ class ExecutionApi:
         ]
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request; the handler for :class:`httpx.MockTransport`."""
+        """ApiResponse a request; the handler for :class:`httpx.MockTransport`."""
         body = request.read()
         path = request.url.raw_path.decode().partition("?")[0].lstrip("/")
         self.received.append(f"{request.method} {unquote(path)} {body.decode()}")

@@ -23,24 +23,24 @@ import pyarrow.parquet
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from airflow_provider_ideogram.api import answers, history
+from airflow_provider_ideogram.api import history, parsing
 from airflow_provider_ideogram.api.calls import Call
-from airflow_provider_ideogram.api.errors import Answer, readable
+from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.datasets.rows import RowChecker, read_rows
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidImage, IdeogramInvalidInput
-from airflow_provider_ideogram.hooks.client import AnswerBody
+from airflow_provider_ideogram.hooks.client import ResponseBody
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
-from airflow_provider_ideogram.storage.download import check_address
-from airflow_provider_ideogram.storage.image import MAX_PIXELS, ImageSpool
+from airflow_provider_ideogram.hooks.download import check_address
+from airflow_provider_ideogram.hooks.image import MAX_PIXELS, ImageSpool
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 KEY = "SG_0123456789abcdef"
-PARSERS: tuple[Callable[[Answer], Any], ...] = (
-    answers.parse_submission,
-    answers.parse_status,
-    lambda answer: answers.parse_result(answer, "r-1"),
-    answers.parse_generated,
-    answers.parse_credits,
+PARSERS: tuple[Callable[[ApiResponse], Any], ...] = (
+    parsing.parse_submission,
+    parsing.parse_status,
+    lambda answer: parsing.parse_result(answer, "r-1"),
+    parsing.parse_generated,
+    parsing.parse_credits,
     history.parse_history,
 )
 #: Characters of a line of an error's message: words of ours around a text of theirs.
@@ -252,9 +252,9 @@ FILES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def received(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def received(status: int, headers: Mapping[str, str], body: bytes) -> ApiResponse:
     """Return an answer as the hook does: the key in it is what the server says again."""
-    whole = AnswerBody(Call("GET", "/", lambda answer: answer), ConnectionSettings(KEY))
+    whole = ResponseBody(Call("GET", "/", lambda answer: answer), ConnectionSettings(KEY))
     for start in range(0, len(body), 7):
         whole.add(body[start : start + 7])
     return whole.answer(status, headers)
@@ -263,7 +263,7 @@ def received(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
 def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
     """Each parser returns a meaning or raises an error of ours, and says nothing that could do harm."""
     answer = received(status, headers, body)
-    check_words(readable(answer))
+    check_words(answer.message)
     for parse in PARSERS:
         try:
             meaning = parse(answer)
@@ -272,7 +272,7 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
             check_key_is_not_in(str(error))
         else:
             assert meaning is not None
-            failed = isinstance(meaning, answers.RequestStatus) and meaning.state == "FAILED"
+            failed = isinstance(meaning, parsing.RequestStatus) and meaning.state == "FAILED"
             assert 200 <= status < 300 or (status == 422 and failed)
             check_meaning(meaning)
 
@@ -300,12 +300,12 @@ def check_key_is_not_in(text: str) -> None:
 def check_meaning(meaning: Any) -> None:
     """What an answer means does not hold the key, and its ids can stand where ids do."""
     check_key_is_not_in(repr(meaning))
-    if isinstance(meaning, answers.Submission):
+    if isinstance(meaning, parsing.Submission):
         check_request_id(meaning.request_id)
     elif isinstance(meaning, history.HistoryPage):
         for row in meaning.rows:
             check_request_id(row.request_id)
-    elif isinstance(meaning, answers.RequestStatus) and meaning.error is not None:
+    elif isinstance(meaning, parsing.RequestStatus) and meaning.error is not None:
         check_words(meaning.error)
 
 

@@ -19,11 +19,11 @@ from typing import Any
 from dev.airflow_cluster import SCHEDULER, TRIGGERER, airflow_cluster, clean_environment
 from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals
-from tests.system.books import Books, read_xcoms
 from tests.system.experiment import Experiment
 from tests.system.plan import DAG_ID, IMAGES_PER_RUN, api_faults, moments, planned_runs
 from tests.system.report import publish, say, write_report
 from tests.system.servers import DAGS, ROOT, start_servers
+from tests.system.stats import Books, read_xcoms
 from tests.system.task_logs import TaskLogs
 
 OUTPUT = ROOT / ".airflow-test" / "system"

@@ -22,12 +22,12 @@ from typing import IO, Any
 import httpx
 from airflow.sdk import get_current_context
 
-from airflow_provider_ideogram.hooks.client import SyncDriver
+from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.hooks.image import ImageSpool
+from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.operators import job, submission
-from airflow_provider_ideogram.storage.image import ImageSpool
-from airflow_provider_ideogram.storage.ledger import Ledger
-from airflow_provider_ideogram.storage.s3 import ImageStore
+from airflow_provider_ideogram.storage.image_store import ImageStore
 from tests.system.plan import KILL_POINTS, dies
 
 FAST_MOTION = {
@@ -45,11 +45,11 @@ def install() -> None:
         for name, seconds in constants.items():
             getattr(module, name)  # a constant that was renamed must not be missed silently
             setattr(module, name, seconds)
-    if getattr(Ledger.open, "wrapped", False):
+    if getattr(Ledger.write_intent, "wrapped", False):
         return
     _wrap(Ledger, "open", before=KILL_POINTS[0], after=KILL_POINTS[1])
     _wrap(Ledger, "replace", before=KILL_POINTS[0], after=KILL_POINTS[1])
-    _wrap(SyncDriver, "_send", around=_send)
+    _wrap(SegmindClient, "_send", around=_send)
     _wrap(IdeogramHook, "submit", after=KILL_POINTS[4])
     _wrap(Ledger, "record_request", after=KILL_POINTS[5])
     _wrap(job.IdeogramJobTask, "execute_complete", before=KILL_POINTS[6])
@@ -98,7 +98,7 @@ def _wrap(owner: type, name: str, before: str = "", after: str = "", around: Cal
     setattr(owner, name, wrapper)
 
 
-def _send(original: Callable[..., Any], driver: SyncDriver, call: Any) -> Any:
+def _send(original: Callable[..., Any], driver: SegmindClient, call: Any) -> Any:
     if not call.charges:
         return original(driver, call)
     if planned(KILL_POINTS[2]):
@@ -109,7 +109,7 @@ def _send(original: Callable[..., Any], driver: SyncDriver, call: Any) -> Any:
     return answer
 
 
-def _send_half(driver: SyncDriver, call: Any) -> None:
+def _send_half(driver: SegmindClient, call: Any) -> None:
     """Send the beginning of a request only."""
     url, body = httpx.URL(driver._settings.base_url), json.dumps(call.body).encode()
     head = (

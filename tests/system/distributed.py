@@ -28,7 +28,6 @@ from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals
 from dev.redis_server import RedisServer
 from tests.system import machine
-from tests.system.books import Books, read_xcoms
 from tests.system.experiment import Event, Experiment
 from tests.system.outages import Outages
 from tests.system.plan import (
@@ -43,6 +42,7 @@ from tests.system.plan import (
 )
 from tests.system.report import publish, say, write_report
 from tests.system.servers import DAGS, ROOT, start_servers
+from tests.system.stats import Books, read_xcoms
 from tests.system.task_logs import TaskLogs
 
 OUTPUT = ROOT / ".airflow-test" / "distributed"

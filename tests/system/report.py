@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.system.books import Books, Verdict
 from tests.system.experiment import Outage, TaskKey
 from tests.system.plan import KILL_POINTS
 from tests.system.servers import DEAD_AFTER_SECONDS
+from tests.system.stats import Books, Verdict
 
 Json = dict[str, Any]
 

@@ -84,11 +84,11 @@ class FaultyProxy:
         return self._fail(request, fault) if fault.endswith("after") else answer
 
     async def count(self, _: web.Request) -> web.Response:
-        """Answer with how often each fault has struck."""
+        """ApiResponse with how often each fault has struck."""
         return web.json_response(self.counts)
 
     async def list_stored(self, _: web.Request) -> web.Response:
-        """Answer with the request id of each image that was ever stored, whatever took its place later."""
+        """ApiResponse with the request id of each image that was ever stored, whatever took its place later."""
         return web.json_response(self.stored)
 
     def _fault(self) -> str:

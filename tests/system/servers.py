@@ -52,7 +52,7 @@ class Servers:
 
     def faults(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return how often each of the API's faults struck, and each of S3's."""
-        api, s3 = _get(f"{self.emulator.url}/_emulator/books")["faults"], _get(f"{self.proxy.endpoint}{COUNTS_PATH}")
+        api, s3 = _get(f"{self.emulator.url}/_emulator/stats")["faults"], _get(f"{self.proxy.endpoint}{COUNTS_PATH}")
         return api, s3
 
     def ever_stored(self) -> list[str]:

@@ -32,7 +32,8 @@ except ImportError:  # before Airflow 3.2
 
 import airflow_provider_ideogram
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
-from airflow_provider_ideogram.datasets.manifest import Status, failed_line
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.manifest import failed_line
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.emulator import cli, faults
 from airflow_provider_ideogram.emulator.account import Account
@@ -41,7 +42,7 @@ from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
-from airflow_provider_ideogram.storage.record import ImageRecord
+from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -264,9 +265,9 @@ def test_result_without_waiting_is_the_operators() -> None:
 def test_keys_of_a_manifests_line_are_its_own() -> None:
     item = Item(0, "a", GenerationRequest("a lighthouse"), "a.png")
     [sentence] = re.findall(r"Each line has the same keys: [^.]*\.", prose(DOCS / "datasets.md"))
-    *others, last = Status
+    *others, last = ImageStatus
     values = f"({listed(others)} or `{last}`)"
-    line = failed_line(item, Status.FAILED, "", None, None)
+    line = failed_line(item, ImageStatus.FAILED, "", None, None)
     assert named(sentence.replace(values, "")) == list(line)
 
 

@@ -56,5 +56,5 @@ def test_errors_carry_what_their_handlers_ask_for() -> None:
     assert exceptions.IdeogramTimeout("x", request_id="r-1").request_id == "r-1"
     unreachable = exceptions.job_unreachable("r-1", "no way")
     assert unreachable.request_id == "r-1"
-    assert "Request r-1 was submitted and paid, but what came of it can't be brought here: no way" in str(unreachable)
-    assert "Request r-1 goes on at the vendor and is paid" in exceptions.job_goes_on("r-1")
+    assert "Request r-1 was submitted and paid, but its image can't be fetched or stored: no way" in str(unreachable)
+    assert "Request r-1 continues at the vendor and is paid" in exceptions.request_continues("r-1")

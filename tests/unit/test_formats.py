@@ -24,31 +24,26 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from packaging.version import Version
 
 from airflow_provider_ideogram import __version__
-from airflow_provider_ideogram.api.answers import RequestStatus
-from airflow_provider_ideogram.api.jobs import Job
-from airflow_provider_ideogram.api.pacing import Pacer
+from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
-from airflow_provider_ideogram.datasets.manifest import (
-    EarlierImages,
-    Status,
-    failed_line,
-    stored_line,
-    write_manifest,
-)
+from airflow_provider_ideogram.api.rate_limiter import RateLimiter
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line, stored_line, write_manifest
 from airflow_provider_ideogram.datasets.plan import plan_again
 from airflow_provider_ideogram.datasets.rows import Item
-from airflow_provider_ideogram.datasets.run import Wait
-from airflow_provider_ideogram.datasets.state import DatasetState, Flight, Later
+from airflow_provider_ideogram.datasets.runner import Wait
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
+from airflow_provider_ideogram.hooks.image import SpooledImage
+from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
+from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
 from airflow_provider_ideogram.operators.dataset import _saved_state
-from airflow_provider_ideogram.operators.submission import ComeBack, Submitter
-from airflow_provider_ideogram.storage.image import SpooledImage
-from airflow_provider_ideogram.storage.ledger import Entry, Intent, Ledger
-from airflow_provider_ideogram.storage.record import ImageRecord, made_by, made_from, paid_by
-from airflow_provider_ideogram.storage.s3 import ImageStore
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group
+from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 
@@ -73,7 +68,7 @@ SENT = replace(ASKED, seed=1234)
 TARGET = Target(BUCKET, "images/lighthouse.png")
 OWNER = "night/scheduled__2026-11-23/image/-1"
 INTENT = Intent(SENT, ASKED.fingerprint, TARGET.uri, NOW, OWNER, max_tries=2)
-ENTRY = Entry("_ideogram/images/lighthouse.png.json", "", INTENT)
+ENTRY = LedgerRecord("_ideogram/images/lighthouse.png.json", "", INTENT)
 JOB = replace(ENTRY, request_id="request-1", etag='"etag-1"').job
 FACTS = {"inference_seconds": 12.4, "completed_at": NOW + 13.5}
 RECORD = ImageRecord(
@@ -108,9 +103,9 @@ COPY = Item(1, "twin", ASKED, "images/twin.png", copy_of=TARGET.key)
 FAILED = Item(2, "failed", replace(ASKED, prompt="fails"), "images/failed.png")
 BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocked.png")
 PART = [
-    failed_line(BLOCKED, Status.BLOCKED, "Request request-3 was blocked", "request-3", 0.05),
+    failed_line(BLOCKED, ImageStatus.CONTENT_BLOCKED, "Request request-3 was blocked", "request-3", 0.05),
     stored_line(TO_DO, RECORD),
-    failed_line(FAILED, Status.FAILED, "The API failed", None, None),
+    failed_line(FAILED, ImageStatus.FAILED, "The API failed", None, None),
     stored_line(
         COPY, replace(RECORD, uri="s3://formats/images/twin.png", key="images/twin.png", reused=True, cost_usd=0.0)
     ),
@@ -120,25 +115,25 @@ STATE_OF_RUN = DatasetState(
     total=6,
     chunks=1,
     started_at=NOW,
-    pacer=Pacer(
-        limit=50.0, rate=45.0, burst=16, speeds_up=True, saved=1.5, saved_at=NOW, sent=[NOW], blocked_until=NOW + 9
+    rate_limiter=RateLimiter(
+        limit=50.0, rate=45.0, burst=16, ramping_up=True, tokens=1.5, tokens_at=NOW, sent=[NOW], blocked_until=NOW + 9
     ),
     chunk=1,
     offset=3,
     parts=1,
-    counts={Status.GENERATED: 1, Status.REUSED: 1, Status.BLOCKED: 1, Status.FAILED: 1},
+    counts={ImageStatus.GENERATED: 1, ImageStatus.REUSED: 1, ImageStatus.CONTENT_BLOCKED: 1, ImageStatus.FAILED: 1},
     cost_usd=0.15,
     slices=4,
     max_tries=2,
     finished_at=NOW + 60,
     failure="The API failed",
-    alike=1,
-    given_up=["request-4"],
+    consecutive_same_failures=1,
+    abandoned_request_ids=["request-4"],
     examples=["failed: The API failed"],
     copies=1,
-    copied=1,
-    in_flight=[Flight(TO_DO, JOB)],
-    later=[Later(FAILED, NOW + 30, NOW)],
+    copied_chunks=1,
+    in_flight=[InFlightItem(TO_DO, JOB)],
+    delayed=[DelayedItem(FAILED, NOW + 30, NOW)],
 )
 
 
@@ -226,14 +221,14 @@ def wait_for_storage() -> TaskDeferred:
 
 
 def wait_to_submit() -> TaskDeferred:
-    limited = ComeBack(30.0, IdeogramRateLimited("The rate limit is reached"))
-    with mock.patch.object(Submitter, "obtain", side_effect=limited):
+    limited = RetryLater(30.0, IdeogramRateLimited("The rate limit is reached"))
+    with mock.patch.object(Submitter, "get_or_submit", side_effect=limited):
         return deferred(lambda: image_operator().execute(context()))
 
 
 def wait_for_slice() -> TaskDeferred:
     operator = dataset_operator()
-    wait = Wait({JOB.request_id: NOW}, not_before=NOW + 5, deadline=NOW + 600, enough=1)
+    wait = Wait({JOB.request_id: NOW}, not_before=NOW + 5, deadline=NOW + 600, min_settled=1)
     trigger = operator._trigger(wait, Workspace(None, BUCKET, WORKSPACE), IMAGES)
     return deferred(lambda: operator._defer_to(trigger, "execute_complete"))
 
@@ -305,46 +300,46 @@ def test_event_of_every_version_is_taken_up(version: str) -> None:
 @pytest.mark.usefixtures("bucket")
 @every_version
 def test_submit_of_every_version_is_made_for_what_was_asked(version: str) -> None:
-    carry = read(version, "trigger-submit-again.json")["kwargs"]["carry"]
-    with mock.patch.object(Submitter, "obtain", autospec=True, return_value=RECORD) as obtain:
-        image = image_operator().submit_again(context(), {"requests": {}, "carry": carry, "error": None})
+    payload = read(version, "trigger-submit-again.json")["kwargs"]["payload"]
+    with mock.patch.object(Submitter, "get_or_submit", autospec=True, return_value=RECORD) as get_or_submit:
+        image = image_operator().submit_again(context(), {"requests": {}, "payload": payload, "error": None})
 
-    submitter, request = obtain.call_args.args
+    submitter, request = get_or_submit.call_args.args
     assert (request, submitter.target, submitter.owner) == (ASKED, TARGET, OWNER)
-    assert carry["waiting_since"] == NOW
+    assert payload["waiting_since"] == NOW
     assert image == RECORD.to_xcom()
 
 
 @every_version
 def test_job_of_every_version_is_the_one_that_was_paid(version: str) -> None:
     for name in ("trigger-image.json", "trigger-fetch.json"):
-        assert Job.from_json(read(version, name)["kwargs"]["carry"]) == JOB
+        assert Job.from_json(read(version, name)["kwargs"]["payload"]) == JOB
 
 
-def write_intent(ledger: Ledger) -> Entry:
-    return ledger.open(ENTRY.key, INTENT)
+def write_intent(ledger: Ledger) -> LedgerRecord:
+    return ledger.write_intent(ENTRY.key, INTENT)
 
 
-def write_request(ledger: Ledger) -> Entry:
+def write_request(ledger: Ledger) -> LedgerRecord:
     return ledger.record_request(write_intent(ledger), "request-1")
 
 
-def write_next_intent(ledger: Ledger) -> Entry:
-    return ledger.replace(write_request(ledger), replace(INTENT, dead=("request-1",)))
+def write_next_intent(ledger: Ledger) -> LedgerRecord:
+    return ledger.replace(write_request(ledger), replace(INTENT, excluded_request_ids=("request-1",)))
 
 
-def write_refused_intent(ledger: Ledger) -> Entry:
+def write_refused_intent(ledger: Ledger) -> LedgerRecord:
     entry = write_intent(ledger)
     with mock.patch.object(ledger, "_delete", side_effect=PermissionError):
-        ledger.withdraw(entry)
-    return replace(entry, refused=True)
+        ledger.cancel_intent(entry)
+    return replace(entry, not_submitted=True)
 
 
 RECORDS = {
     "record-intent.json": write_intent,
     "record-request.json": write_request,
-    "record-dead.json": write_next_intent,
-    "record-refused.json": write_refused_intent,
+    "record-excluded.json": write_next_intent,
+    "record-not-submitted.json": write_refused_intent,
 }
 
 
@@ -387,9 +382,9 @@ def test_datasets_state_of_every_version_is_understood(version: str, workspace: 
 @every_version
 def test_slice_of_every_version_goes_on(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, WORKSPACE + STATE, version, "dataset-state.json")
-    carry = read(version, "trigger-dataset.json")["kwargs"]["carry"]
+    payload = read(version, "trigger-dataset.json")["kwargs"]["payload"]
     with mock.patch.object(IdeogramGenerateDatasetOperator, "_work") as work:
-        dataset_operator().execute_complete(context(), {"requests": {}, "carry": carry, "error": None})
+        dataset_operator().execute_complete(context(), {"requests": {}, "payload": payload, "error": None})
 
     assert only(Workspace, work).uri == workspace.uri
     assert (only(Target, work), only(DatasetState, work)) == (IMAGES, STATE_OF_RUN)
@@ -429,9 +424,9 @@ def test_what_failed_in_every_version_is_planned_again(version: str, workspace: 
     put(bucket, f"{WORKSPACE}part-000000.jsonl", version, "dataset-part.jsonl")
     state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copies=0)
 
-    plan_again(workspace, state, [Status.FAILED])
+    plan_again(workspace, state, [ImageStatus.FAILED])
 
-    assert (state.chunks, state.counts[Status.FAILED]) == (2, 0)
+    assert (state.chunks, state.counts[ImageStatus.FAILED]) == (2, 0)
     assert [Item.from_json(line) for line in workspace.read_lines("todo-000001.jsonl")] == [FAILED]
 
 
@@ -477,7 +472,7 @@ def test_image_of_every_version_is_known_for_what_it_is(version: str, bucket: S3
     assert made_from(head, ASKED)
     assert not made_from(head, SENT)
     assert made_by(head) == "request-1"
-    assert paid_by(head, INTENT.lineage)
+    assert paid_by_group(head, INTENT.attempt_group)
 
 
 def test_every_file_is_of_one_of_these_forms() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.books import compare_manifest, contradicts
 from tests.system.plan import DAG_ID, DATASET_DAG_ID, PlannedRun, moments, planned_runs
+from tests.system.stats import compare_manifest, contradicts
 
 DATASET = PlannedRun("run", "dataset", rows=2)
 
@@ -15,7 +15,7 @@ def line(row, status="generated", error=None):
 
 
 def counts(**given):
-    return {"generated": 0, "reused": 0, "blocked": 0, "failed": 0} | given
+    return {"generated": 0, "reused": 0, "content_blocked": 0, "failed": 0} | given
 
 
 def test_the_seed_alone_decides_when_something_happens():

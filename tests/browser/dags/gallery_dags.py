@@ -9,9 +9,9 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_ideogram.datasets.workspace import Workspace
+from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.links import IdeogramImageLink
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
-from airflow_provider_ideogram.operators.base import owner_of
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 PROMPTS = [
@@ -38,7 +38,7 @@ class DatasetWithoutEnd(BaseOperator):
     def execute(self, context: Any) -> None:
         """Push the progress and defer; there is no triggerer that would end it."""
         images = Target.parse(f"{self.s3_prefix}/")
-        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_of(context["ti"]))
+        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_id(context["ti"]))
         context["ti"].xcom_push(key="progress", value=self.progress | {"parts": f"{workspace.uri}part-"})
         self.defer(trigger=TimeDeltaTrigger(timedelta(days=1)), method_name="execute")
 
@@ -63,7 +63,7 @@ with DAG("fox_and_friends", schedule=None):
 with DAG("private_images", schedule=None):
     IdeogramGenerateImageOperator(task_id="secret", prompt="A secret", seed=1, s3_key="secret.png", **IMAGE)
 
-COUNTS = {"generated": 1880, "reused": 100, "blocked": 12, "failed": 8}
+COUNTS = {"generated": 1880, "reused": 100, "content_blocked": 12, "failed": 8}
 with DAG("catalogue", schedule=None):
     DatasetThatEnded(task_id="generate", progress={"total": 2000, "done": 2000, **COUNTS, "cost_usd": 94.0})
 
@@ -75,7 +75,7 @@ with DAG("catalogue_in_the_making", schedule=None):
             "done": 90,
             "generated": 88,
             "reused": 0,
-            "blocked": 1,
+            "content_blocked": 1,
             "failed": 1,
             "in_flight": 50,
             "cost_usd": 4.4,

@@ -15,7 +15,7 @@ def test_books(api, admin):
     api.status(request_id)
     api.image(request_id)
     api.submitted()
-    assert admin.get("/books").json() == {
+    assert admin.get("/stats").json() == {
         "charges": 2,
         "charged_usd": 0.1,
         "credits": 999.9,
@@ -82,7 +82,7 @@ def test_settings_and_time(api, admin):
 def test_settings_leave_the_balance_alone(api, admin):
     api.submitted()
     admin.post("/settings", json={"job_seconds": 500})
-    assert admin.get("/books").json()["credits"] == 999.95
+    assert admin.get("/stats").json()["credits"] == 999.95
 
 
 @pytest.mark.parametrize("by", ["admin call", "Python"])
@@ -94,8 +94,8 @@ def test_reset(api, admin, ideogram_emulator, by):
     else:
         assert admin.post("/reset").status_code == 200
     assert api.status(request_id).status_code == 404
-    books = admin.get("/books").json()
-    assert (books["charges"], books["credits"], books["calls"]) == (0, 1000.0, {"status": 1})
+    stats = admin.get("/stats").json()
+    assert (stats["charges"], stats["credits"], stats["calls"]) == (0, 1000.0, {"status": 1})
 
 
 @pytest.mark.parametrize(

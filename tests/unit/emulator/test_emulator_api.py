@@ -57,9 +57,9 @@ def test_an_image_needs_no_key_and_a_leaked_one_is_noted(api, ideogram_emulator)
     answer = api.image(request_id)
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == ideogram_emulator.image_bytes(request_id)
-    assert ideogram_emulator.books().key_leaks == 0
+    assert ideogram_emulator.stats().key_leaks == 0
     api.http.get(api.result(request_id).json()["output"])
-    assert ideogram_emulator.books().key_leaks == 1
+    assert ideogram_emulator.stats().key_leaks == 1
 
 
 def test_there_is_no_image_before_the_job_is_done_nor_in_another_format(api, ideogram_emulator):
@@ -105,8 +105,8 @@ def test_credits_run_out_before_anything_is_charged(api, ideogram_emulator):
     refused = api.submit()
     assert refused.headers["x-remaining-credits"] == "0.0"
     assert api.http.get("/v1/get-user-credits").json() == {"credits": 0.0, "free-credits": 0.0}
-    books = ideogram_emulator.books()
-    assert (books.charges, books.charged_usd, books.credits) == (2, 0.1, 0.0)
+    stats = ideogram_emulator.stats()
+    assert (stats.charges, stats.charged_usd, stats.credits) == (2, 0.1, 0.0)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -174,7 +174,7 @@ def test_invalid_parameters_are_400(api, ideogram_emulator, inputs):
     answer = api.submit(**inputs)
     assert answer.status_code == 400
     assert next(iter(inputs)) in answer.json()["error"]
-    assert ideogram_emulator.books().charges == 0
+    assert ideogram_emulator.stats().charges == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000], ids=len)
@@ -218,7 +218,7 @@ def test_rate_limit(api, ideogram_emulator):
     assert limited.status_code == 429
     wait = int(limited.headers["retry-after"])
     assert 1 <= wait <= 60
-    assert ideogram_emulator.books().rate_limited == 1
+    assert ideogram_emulator.stats().rate_limited == 1
     assert len(ideogram_emulator.charges()) == 2
     ideogram_emulator.advance(wait)
     assert api.submit().status_code == 200

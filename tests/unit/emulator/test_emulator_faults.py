@@ -23,7 +23,7 @@ def test_an_error_strikes_each_call_as_often_as_ordered(api, ideogram_emulator, 
     ideogram_emulator.fault(operation, "error", status=502, times=2)
     answers = [CALLS[operation](api, request_id).status_code for _ in range(3)]
     assert answers == [502, 502, 200]
-    assert ideogram_emulator.books().faults == {f"{operation}:error": 2}
+    assert ideogram_emulator.stats().faults == {f"{operation}:error": 2}
 
 
 @pytest.mark.parametrize("operation", CALLS)
@@ -71,7 +71,7 @@ def test_a_submit_is_charged_or_not_by_when_it_was_struck(api, ideogram_emulator
     else:
         assert api.submit().status_code == 503
     assert len(ideogram_emulator.charges()) == charges
-    assert ideogram_emulator.books().charged_usd == charges * 0.05
+    assert ideogram_emulator.stats().charged_usd == charges * 0.05
     assert api.history().json()["total"] == charges
 
 
@@ -221,13 +221,13 @@ def test_faults_can_be_taken_back(api, ideogram_emulator):
 
 
 def test_probability_is_reproducible():
-    def struck(random_seed: int) -> list[bool]:
+    def triggered(random_seed: int) -> list[bool]:
         faults = Faults()
         faults.add(Fault(on="status", kind="error", times=None, probability=0.2, random_seed=random_seed))
         return [faults.take("status", "") is not None for _ in range(1000)]
 
-    assert struck(1) == struck(1) != struck(2)
-    assert 150 < sum(struck(1)) < 250
+    assert triggered(1) == triggered(1) != triggered(2)
+    assert 150 < sum(triggered(1)) < 250
 
 
 @pytest.mark.parametrize(

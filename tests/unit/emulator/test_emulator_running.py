@@ -31,7 +31,7 @@ def test_the_emulator_alone_sets_nothing(ideogram_emulator):
 
 def test_it_ends_with_its_thread_and_its_socket():
     with run_emulator() as emulator:
-        assert httpx.get(f"{emulator.url}/_emulator/books", trust_env=False).status_code == 200
+        assert httpx.get(f"{emulator.url}/_emulator/stats", trust_env=False).status_code == 200
         assert "ideogram-emulator" in {thread.name for thread in threading.enumerate()}
     assert "ideogram-emulator" not in {thread.name for thread in threading.enumerate()}
     with pytest.raises(httpx.ConnectError):
@@ -87,7 +87,7 @@ def test_many_threads_at_once(ideogram_emulator):
         with httpx.Client(base_url=ideogram_emulator.url, headers=headers, trust_env=False) as client:
             for number in range(25):
                 client.post("/v2/ideogram-2a-txt-2-img", json={"prompt": f"number {number}"})
-                ideogram_emulator.books()
+                ideogram_emulator.stats()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -96,7 +96,7 @@ def test_many_threads_at_once(ideogram_emulator):
         thread.join()
     charges = ideogram_emulator.charges()
     assert len({charge.request_id for charge in charges}) == 100
-    assert ideogram_emulator.books().charges == 100
+    assert ideogram_emulator.stats().charges == 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -31,7 +31,8 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
-    from airflow_provider_ideogram.ui import URL_PREFIX, app
+    from airflow_provider_ideogram.ui import app
+    from airflow_provider_ideogram.ui.plugin import URL_PREFIX
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -1,0 +1,60 @@
+"""An HTTP response of the API."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
+
+_MAX_EXAMINED = 20_000
+_MAX_ERROR_BYTES = 1 << 20
+#: Values in a JSON document, each of which takes up to 70 bytes of memory; a page of the history has some thousands.
+_MAX_VALUES = 1_000_000
+#: Tags, and what is no text between them. No "<" can make it look at the same text twice.
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiResponse:
+    """
+    An HTTP response, read whole.
+
+    :param status: The HTTP status.
+    :param headers: The headers, their names in lower case.
+    :param body: The body as received: it is never decompressed.
+    :param redactor: Replaces the key, which a server may repeat, in :meth:`json` and :attr:`message`.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    redactor: Redactor = NO_REDACTION
+
+    def json(self) -> Any:
+        """Return the body as JSON; None if it is not JSON, is nested too deep, or has too many values."""
+        if sum(map(self.body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+            return None
+        try:
+            return self.redactor.json(json.loads(self.body), self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def message(self) -> str:
+        """What the server says, as one short line."""
+        return sanitize_text(self._message(), self.redactor)
+
+    def _message(self) -> Any:
+        if len(self.body) <= _MAX_ERROR_BYTES and (value := self.json()) is not None:
+            return value
+        if (encoding := self.headers.get("content-encoding", "identity")) != "identity":
+            return f"a body in the content-encoding {encoding}, which was not asked for"
+        text = self.body[:_MAX_EXAMINED].decode("utf-8", "replace")
+        if re.search(r"<\s*(!doctype|html|head|body|title|h1)", text, re.IGNORECASE):
+            text = html.unescape(_MARKUP.sub(" ", text))
+        return text

@@ -1,0 +1,188 @@
+"""
+What the browser tests look at: an Airflow with finished runs, the images of them in S3, and one user for each role.
+
+Invariant: the runs are real ones; only the dataset's rows are written by hand, and their images are a dozen.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name
+from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
+from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
+from dev.emulator_server import start_emulator
+from dev.processes import Processes
+from dev.s3_server import S3Server, start_s3_server
+from tests.browser.auth import GUEST, GuestAuthManager
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUCKET = "gallery"
+#: The example in which a person decides.
+APPROVAL = "ideogram_approval"
+DATASET_ROWS = 2000
+#: The task instance whose dataset has parts only.
+RUNNING_DATASET = "catalogue_in_the_making/first/generate/-1"
+SUBJECTS = [
+    "a walled garden", "a tram in the rain", "a paper ship", "a market hall", "two herons", "a night train",
+    "a glass teapot", "a mountain hut", "a clockwork owl", "a field of poppies", "an old harbour", "a violin maker",
+]  # fmt: skip
+RUN_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    A running Airflow with what the tests look at.
+
+    :param emulator: The address of the emulator.
+    :param runs: The id of the run of each DAG.
+    :param tokens: Of each user.
+    """
+
+    cluster: AirflowCluster
+    s3: S3Client
+    emulator: str
+    runs: dict[str, str]
+    tokens: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """The address of Airflow's UI."""
+        return self.cluster.api.url
+
+    def run_page(self, dag_id: str, *more: str) -> str:
+        """Return the gallery's address of a run, or of something below it."""
+        return "/".join([f"{self.url}/ideogram/dags/{dag_id}/runs/{self.runs[dag_id]}", *more])
+
+
+@contextmanager
+def running_scene(home: Path) -> Iterator[Scene]:
+    """Start everything, let the DAGs run, and end it all with the block."""
+    clean = clean_environment()
+    with Processes(home / "servers") as servers:
+        emulator = start_emulator(servers, clean, 0.3)
+        server = start_s3_server(servers, clean, BUCKET)
+        with server_client(server) as s3:
+            store_dataset(s3)
+            settings = {
+                "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
+                "AIRFLOW_CONN_AWS_DEFAULT": server.airflow_connection(),
+                "AIRFLOW__CORE__AUTH_MANAGER": f"{GuestAuthManager.__module__}.{GuestAuthManager.__name__}",
+                "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+                "AIRFLOW_VAR_IDEOGRAM_BUCKET": BUCKET,
+                "PYTHONPATH": str(ROOT),
+            }
+            dags = home / "dags"
+            dags.mkdir()
+            for file in (HERE / "dags" / "gallery_dags.py", ROOT / "example_dags" / f"{APPROVAL}.py"):
+                shutil.copy(file, dags)
+            with airflow_cluster(home, dags, settings) as cluster:
+                runs = run_dags(cluster)
+                yield Scene(cluster, s3, emulator.url, runs, tokens(cluster))
+                cluster.processes.kill()  # nothing is kept that would need an orderly end
+
+
+@contextmanager
+def server_client(server: S3Server) -> Iterator[S3Client]:
+    """Give a client of the S3 server and close it."""
+    client = server.client()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def store_dataset(s3: S3Client) -> None:
+    """Store a manifest of many rows, the parts of a running one, and the images that they name."""
+    images = [store_image(s3, index, subject) for index, subject in enumerate(SUBJECTS)]
+    lines = [json.dumps(dataset_row(images, row)) + "\n" for row in range(DATASET_ROWS)]
+    s3.put_object(Bucket=BUCKET, Key="dataset/manifest.jsonl", Body="".join(lines).encode())
+    for part in range(3):
+        content = "".join(lines[part * 30 : part * 30 + 30])
+        s3.put_object(Bucket=BUCKET, Key=part_key(part), Body=content.encode())
+
+
+def part_key(number: int) -> str:
+    """Return the key of a part of the running dataset."""
+    workspace = Workspace.of(None, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
+    return workspace.prefix + chunk_name("part", number)
+
+
+def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
+    """Store an image as the operator does, and return its record."""
+    prompt, request_id, key = f"Linocut of {subject}, two colours", f"request-{index}", f"dataset/{index}.jpeg"
+    picture = Picture("ideogram-2a-txt-2-img", prompt, "AUTO", "RESOLUTION_1024_1024", "DESIGN", index, "jpeg")
+    s3.put_object(
+        Bucket=BUCKET,
+        Key=key,
+        Body=draw(picture),
+        ContentType="image/jpeg",
+        Metadata={"ideogram-request-id": request_id},
+    )
+    return {
+        "uri": f"s3://{BUCKET}/{key}", "bucket": BUCKET, "key": key, "request_id": request_id, "prompt": prompt,
+        "width": 1024, "height": 1024, "seed": index, "style_type": "DESIGN", "magic_prompt_option": "AUTO",
+        "resolution": "RESOLUTION_1024_1024", "model": "ideogram-2a-txt-2-img", "cost_usd": 0.05,
+        "inference_seconds": 11.0 + index / 7, "content_type": "image/jpeg", "reused": False,
+    }  # fmt: skip
+
+
+def dataset_row(images: Sequence[dict[str, Any]], row: int) -> dict[str, Any]:
+    """Return a line of the manifest; a few of them are of images that there are none of."""
+    head = {"row": row, "id": f"card-{row:04}", "error": None, "fingerprint": f"fingerprint-{row % len(images)}"}
+    line = head | images[row % len(images)]
+    if row % 250 in (7, 11):
+        blocked = row % 250 == 7
+        error = "Request blocked by the RAI safety filter" if blocked else "The worker ran out of memory"
+        status = "content_blocked" if blocked else "failed"
+        return line | {"status": status, "error": error, "bucket": None, "uri": None, "cost_usd": 0.0}
+    return line | {"status": "reused" if row % 20 == 3 else "generated"}
+
+
+def run_dags(cluster: AirflowCluster) -> dict[str, str]:
+    """Run every DAG, and return the runs when each has all that is to be seen of it."""
+    ends = {
+        "fox_and_friends": {"failed"},
+        "private_images": {"success"},
+        "catalogue": {"success"},
+        "catalogue_in_the_making": {"deferred"},
+    }
+    processor = cluster.components["dag-processor"]
+    for dag_id in ends:
+        cluster.processes.wait_until(processor, partial(cluster.api.has_dag, dag_id), RUN_SECONDS)
+    runs = {dag_id: cluster.api.trigger_run(dag_id, run_id="first") for dag_id in ends}
+    scheduler = cluster.components["scheduler"]
+
+    def has_ended(dag_id: str) -> bool:
+        states = {one["state"] for one in cluster.api.task_instances(dag_id, runs[dag_id])}
+        return bool(states) and states <= ends[dag_id] | {"success"} and bool(states & ends[dag_id])
+
+    for dag_id in ends:
+        cluster.processes.wait_until(scheduler, partial(has_ended, dag_id), RUN_SECONDS)
+    return runs
+
+
+def tokens(cluster: AirflowCluster) -> dict[str, str]:
+    """Return a token of an administrator and one of the guest, as Airflow signs them."""
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
+
+    generator = JWTGenerator(
+        secret_key=cluster.settings["AIRFLOW__API_AUTH__JWT_SECRET"], valid_for=3600, audience="apache-airflow"
+    )
+    return {
+        "admin": generator.generate({"sub": "admin", "role": "admin", "teams": []}),
+        GUEST: generator.generate({"sub": GUEST, "role": "user", "teams": []}),
+    }

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_ideogram.api.history import (
+    CLOCK_SKEW,
+    PER_PAGE,
+    SUBMIT_WINDOW,
+    HistoryRow,
+    find_submitted,
+    parse_history,
+    request_history,
+)
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.response import ApiResponse
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramError,
+    IdeogramServerUnavailable,
+)
+
+AT = datetime(2026, 11, 23, 0, 0, 30, tzinfo=UTC).timestamp()
+REQUEST = GenerationRequest("a cat", seed=7, model_params={"guidance": 3})
+ROW = {"request_id": "r-1", "request_body": REQUEST.body(), "created_at": "2026-11-23T00:00:30Z"}
+
+
+def _parsed(rows: Any, status: int = 200) -> Sequence[HistoryRow]:
+    return parse_history(ApiResponse(status, {}, json.dumps(rows).encode())).rows
+
+
+def test_call_asks_for_the_models_requests_of_the_days_around() -> None:
+    call = request_history("https://history.segmind.com/requests", "ideogram-2a-txt-2-img", AT, page=2)
+    address = urlsplit(call.path)
+    assert (call.method, call.charges, call.body) == ("GET", False, None)
+    assert (address.netloc, address.path) == ("history.segmind.com", "/requests")
+    assert parse_qs(address.query) == {
+        "page": ["2"],
+        "per_page": ["100"],
+        "from_date": ["2026-11-22"],
+        "to_date": ["2026-11-24"],
+        "model_name": ["ideogram-2a-txt-2-img"],
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ROW,
+        {**ROW, "request_body": json.dumps(REQUEST.body())},
+        {**ROW, "created_at": "2026-11-23T00:00:30"},
+        {**ROW, "created_at": "2026-11-23 01:00:30+01:00"},
+        {**ROW, "created_at": None, "model_created": "2026-11-23T00:00:30.000Z"},
+    ],
+)
+def test_row_is_read_in_every_form(row: dict[str, Any]) -> None:
+    assert _parsed([row]) == _parsed({"data": [row]}) == [HistoryRow("r-1", REQUEST.body(), AT)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        None,
+        "r-1",
+        {},
+        {**ROW, "request_id": "../r"},
+        {**ROW, "request_body": None},
+        {**ROW, "request_body": "{"},
+        {**ROW, "request_body": "[" * 100_000},
+        {**ROW, "request_body": "[]"},
+        {**ROW, "created_at": None},
+        {**ROW, "created_at": 1795392000},
+        {**ROW, "created_at": "yesterday"},
+    ],
+)
+def test_row_that_cannot_be_read_is_left_out(row: Any) -> None:
+    assert [found.request_id for found in _parsed([row, {**ROW, "request_id": "r-2"}])] == ["r-2"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "since", "ends"),
+    [
+        ([ROW] * (PER_PAGE - 1), AT, True),
+        ([ROW] * PER_PAGE, AT, False),
+        ([ROW] * PER_PAGE, AT + 1, True),
+        ([*[ROW] * (PER_PAGE - 1), {}], AT, False),
+        ([{}] * PER_PAGE, AT, False),
+        ([], AT, True),
+    ],
+)
+def test_rows_that_cannot_be_read_do_not_end_the_search(rows: list[Any], since: float, ends: bool) -> None:
+    assert parse_history(ApiResponse(200, {}, json.dumps(rows).encode())).ends_search(since) is ends
+
+
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b"{}", b'{"data": null}', b'"rows"', b"[" * 5000])
+def test_answer_without_rows_is_not_an_empty_history(body: bytes) -> None:
+    with pytest.raises(IdeogramServerUnavailable, match="has no rows"):
+        parse_history(ApiResponse(200, {}, body))
+
+
+def test_refusal_is_an_error() -> None:
+    with pytest.raises(IdeogramAuthenticationError):
+        _parsed([ROW], 401)
+
+
+@pytest.mark.parametrize(
+    ("created_at", "found"),
+    [
+        (AT, True),
+        (AT - CLOCK_SKEW, True),
+        (AT - CLOCK_SKEW - 1, False),
+        (AT + SUBMIT_WINDOW + CLOCK_SKEW, True),
+        (AT + SUBMIT_WINDOW + CLOCK_SKEW + 1, False),
+    ],
+)
+def test_request_is_found_in_the_minutes_of_its_submit(created_at: float, found: bool) -> None:
+    rows = [HistoryRow("r-1", REQUEST.body(), created_at)]
+    assert find_submitted(rows, REQUEST, AT) == ({"r-1"} if found else set())
+
+
+def test_request_is_found_by_all_its_inputs_whatever_the_server_added() -> None:
+    rows = [
+        HistoryRow("same", {**REQUEST.body(), "added": 1}, AT),
+        HistoryRow("other seed", {**REQUEST.body(), "seed": 8}, AT),
+        HistoryRow("other prompt", {**REQUEST.body(), "prompt": "a dog"}, AT),
+        HistoryRow("no guidance", GenerationRequest("a cat", seed=7).body(), AT),
+    ]
+    assert find_submitted(rows, REQUEST, AT) == {"same"}
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["request_id", "request_body", "created_at", "model_created"]),
+            st.none()
+            | st.integers()
+            | st.text()
+            | st.sampled_from(["r-1", "{}", "0001-01-01T00:00:00+14:00"])
+            | st.just({}),
+        )
+    )
+)
+def test_no_history_raises_anything_but_an_error_of_ours(rows: list[dict[str, Any]]) -> None:
+    try:
+        found = _parsed(rows)
+    except IdeogramError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert len(found) <= len(rows)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.parsing import RequestStatus
+from airflow_provider_ideogram.api.poll_schedule import JobDurations, default_schedule
+from airflow_provider_ideogram.api.polling import (
+    FETCH_MARGIN,
+    MAX_CONSECUTIVE_ERRORS,
+    RESULT_LIFETIME,
+    Outcome,
+    RequestPoll,
+    deadline_of,
+)
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramContentBlocked,
+    IdeogramError,
+    IdeogramInvalidInput,
+    IdeogramJobError,
+    IdeogramJobFailed,
+    IdeogramJobUnreachable,
+    IdeogramNotFound,
+    IdeogramPermissionError,
+    IdeogramRateLimited,
+    IdeogramResultExpired,
+    IdeogramServerUnavailable,
+    IdeogramTimeout,
+)
+
+ID = "r-1"
+RNG = random.Random(7)
+
+
+def _poll() -> RequestPoll:
+    return RequestPoll(ID, submitted_at=1000.0)
+
+
+def _after(*events: RequestStatus | IdeogramError, now: float = 1012.0) -> RequestPoll:
+    poll = _poll()
+    for event in events:
+        if isinstance(event, RequestStatus):
+            poll.on_status(event, now)
+        else:
+            poll.on_error(event, now)
+    return poll
+
+
+AWAY = IdeogramServerUnavailable("the API is away")
+GONE = IdeogramNotFound("HTTP 404")
+HOUR_OVER = 1000.0 + RESULT_LIFETIME
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "PROCESSING", "IN_QUEUE", "SOMETHING NEW"])
+def test_any_other_state_means_not_done_yet(state: str) -> None:
+    poll = _after(RequestStatus(state))
+    assert (poll.outcome, poll.settled, poll.state, poll.polls) == (Outcome.PENDING, False, state, 1)
+
+
+def test_completed() -> None:
+    poll = _after(RequestStatus("QUEUED"), AWAY, RequestStatus("COMPLETED", 13.06))
+    assert (poll.outcome, poll.settled) == (Outcome.COMPLETED, True)
+    assert (poll.inference_seconds, poll.completed_at, poll.error, poll.polls) == (13.06, 1012.0, None, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [("out of memory", Outcome.FAILED), (None, Outcome.FAILED), ("NSFW content", Outcome.CONTENT_BLOCKED)],
+)
+def test_failed(error: str | None, outcome: Outcome) -> None:
+    poll = _after(RequestStatus("FAILED", None, error))
+    assert (poll.outcome, poll.completed_at) == (outcome, None)
+
+
+@pytest.mark.parametrize("error", [IdeogramAuthenticationError("401"), IdeogramPermissionError("403")])
+def test_key_that_may_not_ask_ends_polling_at_once(error: IdeogramError) -> None:
+    assert _after(error).outcome is Outcome.REFUSED
+
+
+def test_not_found_is_the_end_only_when_the_hour_is_over() -> None:
+    assert _after(GONE, now=HOUR_OVER).outcome is Outcome.EXPIRED
+    assert not _after(GONE, now=HOUR_OVER - 1).settled
+    assert _after(*[GONE] * MAX_CONSECUTIVE_ERRORS, now=HOUR_OVER - 1).outcome is Outcome.UNREACHABLE
+
+
+def test_job_that_was_given_up_within_its_hour_is_expired_after_it() -> None:
+    poll = _after(*[GONE] * MAX_CONSECUTIVE_ERRORS)
+    poll.on_error(AWAY, HOUR_OVER)
+    assert poll.outcome is Outcome.UNREACHABLE
+    poll.on_error(GONE, HOUR_OVER)
+    assert poll.outcome is Outcome.EXPIRED
+
+
+@pytest.mark.parametrize("error", [AWAY, GONE, IdeogramRateLimited("429")])
+def test_errors_that_may_pass_are_bounded_in_a_row(error: IdeogramError) -> None:
+    many = [error] * (MAX_CONSECUTIVE_ERRORS - 1)
+    assert not _after(*many).settled
+    assert not _after(*many, RequestStatus("QUEUED"), *many).settled
+    poll = _after(*many, error)
+    assert poll.outcome is Outcome.UNREACHABLE
+    assert poll.polls == poll.consecutive_errors == MAX_CONSECUTIVE_ERRORS
+
+
+@pytest.mark.parametrize("error", [IdeogramInvalidInput("HTTP 302"), IdeogramJobError("what is this")])
+def test_errors_that_will_not_pass_are_final(error: IdeogramError) -> None:
+    assert _after(error).outcome is Outcome.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("poll", "expected"),
+    [
+        (_after(), False),
+        (_after(RequestStatus("COMPLETED")), False),
+        (_after(IdeogramPermissionError("403")), False),
+        (_after(*[GONE] * MAX_CONSECUTIVE_ERRORS), False),
+        (_after(GONE, now=HOUR_OVER), True),
+        (_after(RequestStatus("FAILED")), True),
+        (_after(RequestStatus("FAILED", None, "NSFW")), True),
+    ],
+)
+def test_only_failed_and_expired_requests_are_terminal(poll: RequestPoll, expected: bool) -> None:
+    assert poll.is_terminal_failure is expected
+
+
+def test_delay_follows_the_jobs_age_while_all_is_well() -> None:
+    assert 8.0 < _poll().delay(1000.0, RNG) < 13.0
+    assert 0.6 < _after(AWAY, RequestStatus("QUEUED")).delay(1012.4, RNG) < 0.9
+    assert 40.0 <= RequestPoll(ID, 1000.0, poll_interval=50.0).delay(1000.0, RNG) < 60.0
+
+
+def test_delay_after_errors_backs_off_and_honours_retry_after() -> None:
+    assert _after(AWAY).delay(1012.0, RNG) <= 0.5
+    assert 4.0 <= _after(*[AWAY] * 5).delay(1012.0, RNG) <= 8.0
+    assert 4.0 <= _after(*[GONE] * 5).delay(1012.0, RNG) <= 8.0
+    limited = IdeogramRateLimited("429", retry_after=45.0)
+    assert 45.25 <= _after(limited).delay(1012.0, RNG) <= 45.5
+    assert _after(limited, AWAY).delay(1012.0, RNG) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("events", "kind", "said"),
+    [
+        ([RequestStatus("FAILED", None, "oom")], IdeogramJobFailed, "failed at the vendor: oom"),
+        ([RequestStatus("FAILED", None, "NSFW")], IdeogramContentBlocked, "was blocked because of its content: NSFW"),
+        ([], IdeogramTimeout, "not done in time (last state: unknown)"),
+        ([RequestStatus("PROCESSING")], IdeogramTimeout, "not done in time (last state: PROCESSING)"),
+        (
+            [RequestStatus("PROCESSING"), AWAY],
+            IdeogramTimeout,
+            "not done in time (last state: PROCESSING; last error: the API is away)",
+        ),
+        ([GONE], IdeogramTimeout, "last error: HTTP 404, though its hour at the vendor is not over"),
+        ([GONE] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "check the connection's host and key"),
+        (
+            [IdeogramAuthenticationError("401 no key", "Nothing was charged.")],
+            IdeogramJobUnreachable,
+            "can't be fetched or stored: 401 no key. The vendor holds",
+        ),
+        ([AWAY] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "can't be fetched or stored: the API is away"),
+    ],
+)
+def test_failure_names_the_request_and_says_that_money_was_spent(
+    events: list[RequestStatus | IdeogramError], kind: type[IdeogramJobError], said: str
+) -> None:
+    failure = _after(*events).failure()
+    assert type(failure) is kind
+    assert failure.request_id == ID
+    assert f"Request {ID} " in str(failure)
+    assert said in str(failure)
+    assert "was submitted and paid" in str(failure) or "may have been charged" in str(failure)
+    assert "Nothing was charged" not in str(failure)
+    assert ".." not in str(failure)
+
+
+def test_failure_of_an_expired_job_says_that_it_is_lost() -> None:
+    failure = _after(GONE, now=HOUR_OVER).failure()
+    assert type(failure) is IdeogramResultExpired
+    assert f"Request {ID} was submitted and paid, but the vendor no longer knows it" in str(failure)
+    assert (
+        "Another attempt of the task that submitted it, by its retries or after it was cleared, submits and pays"
+        in str(failure)
+    )
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [RequestStatus("PROCESSING")],
+        [RequestStatus("COMPLETED", 13.0)],
+        [RequestStatus("FAILED", None, "NSFW")],
+        [AWAY] * MAX_CONSECUTIVE_ERRORS,
+    ],
+)
+def test_report_carries_all_that_a_resumed_task_asks_for(events: list[RequestStatus | IdeogramError]) -> None:
+    poll, resumed = _after(*events), _poll()
+    report = json.loads(json.dumps(poll.report()))
+    resumed.take_report(report)
+    assert resumed.report() == report
+    assert resumed.outcome is poll.outcome
+    if poll.outcome is not Outcome.COMPLETED:
+        assert str(resumed.failure()) == str(poll.failure())
+
+
+def test_waiting_ends_at_the_timeout_and_in_time_to_fetch_at_the_latest() -> None:
+    assert deadline_of(1000.0, 600) == 1600.0
+    assert deadline_of(1000.0, 1e9) == 1000.0 + RESULT_LIFETIME - FETCH_MARGIN
+
+
+def test_what_is_seen_of_a_models_jobs_decides_when_the_next_is_asked_for() -> None:
+    durations = JobDurations()
+    for _ in range(10):
+        RequestPoll(ID, 1000.0, model="fast", durations=durations).on_status(RequestStatus("COMPLETED", 3.0), 1010.0)
+    assert 2.0 < RequestPoll(ID, 1000.0, model="fast", durations=durations).delay(1000.0, RNG) < 4.0
+    assert RequestPoll(ID, 1000.0, model="other", durations=durations).delay(1000.0, RNG) > 10.0
+    assert RequestPoll(ID, 1000.0, 20.0, "fast", durations).delay(1000.0, RNG) >= 20.0
+
+
+def test_time_in_the_vendors_queue_counts() -> None:
+    durations = JobDurations()
+    for _ in range(10):
+        poll = RequestPoll(ID, 1000.0, durations=durations)
+        poll.on_status(RequestStatus("QUEUED"), 1040.0)
+        poll.on_status(RequestStatus("COMPLETED", 12.4), 1041.0)
+    assert RequestPoll(ID, 1000.0, durations=durations).delay(1000.0, RNG) > 39.0
+
+
+def test_job_without_a_known_duration_teaches_nothing() -> None:
+    durations = JobDurations()
+    for _ in range(10):
+        RequestPoll(ID, 1000.0, durations=durations).on_status(RequestStatus("COMPLETED"), 1100.0)
+    assert durations.poll_schedule_of(DEFAULT_MODEL) == default_schedule()

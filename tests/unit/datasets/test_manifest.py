@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line
+from airflow_provider_ideogram.datasets.rows import Item
+from airflow_provider_ideogram.storage.target import Target
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REQUEST = GenerationRequest("a cat", seed=7)
+ITEM = Item(0, "cat", REQUEST, "day/cat")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'"generated"',
+        b"[]",
+        b"null",
+        b'{"status": "generated"}',
+        b'{"status": "generated", "key": 7}',
+        b'{"status": "generated", "key": null}',
+        b'{"status": ["generated"], "key": "day/cat"}',
+        b'{"status": "generated", "key": "\\ud800"}',
+    ],
+)
+def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_bucket: str) -> None:
+    etag = s3.put_object(Bucket=s3_bucket, Key="day/cat", Body=b"an image")["ETag"].strip('"')
+    ours = {"status": "generated", "bucket": s3_bucket, "key": "day/cat", "etag": etag}
+    ours["fingerprint"] = REQUEST.fingerprint
+    body = line + b"\n" + json.dumps(ours).encode() + b"\n"
+    s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
+
+    with closing(EarlierImages(s3, Target(s3_bucket, "day/"), "_ideogram/day/")) as earlier:
+        found = earlier.line_of(ITEM)
+
+    assert found is not None
+    assert (found["status"], found["cost_usd"]) == ("reused", 0.0)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["=cmd|' /C calc'!A1", "+1+1", "-1", "@SUM(1)", "\tx", '=HYPERLINK("http://evil.example")']
+)
+def test_prompt_is_in_the_manifest_as_it_was_sent(prompt: str) -> None:
+    """What a spreadsheet would take for a formula is left to whoever makes one of it: the manifest is JSON."""
+    line = failed_line(Item(0, "=1+1", GenerationRequest(prompt), "day/=1+1"), ImageStatus.FAILED, "no", None, None)
+    assert (line["prompt"], line["id"], line["key"]) == (prompt, "=1+1", "day/=1+1")

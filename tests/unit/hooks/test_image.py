@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from typing import IO, Any
+
+import pytest
+from hypothesis import given
+from PIL import Image, PngImagePlugin
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramStorageError
+from airflow_provider_ideogram.hooks import image
+from airflow_provider_ideogram.hooks.image import ImageSpool, SpooledImage
+from tests.support import hostile
+
+KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("image/webp", "webp")}
+
+
+def _encoded(kind: str, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((96, 64), 50).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def _spooled(*pieces: bytes) -> SpooledImage:
+    with ImageSpool() as spool:
+        for piece in pieces:
+            spool.write(piece)
+        return spool.finish()
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The temporary files that were made."""
+    made: list[Any] = []
+    make = tempfile.SpooledTemporaryFile
+
+    def make_and_note(**options: Any) -> IO[bytes]:
+        made.append(make(**options))
+        file: IO[bytes] = made[-1]
+        return file
+
+    monkeypatch.setattr(image.tempfile, "SpooledTemporaryFile", make_and_note)
+    return made
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_is_what_its_bytes_are(kind: str, mode: str, files: list[Any]) -> None:
+    if (kind, mode) == ("JPEG", "RGBA"):
+        mode = "CMYK"
+    data = _encoded(kind, mode)
+    with _spooled(data[:7], data[7:-9], b"", data[-9:]) as spooled:
+        assert spooled.file.read() == data
+        assert (spooled.content_type, spooled.extension) == KINDS[kind]
+        assert (spooled.width, spooled.height) == (96, 64)
+        assert (spooled.size_bytes, spooled.sha256) == (len(data), hashlib.sha256(data).digest())
+        assert not files[0].closed
+    assert files[0].closed
+
+
+def test_jpeg_with_a_second_picture_is_a_jpeg() -> None:
+    buffer, picture = io.BytesIO(), Image.new("RGB", (8, 6))
+    picture.save(buffer, "MPO", save_all=True, append_images=[picture])
+    with _spooled(buffer.getvalue()) as spooled:
+        assert (spooled.content_type, spooled.extension) == KINDS["JPEG"]
+        assert (spooled.width, spooled.height) == (8, 6)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 11, 12])
+def test_png_without_its_end_is_refused(cut: int) -> None:
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(_encoded("PNG")[:-cut])
+
+
+def test_png_may_go_on_after_its_end() -> None:
+    with _spooled(_encoded("PNG"), b"of no meaning") as spooled:
+        assert spooled.content_type == "image/png"
+
+
+@pytest.mark.parametrize("call", ["write", "seek"])
+def test_full_disk_is_told_from_a_bad_image(call: str, monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def spool_one() -> None:
+        with ImageSpool() as spool:
+            monkeypatch.setattr(files[0], call, fail)
+            spool.write(b"x")
+            spool.finish()
+
+    with pytest.raises(IdeogramStorageError, match=r"temporary directory does not take the image.*No space left"):
+        spool_one()
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cut_image_is_refused_though_its_beginning_is_sound(kind: str, kept: float, files: list[Any]) -> None:
+    data = _encoded(kind)
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(data[: int(len(data) * kept)])
+    assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"<html>404</html>",
+        lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        lambda: b"<html>" + _encoded("PNG"),
+        lambda: b"\x89PNG\r\n\x1a\n" + bytes(100),
+        lambda: _encoded("GIF", "P"),
+        lambda: _encoded("BMP"),
+        lambda: _encoded("TIFF"),
+    ],
+    ids=["empty", "html", "svg", "html before a PNG", "zeros", "GIF", "BMP", "TIFF"],
+)
+def test_what_is_no_image_of_the_vendors_kinds_is_refused(make: Callable[[], bytes], files: list[Any]) -> None:
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(make())
+    assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize("byte", [20, 45, 60])
+def test_damaged_png_is_refused(byte: int) -> None:
+    data = bytearray(_encoded("PNG"))
+    data[byte] ^= 0xFF
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (4_096, 4_097), (2**31 - 1, 1), (0, 5)]
+)
+def test_header_that_claims_too_many_pixels_is_not_believed(width: int, height: int, files: list[Any]) -> None:
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(_png_header(width, height))
+    assert [file.closed for file in files] == [True]
+
+
+@pytest.mark.parametrize(("many", "turns"), [(96 * 64 - 1, True), (96 * 64, False)])
+def test_large_images_are_decoded_one_after_the_other(many: int, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, locked = PngImagePlugin.PngImageFile.load, []
+
+    def look_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
+        locked.append(image._decoding_many.locked())
+        return load(picture)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", look_and_load)
+    monkeypatch.setattr(image, "_MANY_PIXELS", many)
+    with _spooled(_encoded("PNG")):
+        assert locked == [turns]
+    assert not image._decoding_many.locked()
+
+
+def test_text_in_a_png_that_unfolds_to_gigabytes_is_refused() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * (1 << 26), zip=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(buffer, "PNG", pnginfo=info)
+    assert len(buffer.getvalue()) < 100_000
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(buffer.getvalue())
+
+
+def test_what_a_library_warns_of_is_refused_where_warnings_are_errors() -> None:
+    buffer, picture = io.BytesIO(), Image.new("RGB", (8, 6))
+    picture.save(buffer, "MPO", save_all=True, append_images=[picture])
+    with pytest.raises(IdeogramInvalidImage, match="malformed MPO"):
+        _spooled(buffer.getvalue().replace(b"MPF\0MM", b"MPF\0XX").replace(b"MPF\0II", b"MPF\0XX"))
+
+
+@given(**hostile.IMAGES)
+def test_whatever_comes_is_an_image_of_bearable_size_or_refused(data: bytes) -> None:
+    hostile.check_image(data)
+
+
+def test_too_many_bytes_are_refused_as_soon_as_they_come(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+    monkeypatch.setattr(image, "MAX_IMAGE_BYTES", 10)
+    with ImageSpool() as spool:
+        spool.write(b"x" * 10)
+        with pytest.raises(IdeogramInvalidImage, match="more than 10 bytes"):
+            spool.write(b"x")
+    assert [file.closed for file in files] == [True]
+
+
+def test_spool_rolls_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+    data = _encoded("PNG")
+    with _spooled(data):
+        assert not files[0]._rolled
+    monkeypatch.setattr(image, "_SPOOL_BYTES", 1000)
+    with _spooled(data[:2000], data[2000:]) as spooled:
+        assert files[1]._rolled
+        assert spooled.file.read() == data
+    assert files[1].closed

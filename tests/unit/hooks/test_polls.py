@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import pytest
+
+from airflow_provider_ideogram.api import back_off, poll_schedule
+from airflow_provider_ideogram.api.circuit_breaker import OUTAGE_AFTER
+from airflow_provider_ideogram.api.parsing import RequestStatus
+from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramServerUnavailable
+from airflow_provider_ideogram.hooks import polls as module
+from airflow_provider_ideogram.hooks.polls import PollQueue
+
+QUEUED, COMPLETED = RequestStatus("QUEUED"), RequestStatus("COMPLETED", 0.1)
+HOUR = 3600.0
+
+
+class Vendor:
+    """Answers polls with what it is told to, and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.errors: list[IdeogramError] = []
+        self.answers: dict[str, RequestStatus] = {}
+        self.in_flight = self.most_in_flight = 0
+        #: How many polls were in flight as each of the errors was met.
+        self.beside_an_error: list[int] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def get_status(self, request_id: str) -> RequestStatus:
+        self.asked.append(request_id)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.may_answer.wait()
+            await asyncio.sleep(0)
+            if self.errors:
+                self.beside_an_error.append(self.in_flight)
+                raise self.errors.pop(0)
+            return self.answers.get(request_id, COMPLETED)
+        finally:
+            self.in_flight -= 1
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MIN_FIRST_POLL", "MIN_INTERVAL", "_BACK_OFF_BASE"):
+        monkeypatch.setattr(back_off if hasattr(back_off, name) else poll_schedule, name, 0.001)
+
+
+@pytest.fixture
+async def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture
+async def queue(vendor: Vendor) -> PollQueue:
+    return PollQueue(vendor.get_status, random.Random(7))
+
+
+def _poll(request_id: str = "r-1", interval: float | None = 0.001) -> RequestPoll:
+    return RequestPoll(request_id, time.time() - 1, poll_interval=interval)
+
+
+def _ignore(*_: object) -> None:
+    """Take no notice of a poll."""
+
+
+async def _watch(
+    queue: PollQueue,
+    *polls: RequestPoll,
+    seconds: float = HOUR,
+    min_settled: int | None = None,
+    on_poll: Callable[..., None] = _ignore,
+) -> bool:
+    watch = queue.watch(polls, time.time() + seconds, min_settled, on_poll)
+    try:
+        return await watch.over
+    finally:
+        await queue.forget(watch)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what it looks at has no event
+            await asyncio.sleep(0)
+
+
+async def _settle() -> None:
+    """Let everything go as far as it can: what is due in a millisecond, too."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+
+async def test_all_are_asked_for_until_they_are_settled(queue: PollQueue, vendor: Vendor) -> None:
+    polls = [_poll(f"r-{number}") for number in range(5)]
+    vendor.answers["r-3"] = QUEUED
+    watching = asyncio.create_task(_watch(queue, *polls))
+    await _settle()
+    assert not watching.done()
+    assert [poll.outcome for poll in polls] == [*[Outcome.COMPLETED] * 3, Outcome.PENDING, Outcome.COMPLETED]
+    del vendor.answers["r-3"]
+
+    assert await watching is True
+
+    assert polls[3].outcome is Outcome.COMPLETED
+    assert Counter(vendor.asked)["r-0"] == 1
+    assert vendor.asked.count("r-3") == polls[3].polls > 1
+
+
+async def test_enough_is_enough(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.answers["slow"] = QUEUED
+    polls = [_poll("slow"), _poll("quick")]
+
+    assert await _watch(queue, *polls, min_settled=1) is True
+
+    assert [poll.settled for poll in polls] == [False, True]
+
+
+async def test_deadline_ends_the_wait_though_a_poll_is_out(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    poll = _poll()
+
+    assert await _watch(queue, poll, seconds=0.02) is False
+
+    assert (poll.outcome, vendor.in_flight, vendor.asked) == (Outcome.PENDING, 0, ["r-1"])
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_deadline_in_the_past_asks_for_nothing_that_is_not_due(queue: PollQueue, vendor: Vendor) -> None:
+    assert await _watch(queue, _poll(interval=60.0), seconds=-1) is False
+    assert vendor.asked == []
+
+
+async def test_polls_in_flight_are_bounded(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    watching = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(100)]
+    await _settle()
+    assert vendor.in_flight == module.MAX_IN_FLIGHT
+    for task in watching[:30]:
+        task.cancel()
+    await asyncio.wait(watching[:30])
+    vendor.may_answer.set()
+    await asyncio.wait(watching)
+
+    assert vendor.most_in_flight == module.MAX_IN_FLIGHT
+    assert [task.cancelled() for task in watching] == [True] * 30 + [False] * 70
+    assert all(task.result() for task in watching[30:])
+
+
+async def test_one_limited_poll_holds_back_all_others(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR)]
+    first = asyncio.create_task(_watch(queue, _poll()))
+    await _settle()
+    others = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(10)]
+    await _settle()
+
+    assert vendor.asked == ["r-1"]
+
+    for task in (first, *others):
+        task.cancel()
+    await asyncio.wait([first, *others])
+    queue.close()
+
+
+async def test_deadline_comes_also_while_the_api_must_not_be_asked(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR)]
+    assert await _watch(queue, _poll(), seconds=0.05) is False
+    assert await _watch(queue, _poll(), seconds=0.05) is False
+    assert len(vendor.asked) == 1
+
+
+async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.errors = [IdeogramServerUnavailable("503") for _ in range(OUTAGE_AFTER)]
+    first = asyncio.create_task(_watch(queue, _poll()))
+    await _until(lambda: not vendor.errors)
+    vendor.errors = [IdeogramServerUnavailable("503") for _ in range(5)]
+    vendor.beside_an_error.clear()
+    others = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(100)]
+
+    assert all(await asyncio.gather(first, *others))
+
+    assert vendor.beside_an_error == [1] * 5
+    assert vendor.most_in_flight == module.MAX_IN_FLIGHT
+    assert len(vendor.asked) == OUTAGE_AFTER + 5 + 1 + len(others)
+
+
+async def test_probe_that_is_cancelled_hands_on_its_turn(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.errors = [IdeogramRateLimited("429", retry_after=0.0)]
+    waiting = {"limited": asyncio.create_task(_watch(queue, _poll("limited")))}
+    await _until(lambda: not vendor.errors)
+    vendor.may_answer.clear()
+    waiting |= {f"r-{number}": asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(3)}
+    await _until(lambda: vendor.in_flight == 1)
+    await _settle()
+    assert len(vendor.asked) == 2, "the one that was limited, and a single probe"
+
+    probe = waiting.pop(vendor.asked[-1])
+    probe.cancel()
+    await asyncio.wait([probe])
+    vendor.may_answer.set()
+
+    assert all(await asyncio.gather(*waiting.values()))
+
+
+async def test_poll_that_hangs_since_before_holds_nobody_back(queue: PollQueue, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    hanging = asyncio.create_task(_watch(queue, _poll("hangs")))
+    await _until(lambda: vendor.in_flight == 1)
+    vendor.may_answer = asyncio.Event()
+    vendor.may_answer.set()
+    vendor.errors = [IdeogramRateLimited("429")]
+    others = [asyncio.create_task(_watch(queue, _poll("limited")))]
+    await _until(lambda: not vendor.errors)
+    vendor.errors = [IdeogramServerUnavailable("503")]
+    others += [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(10)]
+
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(*others))
+
+    assert vendor.beside_an_error == [2, 2], "what hangs, and a single probe"
+    assert not hanging.done()
+    hanging.cancel()
+    await asyncio.wait([hanging])
+    assert (queue._asking, queue._of_generation) == ({}, {})
+    queue.close()
+
+
+async def test_error_of_our_own_reaches_who_waits(queue: PollQueue) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await _watch(queue, _poll(), on_poll=broken)
+
+
+async def test_each_poll_is_told_in_the_context_of_who_waits(queue: PollQueue) -> None:
+    whose: ContextVar[str] = ContextVar("whose")
+    told: list[tuple[str, str]] = []
+
+    async def wait(name: str) -> None:
+        whose.set(name)
+        await _watch(queue, _poll(name), on_poll=lambda poll, *_: told.append((poll.request_id, whose.get())))
+
+    await asyncio.gather(*(wait(f"trigger-{number}") for number in range(5)))
+
+    assert sorted(told) == [(f"trigger-{number}", f"trigger-{number}") for number in range(5)]
+
+
+async def test_those_who_left_are_not_remembered(queue: PollQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_STALE", 10)
+    staying = asyncio.create_task(_watch(queue, _poll("stays", interval=HOUR)))
+    for number in range(100):
+        leaving = asyncio.create_task(_watch(queue, _poll(f"r-{number}", interval=HOUR)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+    assert len(queue._entries) <= 2 + 2 * 10
+
+    staying.cancel()
+    await asyncio.wait([staying])
+    queue.close()

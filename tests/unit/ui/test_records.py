@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_ideogram.ui.records import Instance, item_of_instance, item_of_line
+from tests.unit.ui.conftest import json_lines, record, row
+
+TOLD = {"prompt": "A cat", "seed": 7, "s3_key": "cat.png"}
+
+
+def _instance(state: str = "success", map_index: int = -1, **xcoms: Any) -> Instance:
+    return Instance("cats", "run", "generate", map_index, state, xcoms, TOLD)
+
+
+def test_image_of_a_task() -> None:
+    item = item_of_instance(_instance(return_value=record("bucket"), request_id="request-1"))
+    assert (item.status, item.name, item.prompt, item.has_image) == ("generated", "generate", "Cat number 1", True)
+    assert item_of_instance(_instance(return_value=record("bucket", reused=True))).status == "reused"
+
+
+def test_image_of_a_mapped_task_has_its_index() -> None:
+    assert item_of_instance(_instance(map_index=3)).name == "generate[3]"
+
+
+def test_image_in_the_making_tells_what_was_asked_for() -> None:
+    item = item_of_instance(_instance("deferred", request_id="request-1"))
+    assert (item.status, item.prompt, item.has_image) == ("deferred", "A cat", False)
+    assert item.facts == {"prompt": "A cat", "seed": 7, "request_id": "request-1"}
+
+
+def test_submitted_request_has_no_image() -> None:
+    result = {"request_id": "request-1", "submitted_at": "2026-01-02T00:00:00+00:00", "prompt": "A dog"}
+    item = item_of_instance(_instance(return_value=result))
+    assert (item.status, item.prompt, item.has_image) == ("submitted", "A dog", False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("content_blocked", "content_blocked"), ("expired", "expired"), ("timeout", "failed"), (None, "failed")],
+)
+def test_failure_tells_its_reason(reason: str | None, status: str) -> None:
+    item = item_of_instance(_instance("failed", failure={"reason": reason, "error": "what happened"}))
+    assert (item.status, item.reason, item.error) == (status, reason, "what happened")
+
+
+def test_failure_that_left_nothing_is_in_the_log() -> None:
+    assert item_of_instance(_instance("failed")).error == "The task's log says why."
+
+
+def test_result_of_a_custom_backend_is_not_guessed() -> None:
+    item = item_of_instance(_instance(return_value="s3://xcoms/1"))
+    assert not item.has_image
+    assert "custom XCom backend" in (item.error or "")
+
+
+def test_only_known_plain_fields_count() -> None:
+    item = item_of_instance(_instance(return_value=record("bucket", prompt={"a": 1}, bucket=None, evil="x")))
+    assert "evil" not in item.facts
+    assert "bucket" not in item.facts
+    assert (item.prompt, item.has_image) == ("A cat", False)
+
+
+@pytest.mark.parametrize("field", ["bucket", "key", "request_id"])
+def test_image_needs_bucket_key_and_request(field: str) -> None:
+    assert not item_of_instance(_instance(return_value=record("bucket", **{field: ""}))).has_image
+
+
+def test_row_of_a_dataset() -> None:
+    line = json_lines(row("bucket", status="reused"))
+    item = item_of_line(_instance(), "120", line)
+    assert (item.row, item.name, item.status, item.has_image) == ("120", "cat-1", "reused", True)
+
+
+def test_blocked_row_of_a_dataset() -> None:
+    line = json_lines(row("bucket", status="content_blocked", error="Not this cat", prompt="A cat", bucket=None))
+    item = item_of_line(_instance(), "p0.0", line)
+    assert (item.status, item.error, item.prompt, item.has_image) == ("content_blocked", "Not this cat", "A cat", False)
+
+
+NO_ROWS = [
+    {"id": "user 17", "error": "password=hunter2 refused", "level": "E"},
+    row("bucket", status="<b>"),
+    row("bucket", status=["generated"]),
+    row("bucket", row="1"),
+    row("bucket", fingerprint=None),
+]
+
+
+@pytest.mark.parametrize("line", [b"", b"secret text", b"[1]", b"\xff", b"[" * 100_000, *map(json_lines, NO_ROWS)])
+def test_line_that_is_no_row_shows_nothing_of_itself(line: bytes) -> None:
+    item = item_of_line(_instance(), "7", line)
+    assert (item.status, item.facts, item.error) == ("failed", {}, "This line of the manifest can't be read.")
+    assert item.name == "7"
+
+
+def test_prompt_that_is_no_text_is_none() -> None:
+    assert item_of_line(_instance(), "7", json_lines(row("bucket", prompt=7))).prompt == ""
