@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "airflow_provider_ideogram"
 DISTRIBUTION = "airflow-provider-ideogram"
 CLEAN_BIN = ROOT / ".venv-package" / "bin"
-#: In the repository and not in the sdist: nobody builds or tests with it.
-LEFT_OUT = (".ci/", ".github/")
+#: Files of the repository that the sdist leaves out, since neither the build nor a test reads them.
+LEFT_OUT = (".ci/",)
+PROJECT_URLS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 #: What METADATA says; its form is checked by the build backend and by twine.
 METADATA = {
     "Name": [DISTRIBUTION],
@@ -41,7 +43,7 @@ METADATA = {
     "License-File": ["LICENSE"],
     "Description-Content-Type": ["text/markdown"],
     "Provides-Extra": ["emulator", "parquet"],
-    "Project-URL": [],
+    "Project-URL": [f"{label}, {url}" for label, url in PROJECT_URLS.items()],
 }
 COMMAND_SECONDS = 300.0
 

@@ -13,12 +13,14 @@ from dev import package_check
 from dev.package_check import PACKAGE, Built
 
 TRACKED = frozenset({"Makefile", "tests/test_it.py", ".ci/run", f"{PACKAGE}/__init__.py", f"{PACKAGE}/py.typed"})
+PROJECT_URLS = "\n".join(f"Project-URL: {url}" for url in package_check.METADATA["Project-URL"])
 METADATA = f"""\
 Metadata-Version: 2.4
 Name: airflow-provider-ideogram
 Version: {__version__}
 License-Expression: Apache-2.0
 License-File: LICENSE
+{PROJECT_URLS}
 Classifier: Programming Language :: Python :: 3
 Classifier: Programming Language :: Python :: 3.12
 Requires-Python: >=3.11
@@ -77,7 +79,7 @@ def test_files_that_lack_and_files_too_many_are_named(build):
         ("Provides-Extra: parquet\n", "", "Provides-Extra: ['emulator']"),
         ("Python :: 3.12", "Python :: 3.10", "the classifiers name Python 3.10, allowed is >=3.11"),
         ("Classifier: Programming Language :: Python :: 3.12\n", "", "the classifiers name Python nowhere"),
-        ("License-File: LICENSE", "Project-URL: Source, https://example.com", "Project-URL: ['Source, https"),
+        ("Project-URL: Source, ", "Project-URL: Home, ", "Project-URL: ['Documentation, https"),
     ],
 )
 def test_wrong_metadata_is_named(build, right, wrong, said):
