@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from airflow_provider_ideogram import __version__
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call
+from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived, retry_flow
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class ResponseBody:
         """Return the answer that is now whole."""
         named = {name.lower(): value for name, value in headers.items()}
         # A server may say the key again in an error, and an error's text goes to logs, events and XComs.
-        return ApiResponse(status, named, b"".join(self._chunks), self._redactor)
+        return ApiResponse(status, named, b"".join(self._chunks), self._redactor, time.time())
 
 
 @contextmanager

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 from airflow_provider_ideogram.api.back_off import back_off
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
-from airflow_provider_ideogram.api.parsing import ImageBytes, ImageSource
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageSource
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import USER_AGENT, transport_errors

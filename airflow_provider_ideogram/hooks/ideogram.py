@@ -22,20 +22,16 @@ from airflow_provider_ideogram.api.history import (
     find_submitted,
     request_history,
 )
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared_client import SharedClient, acquire, release
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.image_source import ImageSource
     from airflow_provider_ideogram.api.parameters import GenerationRequest
-    from airflow_provider_ideogram.api.parsing import (
-        Credits,
-        GenerationResult,
-        ImageSource,
-        RequestStatus,
-        Submission,
-    )
+    from airflow_provider_ideogram.api.parsing import Credits, GenerationResult, RequestStatus, Submission
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.hooks.polls import OnPoll
@@ -97,7 +93,7 @@ class IdeogramHook(BaseHook):
         """Generate in one blocking call, which charges the account; if its answer is lost, so is the image."""
         return self._client.run(calls.generate_sync(request))
 
-    def get_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+    def get_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
         """
         Return a job's state; IdeogramNotFound means that the vendor does not, or no longer, know it.
 
@@ -178,7 +174,7 @@ class IdeogramHook(BaseHook):
         if driver := self.__dict__.pop("_client", None):
             driver.close()
 
-    async def aget_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+    async def aget_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
         """Return a job's state, as :meth:`get_status` does."""
         return await self._borrowed.run(calls.get_status(request_id), max_attempts)
 

@@ -35,6 +35,8 @@ def look(hook: IdeogramHook, poll: RequestPoll) -> None:
         poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
     except IdeogramError as error:
         poll.on_error(error, time.time())
+        if poll.outcome is Outcome.RECORD_GONE:
+            poll.outcome = Outcome.EXPIRED
 
 
 def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:

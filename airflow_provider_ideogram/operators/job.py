@@ -106,7 +106,7 @@ class IdeogramJobTask(IdeogramTask):
         from airflow_provider_ideogram.jobs.completion import fetch_and_store, look
 
         time_left = self.deferrable and time.time() < self._deadline(job)
-        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
+        if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE, Outcome.RECORD_GONE):
             # The task may have waited for this worker long enough for the job to be done, or forgotten.
             look(hook, poll)
         if poll.outcome is Outcome.COMPLETED:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.api.job import list_price
+from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class ImageRecord:
             model=job.request.model if job.request else None,
             seed=job.request.seed if job.request else None,
             inference_seconds=facts.get("inference_seconds"),
-            cost_usd=job.cost_usd,
+            cost_usd=0.0 if job.paid_by_other_task else list_price(job.request.model) if job.request else None,
             reused=job.paid_by_other_task,
             submitted_at=iso_utc(job.submitted_at),
             completed_at=None if completed_at is None else iso_utc(completed_at),

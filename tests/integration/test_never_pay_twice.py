@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import (
     IdeogramInsufficientCredits,
     IdeogramResultExpired,
