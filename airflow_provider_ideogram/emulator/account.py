@@ -1,7 +1,7 @@
 """
-The vendor's side of the account: who may call, what is accepted, and the books of it all.
+The state of the emulated account: API keys, jobs, faults and counters.
 
-Invariant: an :class:`Account` is used by one thread, the server's; nothing in it waits.
+Invariant: an :class:`Account` is used only by the thread of the server's event loop, and none of its methods blocks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from airflow_provider_ideogram.emulator.validation import check_request
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Stats:
     """
-    What has happened since the start, or the last reset.
+    Counts since the start or the last reset.
 
     :param charges: Jobs that were accepted and charged.
-    :param charged_usd: What they cost.
-    :param credits: The balance that is left.
-    :param calls: How often each operation was called, whatever it was answered: ``submit``, ``generate`` (the
+    :param charged_usd: Their cost.
+    :param credits: The remaining balance in USD.
+    :param calls: Calls by operation, including those answered with an error: ``submit``, ``generate`` (the
         synchronous endpoint), ``status``, ``result``, ``image``, ``credits``, ``history``.
-    :param rate_limited: Calls that were answered 429 because of the rate limit.
-    :param key_leaks: Requests for an image that carried a key.
-    :param jobs_in_flight: Jobs that are not done.
-    :param max_jobs_in_flight: The most that were not done at the same time.
-    :param faults: How often each fault struck, by ``operation:kind``.
+    :param rate_limited: Calls that the rate limit refused with 429.
+    :param key_leaks: Image requests that carried an API key.
+    :param jobs_in_flight: Jobs that are QUEUED or PROCESSING.
+    :param max_jobs_in_flight: The highest number of jobs in flight at one time.
+    :param faults: Triggered faults, by ``operation:kind``.
     """
 
     charges: int
@@ -52,7 +52,7 @@ class Account:
     """
     Settings, clock, jobs, faults and counters of one emulator.
 
-    :param settings: How it behaves.
+    :param settings: The initial settings.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -61,7 +61,7 @@ class Account:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all jobs, faults and counts; settings and time stay."""
+        """Delete all jobs, faults and counts. Settings and clock keep their values."""
         self.store = JobStore(self.settings)
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
@@ -71,18 +71,18 @@ class Account:
 
     def configure(self, changes: dict[str, Any]) -> None:
         """
-        Change settings for what comes; jobs that were accepted keep their times. ``credits`` is the new balance.
+        Change settings. Accepted jobs keep their times; ``credits`` sets the balance.
 
-        :raises ValueError: If a setting does not exist, is fixed, or its value is not valid.
+        :raises ValueError: If a setting does not exist or is fixed, or a value is not valid.
         """
         self.settings = self.settings.changed(changes)
         self.store.balance = changes.get("credits", self.store.balance)
 
-    def authorise(self, key: str | None) -> None:
+    def authenticate(self, key: str | None) -> None:
         """
         Check an API key.
 
-        :raises ApiError: 401 for a missing or unknown key, 403 for one without permission.
+        :raises ApiError: 401 for a missing or unknown key, 403 for a key without permission.
         """
         if key in self.settings.keys:
             return
@@ -106,32 +106,32 @@ class Account:
         outcome = self.faults.outcome(inputs["prompt"])
         return self.store.accept(self.settings, now, model, inputs, outcome, synchronous)
 
-    def find(self, request_id: str) -> Job:
+    def job(self, request_id: str) -> Job:
         """
-        Return a job that is still held.
+        Return a job whose record has not expired.
 
-        :raises ApiError: 404, if it is unknown or expired.
+        :raises ApiError: 404, if the id is unknown or the record has expired.
         """
         return self.store.find(request_id, self.clock.now())
 
     def history(self) -> list[Job]:
-        """Return the jobs that the history shows by now, newest first."""
+        """Return the jobs that are visible in the history, newest first."""
         return [job for job in reversed(self.store.jobs.values()) if self._in_history(job)]
 
-    def find_in_history(self, request_id: str) -> Job:
+    def history_job(self, request_id: str) -> Job:
         """
-        Return a job of any age.
+        Return a job from the history, expired or not.
 
-        :raises ApiError: 404, if the history does not show it.
+        :raises ApiError: 404, if the history does not contain it.
         """
         job = self.store.jobs.get(request_id)
         if job is None or not self._in_history(job):
             raise ApiError(404, "request not found")
         return job
 
-    def books(self) -> Books:
-        """Return the counts."""
-        return Books(
+    def stats(self) -> Stats:
+        """Return the current counts."""
+        return Stats(
             charges=len(self.store.jobs),
             charged_usd=self.store.charged,
             credits=self.store.balance,
@@ -140,7 +140,7 @@ class Account:
             key_leaks=self.key_leaks,
             jobs_in_flight=self.store.in_flight(self.clock.now()),
             max_jobs_in_flight=self.store.max_in_flight,
-            faults=dict(self.faults.struck),
+            faults=dict(self.faults.triggered),
         )
 
     def _in_history(self, job: Job) -> bool:

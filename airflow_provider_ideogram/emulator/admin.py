@@ -1,17 +1,17 @@
 """
-The admin calls: read the books, order faults, change settings, move the time.
+The admin calls: read the stats, queue faults, change settings, advance the clock.
 
-They ask for no key: the emulator listens on the loopback address unless told otherwise. All bodies are JSON
-objects; what is not valid is answered 400.
+They need no API key; the emulator listens on the loopback address by default. All bodies are JSON objects. An invalid
+body is answered with 400.
 
 ============================  ==================================================================
-``GET /_emulator/books``      :class:`~airflow_provider_ideogram.emulator.account.Books`
-``GET /_emulator/charges``    ``{"charges": [...]}``, each a ``Charge`` of the books, oldest first
+``GET /_emulator/stats``      :class:`~airflow_provider_ideogram.emulator.account.Stats`
+``GET /_emulator/charges``    ``{"charges": [...]}``, each a ``Charge``, oldest first
 ``POST /_emulator/faults``    Queue a fault: the fields of ``Fault``
-``DELETE /_emulator/faults``  Take back what is queued
+``DELETE /_emulator/faults``  Remove all queued faults
 ``POST /_emulator/settings``  Change settings: fields of ``EmulatorSettings``
-``POST /_emulator/advance``   Move the time forward by ``{"seconds": ...}``
-``POST /_emulator/reset``     Forget all jobs, faults and counts
+``POST /_emulator/advance``   Move the clock forward by ``{"seconds": ...}``
+``POST /_emulator/reset``     Delete all jobs, faults and counts
 ============================  ==================================================================
 """
 
@@ -32,8 +32,8 @@ from airflow_provider_ideogram.emulator.validation import read_inputs
 def add_routes(app: web.Application, account: Account) -> None:
     """Add the admin calls of an account to an application."""
 
-    async def books(_: web.Request) -> web.Response:
-        return web.json_response(asdict(account.books()))
+    async def stats(_: web.Request) -> web.Response:
+        return web.json_response(asdict(account.stats()))
 
     async def charges(_: web.Request) -> web.Response:
         found = account.store.charges(account.clock.now())
@@ -47,24 +47,24 @@ def add_routes(app: web.Application, account: Account) -> None:
         account.reset()
         return web.json_response({})
 
-    app.router.add_get("/_emulator/books", books)
+    app.router.add_get("/_emulator/stats", stats)
     app.router.add_get("/_emulator/charges", charges)
-    app.router.add_post("/_emulator/faults", _ordering(lambda order: account.faults.add(Fault(**order))))
+    app.router.add_post("/_emulator/faults", _command(lambda fields: account.faults.add(Fault(**fields))))
     app.router.add_delete("/_emulator/faults", clear_faults)
-    app.router.add_post("/_emulator/settings", _ordering(account.configure))
-    app.router.add_post("/_emulator/advance", _ordering(lambda order: account.clock.advance(**order)))
+    app.router.add_post("/_emulator/settings", _command(account.configure))
+    app.router.add_post("/_emulator/advance", _command(lambda fields: account.clock.advance(**fields)))
     app.router.add_post("/_emulator/reset", reset)
 
 
-def _ordering(obey: Callable[[dict[str, Any]], None]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return a handler that takes a JSON object and answers 400 where it can't be obeyed."""
+def _command(execute: Callable[[dict[str, Any]], None]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a handler that executes a command with the JSON body, and answers 400 if a field is not valid."""
 
     async def handler(request: web.Request) -> web.Response:
-        order = read_inputs(await request.read())
+        fields = read_inputs(await request.read())
         try:
-            obey(order)
-        except (TypeError, ValueError) as problem:
-            raise ApiError(400, str(problem)) from problem
+            execute(fields)
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, str(error)) from error
         return web.json_response({})
 
     return handler

@@ -1,4 +1,4 @@
-"""The emulator's time, which can be moved forward so that nobody waits for an hour to pass."""
+"""The emulator's clock. Tests move it forward instead of waiting."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import time
 
 
 class Clock:
-    """Seconds since the epoch; steady, even when the machine's own time is set."""
+    """Seconds since the epoch. Changes of the machine's clock do not affect it."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """Return the seconds since the epoch."""
+        """Return the current time in seconds since the epoch."""
         return time.monotonic() + self._offset
 
     def advance(self, seconds: float) -> None:
         """
-        Move the time forward.
+        Move the clock forward.
 
-        :raises ValueError: If ``seconds`` is negative: time does not run back.
+        :raises ValueError: If ``seconds`` is negative or not a number.
         """
         if not seconds >= 0:
-            raise ValueError(f"seconds: {seconds!r} is not a number from 0 up")
+            raise ValueError(f"seconds: {seconds!r} is not a number >= 0")
         self._offset += seconds

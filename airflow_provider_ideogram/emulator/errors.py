@@ -1,4 +1,4 @@
-"""How the vendor says no."""
+"""Error responses of the API."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 class ApiError(Exception):
     """
-    An answer that is an error.
+    An error response.
 
     :param status: The HTTP status.
-    :param message: The text under ``error`` in the body.
-    :param headers: Headers of the answer.
+    :param message: The value of ``error`` in the body.
+    :param headers: Additional response headers.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:

@@ -1,8 +1,7 @@
 """
 The account's request history, newest first.
 
-It is the vendor's only account of what was submitted, and knows requests that have expired elsewhere. A row
-may appear later than its request was accepted.
+It contains all requests, also those whose record has expired. A row can appear later than its request was accepted.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from airflow_provider_ideogram.emulator.errors import ApiError
 from airflow_provider_ideogram.emulator.jobs import Job
 
-#: Where the vendor serves it, on a host of its own; here it is on the API's port.
+#: The vendor serves this path on another host than the API; the emulator serves both on one port.
 HISTORY_PATH = "/inference-request/request-history"
 
 MAX_PER_PAGE = 100
@@ -34,11 +33,11 @@ def page_of_history(
     """
     Return a page of the history.
 
-    :param jobs: The jobs that the history knows.
+    :param jobs: The jobs that are visible in the history.
     :param query: The query as sent: ``page``, ``per_page``, ``from_date``, ``to_date``, ``model_name``, ``status``,
         ``sort_by``, ``sort_order``.
-    :param now: Seconds since the epoch.
-    :param image_url: Gives the address of a job's image.
+    :param now: The current time in seconds since the epoch.
+    :param image_url: Returns the URL of a job's image.
     :raises ApiError: 400, if the query is not valid.
     """
     page = _integer(query, "page", 1, 1_000_000)
@@ -64,7 +63,7 @@ def page_of_history(
 
 
 def history_row(job: Job, now: float, image_url: Callable[[Job], str]) -> dict[str, Any]:
-    """Return what the history says of a job."""
+    """Return the history row of a job."""
     status = _history_status(job, now)
     done = status != "PENDING"
     return {
@@ -117,7 +116,7 @@ def _integer(query: Mapping[str, str], name: str, default: int, maximum: int) ->
 
 
 def _choice(query: Mapping[str, str], name: str, valid: tuple[str, ...]) -> str:
-    """Return a value of the query, the first valid one if it has none."""
+    """Return a value of the query, by default the first valid one."""
     value = query.get(name) or valid[0]
     if value not in valid:
         raise ApiError(400, f"{name}: {value!r} is not one of {', '.join(filter(None, valid))}")

@@ -1,11 +1,9 @@
 """
-The jobs and the money.
+The jobs and the account's balance.
 
-Invariant: a job's state follows from the clock when it is asked for; nothing runs for a job. A job that is
-in the store was charged, exactly once, when it was accepted.
-
-The vendor does not say whether FAILED jobs are paid back. Here the charge stays, which is the worst case for
-the client. They stay in the store when they expire, since they are the books; images are never kept in it.
+Invariant: a job's state is a function of the clock; no task or timer runs for a job. Every job in the store was
+charged exactly once, when it was accepted. A FAILED job is not refunded. Expired jobs stay in the store, because the
+stats count them. Images are not stored.
 """
 
 from __future__ import annotations
@@ -22,18 +20,18 @@ from airflow_provider_ideogram.emulator.validation import MAX_SEED
 
 State: TypeAlias = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
 
-#: Digits of USD that are kept: sums of floats would else show their error.
+#: Sums of USD are rounded to this many digits, so that they are exact.
 _MONEY_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What becomes of a job, where it is not the ordinary.
+    How a job deviates from the settings.
 
-    :param error: Why it ends as FAILED, None for COMPLETED.
-    :param form: The form of its result, None for the endpoint's ordinary one.
-    :param seconds: How long it is PROCESSING, None for the time that is set.
+    :param error: The error of a FAILED job, None for a COMPLETED one.
+    :param form: The form of the result, None for the endpoint's default.
+    :param seconds: Seconds that the job is PROCESSING, None for the setting's.
     """
 
     error: str | None = None
@@ -44,22 +42,22 @@ class Outcome:
 @dataclass(slots=True)
 class Job:
     """
-    An accepted request; its times are seconds since the epoch.
+    An accepted request. Times are seconds since the epoch.
 
-    :param request_id: Its id.
+    :param request_id: The request id.
     :param model: The model's slug.
     :param inputs: The inputs as sent.
-    :param seed: The seed that was sent, or drawn by the server.
-    :param synchronous: Whether it came by the blocking endpoint.
-    :param cost: USD charged.
+    :param seed: The seed that was sent, or that the server drew.
+    :param synchronous: Whether the synchronous endpoint accepted it.
+    :param cost: The charge in USD.
     :param submitted_at: When it was accepted and charged.
-    :param started_at: When it begins to be PROCESSING.
-    :param done_at: When it is COMPLETED or FAILED.
-    :param expires_at: When status, result and image are gone.
-    :param outcome: What becomes of it.
+    :param started_at: When it becomes PROCESSING.
+    :param done_at: When it becomes COMPLETED or FAILED.
+    :param expires_at: When status, result and image expire.
+    :param outcome: How it ends.
     :param image_format: The format of its image.
-    :param status_calls: How often its status was asked for.
-    :param noticed_at: When a client was first told that it is done.
+    :param status_calls: The number of status calls.
+    :param first_seen_done_at: When a response first told a client that it is done.
     """
 
     request_id: str
@@ -75,7 +73,7 @@ class Job:
     outcome: Outcome
     image_format: str
     status_calls: int = 0
-    noticed_at: float | None = None
+    first_seen_done_at: float | None = None
 
     @property
     def prompt(self) -> str:
@@ -92,7 +90,7 @@ class Job:
 
 
 class Charge(NamedTuple):
-    """A line of the books: a job that was accepted. Times are seconds since the epoch, None for not yet."""
+    """A charged job. Times are seconds since the epoch."""
 
     request_id: str
     model: str
@@ -102,7 +100,7 @@ class Charge(NamedTuple):
     state: State
     accepted_at: float
     done_at: float
-    noticed_at: float | None
+    first_seen_done_at: float | None
     status_calls: int
 
 
@@ -110,7 +108,7 @@ class JobStore:
     """
     All jobs since the start, and the account's balance.
 
-    :param settings: Gives the first balance and the seed of what is drawn.
+    :param settings: The initial balance, and the seed of random values.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -133,7 +131,7 @@ class JobStore:
         """
         Accept and charge a job.
 
-        :raises ApiError: 406, if the credits do not cover it; nothing is charged.
+        :raises ApiError: 406, if the balance is too low; nothing is charged then.
         """
         if self.balance < settings.price:
             raise ApiError(406, "insufficient credits", {"x-remaining-credits": str(self.balance)})
@@ -161,9 +159,9 @@ class JobStore:
 
     def find(self, request_id: str, now: float) -> Job:
         """
-        Return a job that the vendor still holds.
+        Return a job whose record has not expired.
 
-        :raises ApiError: 404, if it is unknown or expired.
+        :raises ApiError: 404, if the id is unknown or the record has expired.
         """
         job = self.jobs.get(request_id)
         if job is None or now >= job.expires_at:
@@ -171,13 +169,13 @@ class JobStore:
         return job
 
     def in_flight(self, now: float) -> int:
-        """Return how many jobs are not done."""
+        """Return the number of jobs that are QUEUED or PROCESSING."""
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
         return len(self._ends)
 
     def charges(self, now: float) -> list[Charge]:
-        """Return what was charged, oldest first."""
+        """Return the charged jobs, oldest first."""
         return [
             Charge(
                 job.request_id,
@@ -188,7 +186,7 @@ class JobStore:
                 job.state(now),
                 job.submitted_at,
                 job.done_at,
-                job.noticed_at,
+                job.first_seen_done_at,
                 job.status_calls,
             )
             for job in self.jobs.values()

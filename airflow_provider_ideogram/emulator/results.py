@@ -1,4 +1,4 @@
-"""Every form in which the vendor was seen to hand over an image."""
+"""The forms in which the API has been observed to return an image."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-#: The image's bytes as the whole answer, instead of JSON.
+#: The response body is the image itself, not JSON.
 RAW = "raw"
 URL = "url"
 
-_BY_ADDRESS: dict[str, Callable[[str], dict[str, Any]]] = {
+_URL_FORMS: dict[str, Callable[[str], dict[str, Any]]] = {
     URL: lambda url: {"output": url},
     "list": lambda url: {"output": [url]},
     "object-url": lambda url: {"output": {"url": url}},
@@ -22,26 +22,26 @@ _BY_ADDRESS: dict[str, Callable[[str], dict[str, Any]]] = {
     "data-list": lambda url: {"data": [{"url": url}]},
     "none": lambda _: {},
 }
-_BY_CONTENT: dict[str, Callable[[str, str], dict[str, Any]]] = {
+_BASE64_FORMS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "base64": lambda text, _: {"output": text},
     "data-uri": lambda text, image_format: {"output": f"data:image/{image_format};base64,{text}"},
 }
 
-#: ``none`` is a completed job whose result holds no image.
-RESULT_FORMS = (*_BY_ADDRESS, *_BY_CONTENT, RAW)
-#: The forms that hold the image itself.
-FORMS_WITH_BYTES = (*_BY_CONTENT, RAW)
+#: ``none`` is the result of a completed job without an image.
+RESULT_FORMS = (*_URL_FORMS, *_BASE64_FORMS, RAW)
+#: The forms that contain the image bytes.
+FORMS_WITH_BYTES = (*_BASE64_FORMS, RAW)
 
 
-def image_part(form: str, url: str, image_format: str, image: bytes) -> dict[str, Any]:
+def image_fields(form: str, url: str, image_format: str, image: bytes) -> dict[str, Any]:
     """
-    Return the part of a result's body that holds or names the image.
+    Return the fields of a result body that contain the image or its URL.
 
     :param form: One of :data:`RESULT_FORMS` except ``raw``.
-    :param url: The image's address.
-    :param image_format: Such as ``png``.
-    :param image: Its bytes; needed for :data:`FORMS_WITH_BYTES` alone.
+    :param url: The image's URL.
+    :param image_format: The image's format, such as ``png``.
+    :param image: The image's bytes; used only for :data:`FORMS_WITH_BYTES`.
     """
-    if form in _BY_ADDRESS:
-        return _BY_ADDRESS[form](url)
-    return _BY_CONTENT[form](base64.b64encode(image).decode(), image_format)
+    if form in _URL_FORMS:
+        return _URL_FORMS[form](url)
+    return _BASE64_FORMS[form](base64.b64encode(image).decode(), image_format)

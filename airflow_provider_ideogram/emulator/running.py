@@ -1,8 +1,7 @@
 """
-An emulator in a thread of this process, with the books at hand.
+An emulator in a thread of this process.
 
-Invariant: the account belongs to the thread that serves it; every look at it from outside is a call that is
-made there.
+Invariant: only the server's thread accesses the account. Other threads schedule a call on its event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from airflow_provider_ideogram.emulator.account import Account, Books
+from airflow_provider_ideogram.emulator.account import Account, Stats
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.faults import Fault
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
@@ -28,11 +27,11 @@ T = TypeVar("T")
 
 class RunningEmulator:
     """
-    An emulator that is being served. Its methods may be called by any thread.
+    A running emulator. Its methods can be called from any thread.
 
     :param url: The base URL of the API.
-    :param account: What is served.
-    :param loop: The loop that serves it.
+    :param account: The emulated account.
+    :param loop: The event loop of the server.
     """
 
     def __init__(self, url: str, account: Account, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,70 +41,70 @@ class RunningEmulator:
 
     @property
     def api_key(self) -> str:
-        """A key that is accepted."""
+        """An accepted API key."""
         return self._account.settings.keys[0]
 
     @property
     def history_url(self) -> str:
-        """The address of the request history."""
+        """The URL of the request history."""
         return self.url + HISTORY_PATH
 
     @property
     def connection(self) -> str:
-        """An Airflow connection to it, as JSON: the value of ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
+        """An Airflow connection to the emulator, as JSON: a value for ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
         return connection_to(self.url, self.api_key)
 
-    def books(self) -> Books:
+    def stats(self) -> Stats:
         """Return the counts of calls, charges and faults."""
-        return self._call(self._account.books)
+        return self._call(self._account.stats)
 
     def charges(self) -> list[Charge]:
-        """Return each job that was accepted and charged, oldest first."""
+        """Return all charged jobs, oldest first."""
         return self._call(lambda: self._account.store.charges(self._account.clock.now()))
 
     def fault(self, on: str, kind: str, **options: Any) -> None:
         """
-        Queue a fault, for the next call that it matches unless ``times`` says otherwise.
+        Queue a fault. By default it applies to the next matching call only.
 
         :param on: The operation, or ``job``.
         :param kind: What happens.
         :param options: Further fields of :class:`~airflow_provider_ideogram.emulator.faults.Fault`.
-        :raises ValueError: If there is no such fault.
+        :raises ValueError: If there is no such fault, or a value is not valid.
         """
         fault = Fault(on=on, kind=kind, **options)
         self._call(lambda: self._account.faults.add(fault))
 
     def clear_faults(self) -> None:
-        """Take back the faults that are queued."""
+        """Remove all queued faults."""
         self._call(self._account.faults.clear)
 
     def configure(self, **changes: Any) -> None:
         """
-        Change settings for what comes.
+        Change settings. Accepted jobs keep their times; ``credits`` sets the balance.
 
         :param changes: Fields of :class:`~airflow_provider_ideogram.emulator.settings.EmulatorSettings`.
-        :raises ValueError: If a setting does not exist, is fixed, or its value is not valid.
+        :raises ValueError: If a setting does not exist or is fixed, or a value is not valid.
         """
         self._call(lambda: self._account.configure(changes))
 
     def advance(self, seconds: float) -> None:
-        """Move its time forward: jobs get done, results expire, the rate limit's minute passes."""
+        """Move the emulator's clock forward: jobs finish, results expire, the rate limit's window moves on."""
         self._call(lambda: self._account.clock.advance(seconds))
 
     def reset(self) -> None:
-        """Forget all jobs, faults and counts."""
+        """Delete all jobs, faults and counts."""
         self._call(self._account.reset)
 
     def image_bytes(self, request_id: str) -> bytes:
         """
         Return the bytes of a job's image, expired or not.
 
-        :raises KeyError: If there was no such job.
+        :raises KeyError: If there is no such job.
         """
         return draw(picture_of(self._call(lambda: self._account.store.jobs[request_id])))
 
     def _call(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread that serves, and return what it returns or raises."""
+        """Call a function in the server's thread, and return its result or raise its exception."""
 
         async def call() -> T:
             return function()
@@ -122,10 +121,10 @@ def connection_to(url: str, api_key: str) -> str:
 @contextmanager
 def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[RunningEmulator]:
     """
-    Run an emulator in a thread of its own, until the context ends.
+    Run an emulator in its own thread until the context exits.
 
-    :param settings: How it behaves; by default like the vendor, on a free port.
-    :raises OSError: If the port can't be had.
+    :param settings: The settings; by default those of the vendor, on a free port.
+    :raises OSError: If the address cannot be bound.
     """
     started: Future[tuple[RunningEmulator, asyncio.Event]] = Future()
     thread = threading.Thread(
@@ -148,5 +147,5 @@ async def _serve(settings: EmulatorSettings, started: Future[tuple[RunningEmulat
         async with serve(account) as url:
             started.set_result((RunningEmulator(url, account, asyncio.get_running_loop()), stopped))
             await stopped.wait()
-    except OSError as problem:
-        started.set_exception(problem)
+    except OSError as error:
+        started.set_exception(error)

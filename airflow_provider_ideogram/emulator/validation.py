@@ -1,8 +1,8 @@
 """
-What the vendor accepts as a model and its parameters.
+The API's validation of models and parameters.
 
-This is the other side's check, made apart from the client's own: a client that sends what is not valid gets
-an answer of 400, not a shared opinion. Parameters that a model does not have are ignored.
+It does not use the client's own validation, so that a test can detect an invalid request that the client lets pass.
+Unknown parameters are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, MAGIC_PROMPT_OPTIONS, RESOLUTIONS, STYLE_TYPES
 from airflow_provider_ideogram.emulator.errors import ApiError
 
-#: The text-to-image model and sister models, whose own parameters are not checked.
+#: The text-to-image model and its sister models. The parameters of sister models are not checked.
 MODELS = (DEFAULT_MODEL, "ideogram-2a-img-2-img", "ideogram-3-txt-2-img")
 MAX_SEED = 2_147_483_647
 
@@ -26,9 +26,9 @@ _OPTIONS = {
 
 def read_inputs(body: bytes) -> dict[str, Any]:
     """
-    Return a request's inputs.
+    Parse a request body.
 
-    :raises ApiError: 400, if the body is no JSON object.
+    :raises ApiError: 400, if the body is not a JSON object.
     """
     try:
         inputs = json.loads(body)
@@ -41,7 +41,7 @@ def read_inputs(body: bytes) -> dict[str, Any]:
 
 def check_request(model: str, inputs: dict[str, Any]) -> None:
     """
-    Check a request as the vendor does.
+    Check a model and its inputs.
 
     :raises ApiError: 404 for an unknown model, 400 for invalid parameters.
     """

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import httpx
 import pytest
 
+from airflow_provider_ideogram.emulator.running import RunningEmulator
+from tests.support.emulator_client import EmulatorClient
+
 
 @pytest.fixture
-def admin(ideogram_emulator):
+def admin(ideogram_emulator: RunningEmulator) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"{ideogram_emulator.url}/_emulator", trust_env=False) as client:
         yield client
 
 
-def test_books(api, admin):
+def test_stats(api: EmulatorClient, admin: httpx.Client) -> None:
     request_id = api.done()
     api.status(request_id)
     api.image(request_id)
     api.submitted()
-    assert admin.get("/books").json() == {
+    assert admin.get("/stats").json() == {
         "charges": 2,
         "charged_usd": 0.1,
         "credits": 999.9,
@@ -28,13 +34,13 @@ def test_books(api, admin):
     }
 
 
-def test_charges(api, admin):
+def test_charges(api: EmulatorClient, admin: httpx.Client) -> None:
     request_id = api.done(seed=7)
     api.status(request_id)
     [charge] = admin.get("/charges").json()["charges"]
     assert charge["done_at"] - charge["accepted_at"] == pytest.approx(0.2, abs=0.001)
-    assert charge["noticed_at"] >= charge["done_at"]
-    for time in ("accepted_at", "done_at", "noticed_at"):
+    assert charge["first_seen_done_at"] >= charge["done_at"]
+    for time in ("accepted_at", "done_at", "first_seen_done_at"):
         del charge[time]
     assert charge == {
         "request_id": request_id,
@@ -47,28 +53,28 @@ def test_charges(api, admin):
     }
 
 
-def test_noticing_is_noted_once(api, ideogram_emulator):
+def test_first_seen_done_is_recorded_once(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=100)
     request_id = api.submitted()
     api.status(request_id)
-    assert ideogram_emulator.charges()[0].noticed_at is None
+    assert ideogram_emulator.charges()[0].first_seen_done_at is None
     ideogram_emulator.advance(200)
     api.status(request_id)
-    noticed = ideogram_emulator.charges()[0].noticed_at
+    first_seen = ideogram_emulator.charges()[0].first_seen_done_at
     ideogram_emulator.advance(10)
     api.status(request_id)
     [charge] = ideogram_emulator.charges()
-    assert (charge.noticed_at, charge.status_calls) == (noticed, 3)
+    assert (charge.first_seen_done_at, charge.status_calls) == (first_seen, 3)
 
 
-def test_faults(api, admin):
+def test_faults(api: EmulatorClient, admin: httpx.Client) -> None:
     assert admin.post("/faults", json={"on": "submit", "kind": "error", "times": None}).status_code == 200
     assert api.submit().status_code == 503
     assert admin.delete("/faults").status_code == 200
     assert api.submit().status_code == 200
 
 
-def test_settings_and_time(api, admin):
+def test_settings_and_clock(api: EmulatorClient, admin: httpx.Client) -> None:
     admin.post("/settings", json={"job_seconds": 500, "rate_limit": 1, "credits": 0.05})
     request_id = api.submitted()
     assert api.submit().status_code == 429
@@ -79,14 +85,14 @@ def test_settings_and_time(api, admin):
     assert api.submit().status_code == 406
 
 
-def test_settings_leave_the_balance_alone(api, admin):
+def test_settings_keep_the_balance(api: EmulatorClient, admin: httpx.Client) -> None:
     api.submitted()
     admin.post("/settings", json={"job_seconds": 500})
-    assert admin.get("/books").json()["credits"] == 999.95
+    assert admin.get("/stats").json()["credits"] == 999.95
 
 
 @pytest.mark.parametrize("by", ["admin call", "Python"])
-def test_reset(api, admin, ideogram_emulator, by):
+def test_reset(api: EmulatorClient, admin: httpx.Client, ideogram_emulator: RunningEmulator, by: str) -> None:
     ideogram_emulator.fault("status", "error", times=None)
     request_id = api.submitted()
     if by == "Python":
@@ -94,12 +100,12 @@ def test_reset(api, admin, ideogram_emulator, by):
     else:
         assert admin.post("/reset").status_code == 200
     assert api.status(request_id).status_code == 404
-    books = admin.get("/books").json()
-    assert (books["charges"], books["credits"], books["calls"]) == (0, 1000.0, {"status": 1})
+    stats = admin.get("/stats").json()
+    assert (stats["charges"], stats["credits"], stats["calls"]) == (0, 1000.0, {"status": 1})
 
 
 @pytest.mark.parametrize(
-    ("path", "order"),
+    ("path", "command"),
     [
         ("/faults", {"on": "status"}),
         ("/faults", {"on": "status", "kind": "none"}),
@@ -112,7 +118,7 @@ def test_reset(api, admin, ideogram_emulator, by):
         ("/advance", []),
     ],
 )
-def test_orders_that_cannot_be_obeyed_are_400(admin, path, order):
-    answer = admin.post(path, json=order)
-    assert answer.status_code == 400
-    assert answer.json()["error"]
+def test_invalid_commands_are_400(admin: httpx.Client, path: str, command: Any) -> None:
+    response = admin.post(path, json=command)
+    assert response.status_code == 400
+    assert response.json()["error"]

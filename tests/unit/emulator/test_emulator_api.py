@@ -1,22 +1,26 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, RESOLUTIONS
+from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.emulator.validation import MODELS
+from tests.support.emulator_client import EmulatorClient
 
 
-def test_submit_answers_with_the_addresses(api, ideogram_emulator):
-    answer = api.submit()
-    body = answer.json()
+def test_submit_returns_urls(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    response = api.submit()
+    body = response.json()
     base = f"{ideogram_emulator.url}/v2/requests/{body['request_id']}"
     assert body["status"] == "QUEUED"
     assert (body["status_url"], body["response_url"]) == (f"{base}/status", base)
-    assert answer.headers["x-remaining-credits"] == "999.95"
+    assert response.headers["x-remaining-credits"] == "999.95"
     assert api.http.get(body["poll_url"]).status_code == 202
 
 
-def test_states_follow_the_clock(api, ideogram_emulator):
+def test_states_follow_the_clock(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(queue_seconds=10, job_seconds=20)
     request_id = api.submitted()
     assert api.status(request_id).json() == {"request_id": request_id, "status": "QUEUED"}
@@ -31,38 +35,38 @@ def test_states_follow_the_clock(api, ideogram_emulator):
     assert result.json() == body | {"output": f"{ideogram_emulator.url}/images/{request_id}.png"}
 
 
-def test_failed_is_422_on_status_and_result(api):
+def test_failed_is_422_on_status_and_result(api: EmulatorClient) -> None:
     request_id = api.done("[[fault:failed]]")
-    for answer in (api.status(request_id), api.result(request_id)):
-        assert answer.status_code == 422
-        assert answer.json()["status"] == "FAILED"
-        assert answer.json()["error"].startswith("Inference failed")
+    for response in (api.status(request_id), api.result(request_id)):
+        assert response.status_code == 422
+        assert response.json()["status"] == "FAILED"
+        assert response.json()["error"].startswith("Inference failed")
 
 
-def test_everything_is_gone_an_hour_after_submission(api, ideogram_emulator):
+def test_results_expire_after_an_hour(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done()
     address = api.result(request_id).json()["output"]
     ideogram_emulator.advance(3600 - 61)
     assert api.status(request_id).status_code == 200
     ideogram_emulator.advance(61)
     for url in (f"/v2/requests/{request_id}/status", f"/v2/requests/{request_id}", address):
-        answer = api.http.get(url)
-        assert answer.status_code == 404
-        assert answer.json() == {"error": "request not found or expired"}
+        response = api.http.get(url)
+        assert response.status_code == 404
+        assert response.json() == {"error": "request not found or expired"}
     assert len(ideogram_emulator.charges()) == 1
 
 
-def test_an_image_needs_no_key_and_a_leaked_one_is_noted(api, ideogram_emulator):
+def test_image_needs_no_key_and_sent_keys_are_counted(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done()
-    answer = api.image(request_id)
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.content == ideogram_emulator.image_bytes(request_id)
-    assert ideogram_emulator.books().key_leaks == 0
+    response = api.image(request_id)
+    assert response.headers["content-type"] == "image/png"
+    assert response.content == ideogram_emulator.image_bytes(request_id)
+    assert ideogram_emulator.stats().key_leaks == 0
     api.http.get(api.result(request_id).json()["output"])
-    assert ideogram_emulator.books().key_leaks == 1
+    assert ideogram_emulator.stats().key_leaks == 1
 
 
-def test_there_is_no_image_before_the_job_is_done_nor_in_another_format(api, ideogram_emulator):
+def test_image_needs_a_completed_job_and_its_format(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=100)
     request_id = api.submitted()
     assert api.http.get(f"/images/{request_id}.png").status_code == 404
@@ -86,40 +90,40 @@ def test_there_is_no_image_before_the_job_is_done_nor_in_another_format(api, ide
         ("POST", f"/v1/{DEFAULT_MODEL}"),
     ],
 )
-def test_every_call_needs_a_key(api, method, path, key, status):
+def test_calls_need_a_key(api: EmulatorClient, method: str, path: str, key: str, status: int) -> None:
     request_id = api.done()
     body = {"prompt": "a lighthouse"} if method == "POST" else None
-    answer = api.http.request(method, path.format(id=request_id), json=body, headers={"x-api-key": key})
-    assert answer.status_code == status
-    assert (status == 200) or answer.json()["error"]
+    response = api.http.request(method, path.format(id=request_id), json=body, headers={"x-api-key": key})
+    assert response.status_code == status
+    assert (status == 200) or response.json()["error"]
 
 
-def test_a_missing_key_is_401(api):
+def test_missing_key_is_401(api: EmulatorClient) -> None:
     del api.http.headers["x-api-key"]
     assert api.submit().status_code == 401
 
 
-def test_credits_run_out_before_anything_is_charged(api, ideogram_emulator):
+def test_submit_without_credits_is_406(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(credits=0.1)
     assert [api.submit().status_code for _ in range(3)] == [200, 200, 406]
     refused = api.submit()
     assert refused.headers["x-remaining-credits"] == "0.0"
     assert api.http.get("/v1/get-user-credits").json() == {"credits": 0.0, "free-credits": 0.0}
-    books = ideogram_emulator.books()
-    assert (books.charges, books.charged_usd, books.credits) == (2, 0.1, 0.0)
+    stats = ideogram_emulator.stats()
+    assert (stats.charges, stats.charged_usd, stats.credits) == (2, 0.1, 0.0)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_known_models(api, model):
+def test_known_models(api: EmulatorClient, model: str) -> None:
     assert api.http.post(f"/v2/{model}", json={"prompt": "a lighthouse"}).status_code == 200
 
 
-def test_parameters_of_sister_models_are_their_own(api, ideogram_emulator):
+def test_sister_models_accept_their_own_parameters(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     inputs = {"prompt": "a lighthouse", "resolution": "1024x1024", "rendering_speed": "TURBO"}
-    answer = api.http.post("/v2/ideogram-3-txt-2-img", json=inputs)
-    assert answer.status_code == 200
+    response = api.http.post("/v2/ideogram-3-txt-2-img", json=inputs)
+    assert response.status_code == 200
     assert ideogram_emulator.charges()[0].inputs == inputs
-    assert ideogram_emulator.image_bytes(answer.json()["request_id"])
+    assert ideogram_emulator.image_bytes(response.json()["request_id"])
 
 
 @pytest.mark.parametrize(
@@ -137,14 +141,14 @@ def test_parameters_of_sister_models_are_their_own(api, ideogram_emulator):
         ("POST", "/inference-request/request-history", 405),
     ],
 )
-def test_errors_are_json(api, method, path, status):
-    answer = api.http.request(method, path, json={"prompt": "a lighthouse"})
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert isinstance(answer.json()["error"], str)
+def test_errors_are_json(api: EmulatorClient, method: str, path: str, status: int) -> None:
+    response = api.http.request(method, path, json={"prompt": "a lighthouse"})
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert isinstance(response.json()["error"], str)
 
 
-def test_a_wrong_method_is_told_the_right_one(api):
+def test_405_names_the_allowed_method(api: EmulatorClient) -> None:
     assert api.http.get(f"/v2/{DEFAULT_MODEL}").headers["allow"] == "POST"
 
 
@@ -170,38 +174,40 @@ def test_a_wrong_method_is_told_the_right_one(api):
         {"prompt": "[[slow:inf]]"},
     ],
 )
-def test_invalid_parameters_are_400(api, ideogram_emulator, inputs):
-    answer = api.submit(**inputs)
-    assert answer.status_code == 400
-    assert next(iter(inputs)) in answer.json()["error"]
-    assert ideogram_emulator.books().charges == 0
+def test_invalid_parameters_are_400(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, inputs: dict[str, Any]
+) -> None:
+    response = api.submit(**inputs)
+    assert response.status_code == 400
+    assert next(iter(inputs)) in response.json()["error"]
+    assert ideogram_emulator.stats().charges == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000], ids=len)
-def test_a_body_that_is_no_object_is_400(api, body):
-    answer = api.http.post(f"/v2/{DEFAULT_MODEL}", content=body)
-    assert answer.status_code == 400
-    assert "JSON" in answer.json()["error"]
+def test_body_must_be_a_json_object(api: EmulatorClient, body: Any) -> None:
+    response = api.http.post(f"/v2/{DEFAULT_MODEL}", content=body)
+    assert response.status_code == 400
+    assert "JSON" in response.json()["error"]
 
 
-def test_a_huge_body_is_refused(api):
-    answer = api.submit("x" * (2 << 20))
-    assert answer.status_code == 413
-    assert answer.json()["error"]
+def test_huge_body_is_413(api: EmulatorClient) -> None:
+    response = api.submit("x" * (2 << 20))
+    assert response.status_code == 413
+    assert response.json()["error"]
 
 
 @pytest.mark.parametrize(
     "inputs", [{}, {"seed": 0}, {"seed": 2**31 - 1}, {"magic_prompt_option": "OFF", "style_type": "RENDER_3D"}]
 )
-def test_valid_parameters(api, inputs):
+def test_valid_parameters(api: EmulatorClient, inputs: dict[str, Any]) -> None:
     assert api.submit(**inputs).status_code == 200
 
 
-def test_every_resolution_is_taken(api):
+def test_all_resolutions_are_valid(api: EmulatorClient) -> None:
     assert {api.submit(resolution=resolution).status_code for resolution in RESOLUTIONS} == {200}
 
 
-def test_seeds_are_drawn_where_none_is_sent(api, ideogram_emulator):
+def test_server_draws_missing_seeds(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     api.submitted()
     api.submitted()
     api.submitted(seed=5)
@@ -211,20 +217,20 @@ def test_seeds_are_drawn_where_none_is_sent(api, ideogram_emulator):
     assert [charge.inputs.get("seed") for charge in ideogram_emulator.charges()] == [None, None, 5]
 
 
-def test_rate_limit(api, ideogram_emulator):
+def test_rate_limit(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(rate_limit=2)
     assert [api.submit().status_code, api.generate().status_code] == [200, 200]
     limited = api.submit()
     assert limited.status_code == 429
     wait = int(limited.headers["retry-after"])
     assert 1 <= wait <= 60
-    assert ideogram_emulator.books().rate_limited == 1
+    assert ideogram_emulator.stats().rate_limited == 1
     assert len(ideogram_emulator.charges()) == 2
     ideogram_emulator.advance(wait)
     assert api.submit().status_code == 200
 
 
-def test_rate_limit_without_retry_after(api, ideogram_emulator):
+def test_rate_limit_without_retry_after(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(rate_limit=1, retry_after=False)
     api.submit()
     limited = api.submit()
@@ -232,25 +238,25 @@ def test_rate_limit_without_retry_after(api, ideogram_emulator):
     assert "retry-after" not in limited.headers
 
 
-def test_reads_are_not_limited(api, ideogram_emulator):
+def test_rate_limit_ignores_polls(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(rate_limit=1)
     request_id = api.submitted()
     assert {api.status(request_id).status_code for _ in range(5)} == {200}
 
 
-def test_generate_waits_for_the_job(api, ideogram_emulator):
-    answer = api.generate(resolution="RESOLUTION_512_1536")
+def test_generate_waits_for_the_job(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    response = api.generate(resolution="RESOLUTION_512_1536")
     [charge] = ideogram_emulator.charges()
     assert charge.state == "COMPLETED"
-    assert answer.content == ideogram_emulator.image_bytes(charge.request_id)
+    assert response.content == ideogram_emulator.image_bytes(charge.request_id)
 
 
-def test_generate_answers_json_on_demand(api, ideogram_emulator):
-    answer = api.generate("[[result:url]]")
-    assert answer.json()["output"].startswith(f"{ideogram_emulator.url}/images/")
+def test_generate_can_return_json(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    response = api.generate("[[result:url]]")
+    assert response.json()["output"].startswith(f"{ideogram_emulator.url}/images/")
 
 
-def test_generate_fails(api):
-    answer = api.generate("[[fault:blocked]]")
-    assert answer.status_code == 422
-    assert "RAI" in answer.json()["error"]
+def test_generate_fails(api: EmulatorClient) -> None:
+    response = api.generate("[[fault:blocked]]")
+    assert response.status_code == 422
+    assert "RAI" in response.json()["error"]

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
 from airflow_provider_ideogram.emulator.faults import Fault, Faults, marked_faults
+from airflow_provider_ideogram.emulator.running import RunningEmulator
+from tests.support.emulator_client import EmulatorClient
 
-CALLS = {
+CALLS: dict[str, Callable[[EmulatorClient, str], httpx.Response]] = {
     "submit": lambda api, _: api.submit(),
     "status": lambda api, request_id: api.status(request_id),
     "result": lambda api, request_id: api.result(request_id),
@@ -18,16 +22,20 @@ CALLS = {
 
 
 @pytest.mark.parametrize("operation", CALLS)
-def test_an_error_strikes_each_call_as_often_as_ordered(api, ideogram_emulator, operation):
+def test_error_applies_to_as_many_calls_as_ordered(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, operation: str
+) -> None:
     request_id = api.done()
     ideogram_emulator.fault(operation, "error", status=502, times=2)
-    answers = [CALLS[operation](api, request_id).status_code for _ in range(3)]
-    assert answers == [502, 502, 200]
-    assert ideogram_emulator.books().faults == {f"{operation}:error": 2}
+    responses = [CALLS[operation](api, request_id).status_code for _ in range(3)]
+    assert responses == [502, 502, 200]
+    assert ideogram_emulator.stats().faults == {f"{operation}:error": 2}
 
 
 @pytest.mark.parametrize("operation", CALLS)
-def test_a_reset_strikes_each_call(api, ideogram_emulator, operation):
+def test_reset_applies_to_every_operation(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, operation: str
+) -> None:
     request_id = api.done()
     ideogram_emulator.fault(operation, "reset")
     with pytest.raises(httpx.ReadError):
@@ -47,15 +55,17 @@ def test_a_reset_strikes_each_call(api, ideogram_emulator, operation):
         ("binary", "text/plain", b"\xff\xfe\x80 not UTF-8"),
     ],
 )
-def test_forms_of_errors(api, ideogram_emulator, body, content_type, content):
+def test_error_bodies(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, body: Any, content_type: str, content: bytes
+) -> None:
     ideogram_emulator.fault("credits", "error", status=500, body=body, text="out of order")
-    answer = api.http.get("/v1/get-user-credits")
-    assert answer.status_code == 500
-    assert answer.headers["content-type"].startswith(content_type)
-    assert answer.content == content
+    response = api.http.get("/v1/get-user-credits")
+    assert response.status_code == 500
+    assert response.headers["content-type"].startswith(content_type)
+    assert response.content == content
 
 
-def test_an_error_may_say_when_to_come_back(api, ideogram_emulator):
+def test_error_with_retry_after(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("status", "error", status=429, retry_after=3)
     request_id = api.submitted()
     assert api.status(request_id).headers["retry-after"] == "3"
@@ -63,7 +73,9 @@ def test_an_error_may_say_when_to_come_back(api, ideogram_emulator):
 
 @pytest.mark.parametrize(("when", "charges"), [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("kind", ["error", "reset"])
-def test_a_submit_is_charged_or_not_by_when_it_was_struck(api, ideogram_emulator, kind, when, charges):
+def test_submit_fault_before_or_after_the_charge(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, kind: str, when: str, charges: int
+) -> None:
     ideogram_emulator.fault("submit", kind, when=when)
     if kind == "reset":
         with pytest.raises(httpx.ReadError):
@@ -71,12 +83,14 @@ def test_a_submit_is_charged_or_not_by_when_it_was_struck(api, ideogram_emulator
     else:
         assert api.submit().status_code == 503
     assert len(ideogram_emulator.charges()) == charges
-    assert ideogram_emulator.books().charged_usd == charges * 0.05
+    assert ideogram_emulator.stats().charged_usd == charges * 0.05
     assert api.history().json()["total"] == charges
 
 
 @pytest.mark.parametrize(("when", "charges"), [("before", 0), ("after", 1)])
-def test_a_slow_answer_comes_after_the_client_has_gone(api, ideogram_emulator, when, charges):
+def test_slow_response_outlasts_the_clients_timeout(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, when: str, charges: int
+) -> None:
     ideogram_emulator.fault("submit", "slow", when=when, seconds=1000)
     with pytest.raises(httpx.ReadTimeout):
         api.http.post("/v2/ideogram-2a-txt-2-img", json={"prompt": "a lighthouse"}, timeout=1)
@@ -84,31 +98,31 @@ def test_a_slow_answer_comes_after_the_client_has_gone(api, ideogram_emulator, w
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_slow_answer_is_the_answer(api, ideogram_emulator, when):
+def test_slow_response_is_complete(api: EmulatorClient, ideogram_emulator: RunningEmulator, when: str) -> None:
     ideogram_emulator.fault("submit", "slow", when=when, seconds=0.01)
     assert api.submit().status_code == 200
     assert len(ideogram_emulator.charges()) == 1
 
 
-def test_a_truncated_image_announces_more_than_it_sends(api, ideogram_emulator):
+def test_truncated_image(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done()
     whole = ideogram_emulator.image_bytes(request_id)
     ideogram_emulator.fault("image", "truncated")
-    with api.http.stream("GET", f"/images/{request_id}.png") as answer:
-        assert answer.headers["content-length"] == str(len(whole))
-        assert answer.headers["content-type"] == "image/png"
+    with api.http.stream("GET", f"/images/{request_id}.png") as response:
+        assert response.headers["content-length"] == str(len(whole))
+        assert response.headers["content-type"] == "image/png"
         with pytest.raises(httpx.RemoteProtocolError):
-            answer.read()
+            response.read()
 
 
-def test_an_image_that_is_none(api, ideogram_emulator):
+def test_html_instead_of_an_image(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("image", "not_image")
-    answer = api.image(api.done())
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.content.startswith(b"<html>")
+    response = api.image(api.done())
+    assert response.headers["content-type"] == "image/png"
+    assert response.content.startswith(b"<html>")
 
 
-def test_an_oversize_image(api, ideogram_emulator):
+def test_oversize_image(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done()
     whole = ideogram_emulator.image_bytes(request_id)
     ideogram_emulator.fault("image", "oversize", size=300_000)
@@ -117,44 +131,44 @@ def test_an_oversize_image(api, ideogram_emulator):
     assert content.startswith(whole)
 
 
-def test_an_endless_image_goes_on_until_the_client_has_enough(api, ideogram_emulator):
+def test_endless_image(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("image", "endless")
     request_id = api.done()
     received = 0
-    with api.http.stream("GET", f"/images/{request_id}.png") as answer:
-        assert "content-length" not in answer.headers
-        for piece in answer.iter_raw():
-            received += len(piece)
+    with api.http.stream("GET", f"/images/{request_id}.png") as response:
+        assert "content-length" not in response.headers
+        for chunk in response.iter_raw():
+            received += len(chunk)
             if received > 5_000_000:
                 break
     assert api.image(request_id).content == ideogram_emulator.image_bytes(request_id)
 
 
-def test_a_redirect(api, ideogram_emulator):
+def test_redirect(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("image", "redirect", location="http://169.254.169.254/latest")
-    answer = api.image(api.done())
-    assert answer.status_code == 302
-    assert answer.headers["location"] == "http://169.254.169.254/latest"
+    response = api.image(api.done())
+    assert response.status_code == 302
+    assert response.headers["location"] == "http://169.254.169.254/latest"
 
 
-def test_a_wrong_content_type(api, ideogram_emulator):
+def test_wrong_content_type(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done()
     ideogram_emulator.fault("image", "content_type", content_type="application/octet-stream")
-    answer = api.image(request_id)
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert answer.content == ideogram_emulator.image_bytes(request_id)
+    response = api.image(request_id)
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.content == ideogram_emulator.image_bytes(request_id)
 
 
-def test_answers_in_json_can_be_spoilt_too(api, ideogram_emulator):
+def test_html_instead_of_json(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("submit", "not_image")
-    answer = api.submit()
-    assert answer.headers["content-type"] == "application/json"
+    response = api.submit()
+    assert response.headers["content-type"] == "application/json"
     with pytest.raises(json.JSONDecodeError):
-        answer.json()
+        response.json()
     assert len(ideogram_emulator.charges()) == 1
 
 
-def test_faults_on_jobs(api, ideogram_emulator):
+def test_job_faults(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("job", "blocked")
     ideogram_emulator.fault("job", "result_form", form="base64")
     ideogram_emulator.fault("job", "job_seconds", seconds=500)
@@ -167,7 +181,7 @@ def test_faults_on_jobs(api, ideogram_emulator):
     assert ordinary.json()["output"].startswith("http")
 
 
-def test_marks_in_a_prompt_work_together(api, ideogram_emulator):
+def test_marks_can_be_combined(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.submitted("[[slow:100]] and [[result:top-url]] and [[fault:truncated]]")
     ideogram_emulator.advance(99)
     assert api.status(request_id).json()["status"] == "PROCESSING"
@@ -191,43 +205,43 @@ def test_marks_in_a_prompt_work_together(api, ideogram_emulator):
         ("endless", "image", "endless"),
     ],
 )
-def test_marks(mark, on, kind):
+def test_marks(mark: str, on: str, kind: str) -> None:
     [fault] = marked_faults(f"a lighthouse [[fault:{mark}]]")
     assert (fault.on, fault.kind) == (on, kind)
 
 
-def test_a_marked_reset_after_accepting_is_charged(api, ideogram_emulator):
+def test_marked_reset_after_the_charge(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     with pytest.raises(httpx.ReadError):
         api.generate("[[fault:reset-after]]")
     assert len(ideogram_emulator.charges()) == 1
 
 
-def test_a_marked_status(api, ideogram_emulator):
+def test_marked_http_status(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     assert api.submit("[[fault:504]]").status_code == 504
     assert ideogram_emulator.charges() == []
 
 
-def test_faults_may_be_meant_for_certain_prompts(api, ideogram_emulator):
+def test_fault_for_certain_prompts(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("status", "error", prompt="second", times=None)
     first, second = api.submitted("the first"), api.submitted("the second")
     assert [api.status(first).status_code, api.status(second).status_code] == [200, 503]
 
 
-def test_faults_can_be_taken_back(api, ideogram_emulator):
+def test_clear_faults(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("submit", "error", times=None)
     assert api.submit().status_code == 503
     ideogram_emulator.clear_faults()
     assert api.submit().status_code == 200
 
 
-def test_probability_is_reproducible():
-    def struck(random_seed: int) -> list[bool]:
+def test_probability_is_reproducible() -> None:
+    def triggered(random_seed: int) -> list[bool]:
         faults = Faults()
         faults.add(Fault(on="status", kind="error", times=None, probability=0.2, random_seed=random_seed))
-        return [faults.take("status", "") is not None for _ in range(1000)]
+        return [faults.trigger("status", "") is not None for _ in range(1000)]
 
-    assert struck(1) == struck(1) != struck(2)
-    assert 150 < sum(struck(1)) < 250
+    assert triggered(1) == triggered(1) != triggered(2)
+    assert 150 < sum(triggered(1)) < 250
 
 
 @pytest.mark.parametrize(
@@ -247,6 +261,6 @@ def test_probability_is_reproducible():
         {"prompt": None},
     ],
 )
-def test_faults_that_do_not_exist(wrong):
+def test_invalid_faults(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^({next(iter(wrong))}|kind): "):
         Fault(**{"on": "status", "kind": "error"} | wrong)

@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_ideogram.emulator.running import RunningEmulator
+from tests.support.emulator_client import EmulatorClient
+
 DAY = 86_400
 
 
-def test_rows(api, ideogram_emulator):
+def test_rows(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done("a lighthouse", seed=7)
     [row] = api.history().json()["data"]
     created, updated = (datetime.fromisoformat(row.pop(name)) for name in ("model_created", "model_updated"))
@@ -25,7 +28,7 @@ def test_rows(api, ideogram_emulator):
     assert (updated - created).total_seconds() == pytest.approx(0.2, abs=0.002)
 
 
-def test_pending_and_failed(api, ideogram_emulator):
+def test_pending_and_failed(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     failed = api.done("[[fault:failed]]")
     ideogram_emulator.configure(job_seconds=100)
     pending = api.submitted()
@@ -39,14 +42,14 @@ def test_pending_and_failed(api, ideogram_emulator):
     assert api.history(status="COMPLETED").json()["total"] == 0
 
 
-def test_pages(api):
+def test_pages(api: EmulatorClient) -> None:
     ids = [api.submitted() for _ in range(5)][::-1]
     pages = [api.history(page=page, per_page=2).json() for page in (1, 2, 3, 4)]
     assert [[row["request_id"] for row in page["data"]] for page in pages] == [ids[:2], ids[2:4], ids[4:], []]
     assert {(page["total"], page["per_page"]) for page in pages} == {(5, 2)}
 
 
-def test_order_and_model(api):
+def test_order_and_model(api: EmulatorClient) -> None:
     ids = [api.submitted() for _ in range(2)]
     api.http.post("/v2/ideogram-3-txt-2-img", json={"prompt": "a lighthouse"})
     rows = api.history(model_name="2a-txt", sort_by="model_created", sort_order="asc").json()["data"]
@@ -55,18 +58,18 @@ def test_order_and_model(api):
     assert rows[0]["model_name"] == "ideogram-3-txt-2-img"
 
 
-def test_window_of_days(api, ideogram_emulator):
+def test_window_of_days(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.submitted()
     ideogram_emulator.advance(9 * DAY)
     day = datetime.fromtimestamp(ideogram_emulator.charges()[0].accepted_at, UTC).date()
     assert api.history().json()["total"] == 0
     assert api.history(from_date=day, to_date=day).json()["total"] == 1
-    # The history knows what has expired elsewhere.
+    # The history keeps requests whose record has expired.
     assert api.status(request_id).status_code == 404
     assert api.http.get(f"/inference-request/request-history/{request_id}").json()["request_id"] == request_id
 
 
-def test_rows_come_late_on_demand(api, ideogram_emulator):
+def test_history_lag(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(history_lag_seconds=30)
     request_id = api.submitted()
     one = f"/inference-request/request-history/{request_id}"
@@ -92,11 +95,11 @@ def test_rows_come_late_on_demand(api, ideogram_emulator):
         {"sort_order": "up"},
     ],
 )
-def test_invalid_queries_are_400(api, query):
-    answer = api.history(**query)
-    assert answer.status_code == 400
-    assert next(iter(query)) in answer.json()["error"]
+def test_invalid_queries_are_400(api: EmulatorClient, query: dict[str, str]) -> None:
+    response = api.history(**query)
+    assert response.status_code == 400
+    assert next(iter(query)) in response.json()["error"]
 
 
-def test_the_widest_window(api):
+def test_window_of_31_days(api: EmulatorClient) -> None:
     assert api.history(from_date="2026-01-01", to_date="2026-02-01").status_code == 200

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_ideogram.emulator.clock import Clock
@@ -13,7 +15,7 @@ def accept(store: JobStore, settings: EmulatorSettings, now: float = 0.0, outcom
     return store.accept(settings, now, "a-model", {"prompt": "a lighthouse"}, outcome or Outcome(), synchronous=False)
 
 
-def test_a_job_is_charged_once_and_kept_when_it_has_expired():
+def test_expired_jobs_stay_in_the_charges() -> None:
     settings = EmulatorSettings(credits=0.1)
     store = JobStore(settings)
     job = accept(store, settings)
@@ -25,7 +27,7 @@ def test_a_job_is_charged_once_and_kept_when_it_has_expired():
     assert store.balance == 0.05
 
 
-def test_failed_jobs_are_not_paid_back():
+def test_failed_jobs_are_not_refunded() -> None:
     settings = EmulatorSettings()
     store = JobStore(settings)
     job = accept(store, settings, outcome=Outcome(error="lost"))
@@ -33,7 +35,7 @@ def test_failed_jobs_are_not_paid_back():
     assert store.charged == 0.05
 
 
-def test_sums_of_money_are_exact():
+def test_sums_of_money_are_exact() -> None:
     settings = EmulatorSettings()
     store = JobStore(settings)
     for _ in range(1000):
@@ -41,7 +43,7 @@ def test_sums_of_money_are_exact():
     assert (store.charged, store.balance) == (50.0, 950.0)
 
 
-def test_in_flight():
+def test_in_flight() -> None:
     settings = EmulatorSettings(queue_seconds=0, job_seconds=10)
     store = JobStore(settings)
     for now in (0.0, 1.0, 2.0):
@@ -51,7 +53,7 @@ def test_in_flight():
     assert store.max_in_flight == 3
 
 
-def test_jitter_is_reproducible_and_bounded():
+def test_jitter_is_reproducible_and_bounded() -> None:
     def durations(random_seed: int) -> list[float]:
         settings = EmulatorSettings(queue_seconds=0, job_seconds=10, jitter=0.5, random_seed=random_seed)
         store = JobStore(settings)
@@ -62,14 +64,14 @@ def test_jitter_is_reproducible_and_bounded():
     assert 14 < max(durations(1)) <= 15
 
 
-def test_rate_limit_rolls():
+def test_rate_limit_window_slides() -> None:
     limiter = RateLimiter()
     assert [limiter.seconds_to_wait(2, now) for now in (0.0, 10.0, 20.0)] == [0, 0, 40]
     assert limiter.seconds_to_wait(2, 59.5) == 1
     assert [limiter.seconds_to_wait(2, now) for now in (60.0, 60.1, 70.0)] == [0, 10, 0]
 
 
-def test_a_lower_limit_counts_what_passed_before():
+def test_lower_limit_counts_earlier_calls() -> None:
     limiter = RateLimiter()
     for now in (0.0, 1.0, 2.0):
         limiter.seconds_to_wait(0, now)
@@ -77,7 +79,7 @@ def test_a_lower_limit_counts_what_passed_before():
     assert limiter.seconds_to_wait(2, 61.0) == 0
 
 
-def test_time_does_not_run_back():
+def test_clock_cannot_go_back() -> None:
     clock = Clock()
     before = clock.now()
     clock.advance(100)
@@ -104,12 +106,12 @@ def test_time_does_not_run_back():
         {"image_format": "gif"},
     ],
 )
-def test_settings_are_valid_or_refused(wrong):
+def test_invalid_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EmulatorSettings(**wrong)
 
 
-def test_settings_change():
+def test_settings_change() -> None:
     settings = EmulatorSettings().changed({"keys": ["one", "two"], "job_seconds": 1})
     assert (settings.keys, settings.job_seconds) == (("one", "two"), 1)
     for name in ("host", "port", "no_such_setting"):
