@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         ("queue_seconds", "seconds that a job is QUEUED"),
         ("job_seconds", "seconds that a job is PROCESSING"),
         ("jitter", "relative variation of the job's seconds, 0 to 1"),
-        ("lifetime_seconds", "seconds after submission until a result expires"),
+        ("clock_speed", "seconds on the emulator's clock per second of real time"),
+        ("lifetime_seconds", "seconds after submission until status and result expire"),
+        ("file_lifetime_seconds", "seconds after completion until an image expires"),
         ("credits", "the account's balance in USD"),
     ):
         option = f"--{name.replace('_', '-')}"

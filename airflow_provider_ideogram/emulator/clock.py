@@ -1,4 +1,4 @@
-"""The emulator's clock. Tests move it forward instead of waiting."""
+"""The emulator's clock. Tests advance it, or let it run faster than real time, instead of waiting."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import time
 
 
 class Clock:
-    """Seconds since the epoch. Changes of the machine's clock do not affect it."""
+    """
+    Seconds since the epoch. Changes of the machine's clock do not affect it.
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    :param speed: Seconds that pass in one second of real time; 0 stops the clock.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._speed = speed
+        self._time = time.time()
+        self._read_at = time.monotonic()
 
     def now(self) -> float:
         """Return the current time in seconds since the epoch."""
-        return time.monotonic() + self._offset
+        return self._time + (time.monotonic() - self._read_at) * self._speed
+
+    def set_speed(self, speed: float) -> None:
+        """Change the speed from now on."""
+        self._time, self._read_at = self.now(), time.monotonic()
+        self._speed = speed
 
     def advance(self, seconds: float) -> None:
         """
@@ -23,4 +34,4 @@ class Clock:
         """
         if not seconds >= 0:
             raise ValueError(f"seconds: {seconds!r} is not a number >= 0")
-        self._offset += seconds
+        self._time += seconds

@@ -43,7 +43,7 @@ async def deliver(
     if fault.kind in _ALTERATIONS:
         return await _ALTERATIONS[fault.kind](request, fault, await execute())
     response = await execute() if fault.when == "after" else None
-    replacement = await _INTERRUPTIONS[fault.kind](request, fault)
+    replacement = await _INTERRUPTIONS.get(fault.kind, _error)(request, fault)
     if replacement is not None:
         return replacement
     return await execute() if response is None else response
@@ -51,9 +51,11 @@ async def deliver(
 
 async def _error(_: web.Request, fault: Fault) -> web.Response:
     content_type, body = _ERROR_BODIES[fault.body]
-    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-    text = fault.text or f"emulated error {fault.status}"
-    return web.Response(status=fault.status, body=body(text), content_type=content_type, headers=headers)
+    headers = dict(fault.headers or {})
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    status, text = fault.error
+    return web.Response(status=status, body=body(text), content_type=content_type, headers=headers)
 
 
 async def _reset(request: web.Request, _: Fault) -> web.Response:
@@ -124,8 +126,8 @@ async def _pad(request: web.Request, stream: web.StreamResponse, body: bytes, si
     return stream
 
 
+#: All other kinds that replace a response are errors.
 _INTERRUPTIONS: dict[str, Callable[[web.Request, Fault], Awaitable[web.Response | None]]] = {
-    "error": _error,
     "reset": _reset,
     "slow": _slow,
 }

@@ -50,8 +50,8 @@ class Picture:
         return int(width), int(height)
 
 
-def picture_of(job: Job) -> Picture:
-    """Return the picture of a job."""
+def picture_of(job: Job, output: int = 0) -> Picture:
+    """Return the picture of an output of a job. Each output has its own seed."""
     resolution = job.inputs.get("resolution")
     return Picture(
         model=job.model,
@@ -59,7 +59,7 @@ def picture_of(job: Job) -> Picture:
         magic_prompt_option=str(job.inputs.get("magic_prompt_option", "AUTO")),
         resolution=resolution if resolution in RESOLUTIONS else _DEFAULT_RESOLUTION,
         style_type=str(job.inputs.get("style_type", "GENERAL")),
-        seed=job.seed,
+        seed=job.seed + output,
         image_format=job.image_format,
     )
 

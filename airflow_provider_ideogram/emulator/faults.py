@@ -4,15 +4,18 @@ Faults: failures that a test orders, by a mark in the prompt or by queuing them 
 A fault names an operation (``on``) and a ``kind``:
 
 - ``error``, ``reset`` and ``slow`` apply to any call, ``before`` or ``after`` it takes effect. A client cannot
-  distinguish a submit that is reset before it is charged from one that is reset afterwards; the stats can.
+  distinguish a submit that is reset before it is accepted from one that is reset afterwards; the stats can.
+- ``credits_402``, ``credits_406``, ``spend_limit``, ``parameter_refused``, ``invalid_content_type``,
+  ``model_forbidden`` and ``model_retired`` are errors with the vendor's status and a typical text.
 - ``truncated``, ``not_image``, ``oversize``, ``endless``, ``redirect`` and ``content_type`` change a response.
-- ``failed``, ``blocked``, ``result_form`` and ``job_seconds`` apply to ``job``. They are taken when a job is
-  accepted, and determine how it ends.
+- ``failed``, ``blocked``, ``invalid``, ``result_form`` and ``job_seconds`` apply to ``job``. They are taken when a job
+  is accepted, and determine how it ends.
 
-A prompt can contain any number of marks: ``[[fault:failed]]``, ``[[fault:blocked]]``, ``[[fault:reset-before]]``,
-``[[fault:reset-after]]``, ``[[fault:503]]`` (any HTTP status, for the submit), ``[[fault:truncated]]``,
-``[[fault:not-image]]``, ``[[fault:endless]]`` (for the image), ``[[result:base64]]`` (a form of
-:data:`RESULT_FORMS`), ``[[slow:30]]`` (seconds that the job takes).
+A prompt can contain any number of marks: for the job ``[[fault:failed]]``, ``[[fault:blocked]]`` and
+``[[fault:invalid]]``; for the submit ``[[fault:reset-before]]``, ``[[fault:reset-after]]``, ``[[fault:503]]`` (any HTTP
+status) and the vendor's errors, such as ``[[fault:spend-limit]]``; for the image ``[[fault:truncated]]``,
+``[[fault:not-image]]`` and ``[[fault:endless]]``; ``[[result:base64]]`` (a form of :data:`RESULT_FORMS`), and
+``[[slow:30]]`` (seconds that the job is PROCESSING).
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from airflow_provider_ideogram.emulator.errors import INVALID_CONTENT_TYPE
 from airflow_provider_ideogram.emulator.jobs import Outcome
 from airflow_provider_ideogram.emulator.results import RESULT_FORMS
 from airflow_provider_ideogram.emulator.settings import is_valid_as
@@ -34,9 +39,20 @@ JOB = "job"
 #: ``submit`` stands for both paid endpoints.
 OPERATIONS = ("submit", "status", "result", "image", "credits", "history")
 
-_INTERRUPTIONS = ("error", "reset", "slow")
+_INVALID_TEXT = "style_type: the value is not supported by this model"
+#: Status and text of the vendor's errors. The four meanings of 406 differ in the text only.
+_VENDOR_ERRORS = {
+    "credits_402": (402, "Insufficient credits"),
+    "credits_406": (406, "Insufficient credits: the balance is 0.01 USD, the request needs 0.05 USD"),
+    "spend_limit": (406, "Team spend limit reached: the monthly cap of 100 USD is used up"),
+    "parameter_refused": (406, _INVALID_TEXT),
+    "invalid_content_type": (406, INVALID_CONTENT_TYPE),
+    "model_forbidden": (403, "Your team is not allowed to use this model"),
+    "model_retired": (410, "This model has been retired"),
+}
+_INTERRUPTIONS = ("error", "reset", "slow", *_VENDOR_ERRORS)
 _ALTERATIONS = ("truncated", "not_image", "oversize", "endless", "redirect", "content_type")
-_OUTCOMES = ("failed", "blocked", "result_form", "job_seconds")
+_OUTCOMES = ("failed", "blocked", "invalid", "result_form", "job_seconds")
 
 #: The observed forms of error bodies.
 ERROR_BODIES = ("error", "message", "detail", "text", "html", "empty", "binary")
@@ -56,12 +72,14 @@ class Fault:
     :param probability: The share of matching calls that it applies to.
     :param random_seed: The seed for the choice of these calls.
     :param prompt: It applies only to requests whose prompt contains this text.
-    :param when: ``before`` or ``after`` the call takes effect; for ``error``, ``reset`` and ``slow``.
+    :param when: ``before`` or ``after`` the call takes effect; for errors, ``reset`` and ``slow``.
     :param status: The HTTP status of an ``error``.
     :param body: The form of the body of an ``error``, one of :data:`ERROR_BODIES`.
     :param text: The text of the error, None for the default text.
     :param retry_after: The ``Retry-After`` header of an ``error``, None for no header.
-    :param seconds: The delay of the response (``slow``), or the duration of the job (``job_seconds``).
+    :param headers: Further headers of an ``error``, such as ``x-rate-limit-reset-at-utc``.
+    :param seconds: The delay of the response in real time (``slow``), or how long the job is PROCESSING on the
+        emulator's clock (``job_seconds``).
     :param size: The size of an ``oversize`` body in bytes.
     :param location: The target of a ``redirect``.
     :param content_type: The Content-Type of a ``content_type`` response.
@@ -80,6 +98,7 @@ class Fault:
     body: str = "error"
     text: str | None = None
     retry_after: str | float | None = None
+    headers: Mapping[str, str] | None = None
     seconds: float = 1.0
     size: int = 1 << 30
     location: str = "/"
@@ -105,6 +124,14 @@ class Fault:
                 raise ValueError(f"{field.name}: {value!r} is not valid")
         if not 200 <= self.status <= 599:
             raise ValueError(f"status: {self.status} is not within 200..599")
+        if not _is_text_mapping(self.headers or {}):
+            raise ValueError(f"headers: {self.headers!r} is not a mapping of text to text")
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """The HTTP status and the text of an error."""
+        status, text = _VENDOR_ERRORS.get(self.kind, (self.status, f"emulated error {self.status}"))
+        return status, self.text or text
 
     def applied_to(self, outcome: Outcome) -> Outcome:
         """Return the outcome of a job that this fault applies to."""
@@ -112,18 +139,26 @@ class Fault:
             return replace(outcome, form=self.form)
         if self.kind == "job_seconds":
             return replace(outcome, seconds=self.seconds)
+        if self.kind == "invalid":
+            return Outcome.invalid(self.text or _INVALID_TEXT)
         return replace(outcome, error=self.text or (_FAILED_TEXT if self.kind == "failed" else _BLOCKED_TEXT))
+
+
+def _is_text_mapping(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item)
 
 
 _MARK = re.compile(r"\[\[(fault|result|slow):([^\]]*)\]\]")
 _MARKED_FAULTS = {
     "failed": Fault(on=JOB, kind="failed"),
     "blocked": Fault(on=JOB, kind="blocked"),
+    "invalid": Fault(on=JOB, kind="invalid"),
     "reset-before": Fault(on="submit", kind="reset"),
     "reset-after": Fault(on="submit", kind="reset", when="after"),
     "truncated": Fault(on="image", kind="truncated"),
     "not-image": Fault(on="image", kind="not_image"),
     "endless": Fault(on="image", kind="endless"),
+    **{kind.replace("_", "-"): Fault(on="submit", kind=kind) for kind in _VENDOR_ERRORS},
 }
 
 

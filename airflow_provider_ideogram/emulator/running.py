@@ -14,11 +14,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.emulator.account import Account, Stats
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.faults import Fault
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
-from airflow_provider_ideogram.emulator.jobs import Charge
+from airflow_provider_ideogram.emulator.jobs import AcceptedRequest
 from airflow_provider_ideogram.emulator.server import serve
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 
@@ -58,9 +59,26 @@ class RunningEmulator:
         """Return the counts of calls, charges and faults."""
         return self._call(self._account.stats)
 
-    def charges(self) -> list[Charge]:
-        """Return all charged jobs, oldest first."""
-        return self._call(lambda: self._account.store.charges(self._account.clock.now()))
+    def requests(self) -> list[AcceptedRequest]:
+        """Return all accepted requests in the order of submission."""
+        return self._call(self._account.requests)
+
+    def charges(self) -> list[AcceptedRequest]:
+        """Return the COMPLETED requests, which were charged, in the order of submission."""
+        return self._call(self._account.charges)
+
+    def add_teammate_request(self, inputs: dict[str, Any], model: str = DEFAULT_MODEL) -> str:
+        """
+        Add a request of another member of the team, and return its id.
+
+        The history list contains it, and its image can be downloaded. Status, result and the history by id answer with
+        404. It changes neither the balance nor the stats.
+
+        :param inputs: The inputs of the request.
+        :param model: The model's slug.
+        :raises ValueError: If the model does not exist.
+        """
+        return self._call(lambda: self._account.add_teammate_request(inputs, model).request_id)
 
     def fault(self, on: str, kind: str, **options: Any) -> None:
         """
@@ -80,7 +98,7 @@ class RunningEmulator:
 
     def configure(self, **changes: Any) -> None:
         """
-        Change settings. Accepted jobs keep their times; ``credits`` sets the balance.
+        Change settings. Accepted jobs keep their price and times; ``credits`` sets the balance.
 
         :param changes: Fields of :class:`~airflow_provider_ideogram.emulator.settings.EmulatorSettings`.
         :raises ValueError: If a setting does not exist or is fixed, or a value is not valid.

@@ -71,10 +71,47 @@ def test_error_with_retry_after(api: EmulatorClient, ideogram_emulator: RunningE
     assert api.status(request_id).headers["retry-after"] == "3"
 
 
-@pytest.mark.parametrize(("when", "charges"), [("before", 0), ("after", 1)])
+def test_error_with_other_headers(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.fault("submit", "error", status=429, headers={"x-rate-limit-reset-at-utc": "soon"})
+    assert api.submit().headers["x-rate-limit-reset-at-utc"] == "soon"
+
+
+VENDOR_ERRORS = pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [
+        ("credits_402", 402, "Insufficient credits"),
+        ("credits_406", 406, "Insufficient credits"),
+        ("spend_limit", 406, "spend limit"),
+        ("parameter_refused", 406, "style_type"),
+        ("invalid_content_type", 406, "Invalid content type"),
+        ("model_forbidden", 403, "not allowed"),
+        ("model_retired", 410, "retired"),
+    ],
+)
+
+
+@VENDOR_ERRORS
+def test_vendor_errors_by_fault_and_by_mark(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, kind: str, status: int, text: str
+) -> None:
+    ideogram_emulator.fault("submit", kind)
+    by_fault, by_mark = api.submit(), api.submit(f"[[fault:{kind.replace('_', '-')}]]")
+    for response in (by_fault, by_mark):
+        assert response.status_code == status
+        assert text in response.json()["error"]
+    assert ideogram_emulator.requests() == []
+
+
+def test_vendor_error_with_another_text_and_body(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.fault("submit", "spend_limit", text="Daily cap of 5 USD", body="detail")
+    response = api.submit()
+    assert (response.status_code, response.json()) == (406, {"detail": "Daily cap of 5 USD"})
+
+
+@pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("kind", ["error", "reset"])
-def test_submit_fault_before_or_after_the_charge(
-    api: EmulatorClient, ideogram_emulator: RunningEmulator, kind: str, when: str, charges: int
+def test_submit_fault_before_or_after_it_is_accepted(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, kind: str, when: str, accepted: int
 ) -> None:
     ideogram_emulator.fault("submit", kind, when=when)
     if kind == "reset":
@@ -82,26 +119,27 @@ def test_submit_fault_before_or_after_the_charge(
             api.submit()
     else:
         assert api.submit().status_code == 503
-    assert len(ideogram_emulator.charges()) == charges
-    assert ideogram_emulator.stats().charged_usd == charges * 0.05
-    assert api.history().json()["total"] == charges
+    ideogram_emulator.advance(60)
+    assert len(ideogram_emulator.charges()) == len(ideogram_emulator.requests()) == accepted
+    assert ideogram_emulator.stats().charged_usd == accepted * 0.05
+    assert api.history().json()["total"] == accepted
 
 
-@pytest.mark.parametrize(("when", "charges"), [("before", 0), ("after", 1)])
+@pytest.mark.parametrize(("when", "accepted"), [("before", 0), ("after", 1)])
 def test_slow_response_outlasts_the_clients_timeout(
-    api: EmulatorClient, ideogram_emulator: RunningEmulator, when: str, charges: int
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, when: str, accepted: int
 ) -> None:
     ideogram_emulator.fault("submit", "slow", when=when, seconds=1000)
     with pytest.raises(httpx.ReadTimeout):
         api.http.post("/v2/ideogram-2a-txt-2-img", json={"prompt": "a lighthouse"}, timeout=1)
-    assert len(ideogram_emulator.charges()) == charges
+    assert len(ideogram_emulator.requests()) == accepted
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_slow_response_is_complete(api: EmulatorClient, ideogram_emulator: RunningEmulator, when: str) -> None:
     ideogram_emulator.fault("submit", "slow", when=when, seconds=0.01)
     assert api.submit().status_code == 200
-    assert len(ideogram_emulator.charges()) == 1
+    assert len(ideogram_emulator.requests()) == 1
 
 
 def test_truncated_image(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
@@ -165,16 +203,18 @@ def test_html_instead_of_json(api: EmulatorClient, ideogram_emulator: RunningEmu
     assert response.headers["content-type"] == "application/json"
     with pytest.raises(json.JSONDecodeError):
         response.json()
-    assert len(ideogram_emulator.charges()) == 1
+    assert len(ideogram_emulator.requests()) == 1
 
 
 def test_job_faults(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("job", "blocked")
     ideogram_emulator.fault("job", "result_form", form="base64")
     ideogram_emulator.fault("job", "job_seconds", seconds=500)
-    ids = [api.submitted() for _ in range(4)]
+    ideogram_emulator.fault("job", "invalid", text="seed: too large")
+    ids = [api.submitted() for _ in range(5)]
     ideogram_emulator.advance(60)
-    blocked, in_base64, slow, ordinary = map(api.result, ids)
+    blocked, in_base64, slow, invalid, ordinary = map(api.result, ids)
+    assert (invalid.json()["error"], invalid.json()["metrics"]["total_time"]) == ("seed: too large", 0.2)
     assert "content policy" in blocked.json()["error"]
     assert not in_base64.json()["output"].startswith("http")
     assert slow.json()["status"] == "PROCESSING"
@@ -197,12 +237,15 @@ def test_marks_can_be_combined(api: EmulatorClient, ideogram_emulator: RunningEm
     [
         ("failed", "job", "failed"),
         ("blocked", "job", "blocked"),
+        ("invalid", "job", "invalid"),
         ("reset-before", "submit", "reset"),
         ("reset-after", "submit", "reset"),
         ("503", "submit", "error"),
         ("truncated", "image", "truncated"),
         ("not-image", "image", "not_image"),
         ("endless", "image", "endless"),
+        ("credits-402", "submit", "credits_402"),
+        ("model-retired", "submit", "model_retired"),
     ],
 )
 def test_marks(mark: str, on: str, kind: str) -> None:
@@ -210,15 +253,15 @@ def test_marks(mark: str, on: str, kind: str) -> None:
     assert (fault.on, fault.kind) == (on, kind)
 
 
-def test_marked_reset_after_the_charge(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+def test_marked_reset_after_the_submit_is_accepted(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     with pytest.raises(httpx.ReadError):
         api.generate("[[fault:reset-after]]")
-    assert len(ideogram_emulator.charges()) == 1
+    assert len(ideogram_emulator.requests()) == 1
 
 
 def test_marked_http_status(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     assert api.submit("[[fault:504]]").status_code == 504
-    assert ideogram_emulator.charges() == []
+    assert ideogram_emulator.requests() == []
 
 
 def test_fault_for_certain_prompts(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:

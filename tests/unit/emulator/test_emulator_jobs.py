@@ -4,35 +4,45 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.emulator.clock import Clock
 from airflow_provider_ideogram.emulator.errors import ApiError
 from airflow_provider_ideogram.emulator.jobs import Job, JobStore, Outcome
-from airflow_provider_ideogram.emulator.rate_limit import RateLimiter
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 
 
 def accept(store: JobStore, settings: EmulatorSettings, now: float = 0.0, outcome: Outcome | None = None) -> Job:
-    return store.accept(settings, now, "a-model", {"prompt": "a lighthouse"}, outcome or Outcome(), synchronous=False)
+    return store.accept(settings, now, DEFAULT_MODEL, {"prompt": "a lighthouse"}, outcome or Outcome())
 
 
-def test_expired_jobs_stay_in_the_charges() -> None:
-    settings = EmulatorSettings(credits=0.1)
+def test_job_is_charged_once_when_it_completes() -> None:
+    settings = EmulatorSettings(credits=0.1, queue_seconds=0, job_seconds=10)
+    store = JobStore(settings)
+    job = accept(store, settings)
+    for now, charges, balance in ((9.9, 0, 0.1), (10.0, 1, 0.05), (10_000.0, 1, 0.05)):
+        store.settle(now)
+        assert (store.charges, store.balance) == (charges, balance)
+        assert store.charged_usd == job.cost(now) == charges * 0.05
+
+
+def test_expired_records_stay_in_the_requests() -> None:
+    settings = EmulatorSettings()
     store = JobStore(settings)
     job = accept(store, settings)
     assert store.find(job.request_id, 3599.9) is job
     with pytest.raises(ApiError, match="expired"):
         store.find(job.request_id, 3600.0)
-    [charge] = store.charges(3600.0)
-    assert (charge.request_id, charge.cost_usd, charge.state) == (job.request_id, 0.05, "COMPLETED")
-    assert store.balance == 0.05
+    [request] = store.requests(3600.0)
+    assert (request.request_id, request.cost_usd, request.state) == (job.request_id, 0.05, "COMPLETED")
 
 
-def test_failed_jobs_are_not_refunded() -> None:
+def test_failed_jobs_cost_nothing() -> None:
     settings = EmulatorSettings()
     store = JobStore(settings)
     job = accept(store, settings, outcome=Outcome(error="lost"))
+    store.settle(100.0)
     assert job.state(100.0) == "FAILED"
-    assert store.charged == 0.05
+    assert (store.failed, store.charges, store.charged_usd, job.cost(100.0)) == (1, 0, 0.0, 0.0)
 
 
 def test_sums_of_money_are_exact() -> None:
@@ -40,7 +50,25 @@ def test_sums_of_money_are_exact() -> None:
     store = JobStore(settings)
     for _ in range(1000):
         accept(store, settings)
-    assert (store.charged, store.balance) == (50.0, 950.0)
+    store.settle(100.0)
+    assert (store.charged_usd, store.balance) == (50.0, 950.0)
+
+
+def test_charges_are_made_in_the_order_of_completion() -> None:
+    settings = EmulatorSettings(credits=1.0)
+    store = JobStore(settings)
+    jobs = [accept(store, settings, outcome=Outcome(seconds=seconds)) for seconds in (30.0, 10.0, 20.0)]
+    store.settle(100.0)
+    assert [job.remaining_credits for job in jobs] == [0.85, 0.95, 0.9]
+
+
+def test_price_is_that_of_the_submit() -> None:
+    settings = EmulatorSettings()
+    store = JobStore(settings)
+    accept(store, settings)
+    accept(store, settings.changed({"price": 0.5}))
+    store.settle(100.0)
+    assert store.charged_usd == 0.55
 
 
 def test_in_flight() -> None:
@@ -48,9 +76,12 @@ def test_in_flight() -> None:
     store = JobStore(settings)
     for now in (0.0, 1.0, 2.0):
         accept(store, settings, now)
-    assert [store.in_flight(now) for now in (9.9, 10.0, 11.5, 12.0)] == [3, 2, 1, 0]
+    for now, in_flight in ((9.9, 3), (10.0, 2), (11.5, 1), (12.0, 0)):
+        store.settle(now)
+        assert store.in_flight == in_flight
     accept(store, settings, 20.0)
-    assert store.max_in_flight == 3
+    accept(store, settings, 40.0)
+    assert (store.in_flight, store.max_in_flight) == (1, 3)
 
 
 def test_jitter_is_reproducible_and_bounded() -> None:
@@ -64,21 +95,6 @@ def test_jitter_is_reproducible_and_bounded() -> None:
     assert 14 < max(durations(1)) <= 15
 
 
-def test_rate_limit_window_slides() -> None:
-    limiter = RateLimiter()
-    assert [limiter.seconds_to_wait(2, now) for now in (0.0, 10.0, 20.0)] == [0, 0, 40]
-    assert limiter.seconds_to_wait(2, 59.5) == 1
-    assert [limiter.seconds_to_wait(2, now) for now in (60.0, 60.1, 70.0)] == [0, 10, 0]
-
-
-def test_lower_limit_counts_earlier_calls() -> None:
-    limiter = RateLimiter()
-    for now in (0.0, 1.0, 2.0):
-        limiter.seconds_to_wait(0, now)
-    assert limiter.seconds_to_wait(2, 2.0) == 59
-    assert limiter.seconds_to_wait(2, 61.0) == 0
-
-
 def test_clock_cannot_go_back() -> None:
     clock = Clock()
     before = clock.now()
@@ -86,6 +102,17 @@ def test_clock_cannot_go_back() -> None:
     assert clock.now() >= before + 100
     with pytest.raises(ValueError, match="seconds"):
         clock.advance(-1)
+
+
+def test_speed_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: real)
+    clock = Clock(speed=60)
+    start = clock.now()
+    for elapsed, speed, seconds in ((10.0, 60, 600), (20.0, 0, 1200), (30.0, 1, 1200), (40.0, 1, 1210)):
+        real = elapsed
+        assert clock.now() == pytest.approx(start + seconds, abs=0.001)
+        clock.set_speed(speed)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +124,12 @@ def test_clock_cannot_go_back() -> None:
         {"jitter": 1.5},
         {"rate_limit": 1.5},
         {"rate_limit": True},
-        {"retry_after": 1},
+        {"rate_limit_polls": 1},
+        {"rate_limit_header": "date"},
+        {"prices": {"ideogram-3": -1}},
+        {"prices": {"ideogram-3": "0.1"}},
+        {"prices": 0.1},
+        {"outputs": 0},
         {"keys": "key"},
         {"keys": ()},
         {"keys": (1,)},

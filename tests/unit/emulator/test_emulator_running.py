@@ -58,7 +58,7 @@ def test_stop_aborts_a_waiting_call() -> None:
         accepted = threading.Event()
         client = threading.Thread(target=generate, args=(emulator.url,))
         client.start()
-        while not emulator.charges():
+        while not emulator.requests():
             accepted.wait(0.01)
     client.join(timeout=30)
     assert [type(response) for response in responses] == [httpx.RemoteProtocolError]
@@ -95,9 +95,8 @@ def test_concurrent_threads(ideogram_emulator: RunningEmulator) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    charges = ideogram_emulator.charges()
-    assert len({charge.request_id for charge in charges}) == 100
-    assert ideogram_emulator.stats().charges == 100
+    assert len({request.request_id for request in ideogram_emulator.requests()}) == 100
+    assert ideogram_emulator.stats().accepted == 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

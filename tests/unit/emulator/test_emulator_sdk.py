@@ -35,7 +35,13 @@ def test_submit_async_and_wait(sdk: SegmindClient) -> None:
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
     result = job.wait(timeout=20, interval=0.02)
     assert result["request_id"] == job.request_id
-    assert result["metrics"]["inference_time"] == 0.15
+    assert result["metrics"] == {
+        "inference_time": 0.15,
+        "queue_time": 0.05,
+        "total_time": 0.2,
+        "cost": 0.05,
+        "remaining_credits": 999.95,
+    }
 
 
 def test_states(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
@@ -58,6 +64,12 @@ def test_failure(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None
     assert caught.value.detail == "the worker was lost"
     assert caught.value.status_body["status"] == "FAILED"
     assert job.result()["error"] == "the worker was lost"
+    assert ideogram_emulator.stats().charged_usd == 0
+
+
+def test_invalid_parameters_fail_late(sdk: SegmindClient) -> None:
+    with pytest.raises(InferenceFailed, match="style_type"):
+        sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse", style_type="CUBIST").wait(interval=0.02)
 
 
 def test_timeout(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
@@ -72,7 +84,7 @@ def test_run_sync(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> Non
     response = sdk.run_sync(DEFAULT_MODEL, prompt="a lighthouse")
     [charge] = ideogram_emulator.charges()
     assert response.headers["content-type"] == "image/png"
-    assert response.headers["x-remaining-credits"] == "999.95"
+    assert (response.headers["x-cost"], response.headers["x-remaining-credits"]) == ("0.05", "999.95")
     assert response.content == ideogram_emulator.image_bytes(charge.request_id)
 
 
@@ -87,12 +99,34 @@ def test_history(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None
     assert sdk.generations.get(first.request_id)["request_body"] == {"prompt": "one"}
 
 
+def test_history_of_a_team(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    teammates = ideogram_emulator.add_teammate_request({"prompt": "a lighthouse"})
+    [row] = sdk.generations.history()["data"]
+    assert row["request_id"] == teammates
+    assert sdk.generations.history(user_id="emulator-user")["data"] == []
+    with pytest.raises(SegmindError) as caught:
+        sdk.generations.get(teammates)
+    assert caught.value.status == 404
+
+
+def test_recovery_after_the_record_has_expired(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    ideogram_emulator.advance(30 * 86_400)
+    with pytest.raises(SegmindError) as caught:
+        job.result()
+    assert caught.value.status == 404
+    row = sdk.generations.get(job.request_id)
+    assert (row["model_status"], row["credits_deduction"]) == ("COMPLETED", 0.05)
+
+
 @pytest.mark.parametrize(
     ("key", "slug", "inputs", "status"),
     [
         ("unknown", DEFAULT_MODEL, {"prompt": "a lighthouse"}, 401),
         ("emulator-key", "no-such-model", {"prompt": "a lighthouse"}, 404),
-        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse", "style_type": "CUBIST"}, 400),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:credits-402]]"}, 402),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:spend-limit]]"}, 406),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:model-retired]]"}, 410),
     ],
 )
 def test_errors(
@@ -103,4 +137,4 @@ def test_errors(
         sdk.submit_async(slug, **inputs)
     assert caught.value.status == status
     assert caught.value.detail
-    assert ideogram_emulator.charges() == []
+    assert ideogram_emulator.requests() == []
