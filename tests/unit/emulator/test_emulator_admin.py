@@ -17,6 +17,7 @@ def admin(ideogram_emulator: RunningEmulator) -> Iterator[httpx.Client]:
 
 
 def test_stats(api: EmulatorClient, admin: httpx.Client) -> None:
+    admin.post("/settings", json={"clock_speed": 0})
     request_id = api.done()
     api.status(request_id)
     api.image(request_id)
@@ -58,6 +59,7 @@ def test_requests_and_charges(api: EmulatorClient, admin: httpx.Client) -> None:
 
 
 def test_unfinished_and_failed_requests_cost_nothing(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.configure(clock_speed=0)
     failed = api.done("[[fault:failed]]")
     running = api.submitted()
     requests = ideogram_emulator.requests()

@@ -12,6 +12,7 @@ from tests.support.emulator_client import EmulatorClient
 
 
 def test_submit_returns_urls(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.configure(clock_speed=0)
     response = api.submit()
     body = response.json()
     base = f"{ideogram_emulator.url}/v2/requests/{body['request_id']}"

@@ -12,7 +12,7 @@ from tests.support.emulator_client import EmulatorClient
 
 
 def test_too_low_a_balance(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
-    ideogram_emulator.configure(credits=0.1)
+    ideogram_emulator.configure(credits=0.1, clock_speed=0)
     assert [api.submit().status_code for _ in range(3)] == [200, 200, 200]
     ideogram_emulator.advance(60)
     text = "Insufficient credits: the balance is -0.05 USD, the request needs 0.05 USD"

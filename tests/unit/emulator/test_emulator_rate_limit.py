@@ -59,7 +59,7 @@ def test_paid_calls_are_limited(api: EmulatorClient, ideogram_emulator: RunningE
 
 
 def test_polls_can_be_limited(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
-    ideogram_emulator.configure(rate_limit=3, rate_limit_polls=True, rate_limit_header="retry_after")
+    ideogram_emulator.configure(rate_limit=3, rate_limit_polls=True, rate_limit_header="retry_after", clock_speed=0)
     request_id = api.submitted()
     responses = [api.status(request_id), api.result(request_id), api.status(request_id), api.submit()]
     assert [response.status_code for response in responses] == [200, 202, 429, 429]
