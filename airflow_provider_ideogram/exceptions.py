@@ -29,6 +29,7 @@ What can go wrong, told apart by what happened to the money.
         │   └── IdeogramSubmitFailed     … answered 500, 502 or 503
         ├── IdeogramUnexpectedResponse   a successful response that is not of the API's form
         ├── IdeogramInvalidImage         what was received is not a complete image
+        │   └── IdeogramImageGone            … since its host answered 403, 404 or 410
         └── IdeogramDatasetFailed        more of a dataset's items failed than allowed
             └── IdeogramDatasetStopped   … and another attempt would not help without a person
 
@@ -251,6 +252,12 @@ class IdeogramInvalidImage(IdeogramJobError):
 
     code = "invalid_image"
     charged = True
+
+
+class IdeogramImageGone(IdeogramInvalidImage):
+    """The image's host answered 403, 404 or 410."""
+
+    code = "image_gone"
 
 
 class IdeogramDatasetFailed(IdeogramJobError):

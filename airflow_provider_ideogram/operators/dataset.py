@@ -367,7 +367,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
         }
         self._result = result
-        self._tell_assets(context, result, result["manifest_uri"])
+        self._add_asset_events(context, result, result["manifest_uri"])
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
