@@ -20,6 +20,16 @@ Reply: TypeAlias = Callable[..., bytes]
 PUBLIC = "93.184.216.34"
 
 
+def _make_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+#: An image of 8 by 4 pixels.
+PNG = _make_png()
+
+
 @dataclass(frozen=True)
 class Received:
     method: str
@@ -97,14 +107,6 @@ def reply() -> Reply:
 
 
 @pytest.fixture
-def png() -> bytes:
-    """A PNG of 8 by 4 pixels."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 4), "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the machine's proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -159,9 +161,9 @@ class Internet:
 
 
 @pytest.fixture
-def internet(names: dict[str, list[str]], png: bytes, monkeypatch: pytest.MonkeyPatch) -> Internet:
+def internet(names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> Internet:
     """A simulated internet, which answers with a PNG unless it is scripted."""
     simulated = Internet()
-    simulated.script(httpx.Response(200, content=png))
+    simulated.script(httpx.Response(200, content=PNG))
     monkeypatch.setattr(httpx, "HTTPTransport", lambda *_, **__: httpx.MockTransport(simulated))
     return simulated
