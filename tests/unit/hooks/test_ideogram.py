@@ -246,7 +246,7 @@ async def test_async_hook_refuses_an_invalid_connection(connect: Connect) -> Non
         await IdeogramHook().__aenter__()
 
 
-def test_older_forms_description_is_the_metadatas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_form_of_older_airflow_is_that_of_the_metadata() -> None:
     (connection_type,) = get_provider_info()["connection-types"]
     behaviour = IdeogramHook.get_ui_field_behaviour()
     assert {name.replace("_", "-"): value for name, value in behaviour.items()} == connection_type["ui-field-behaviour"]
@@ -256,14 +256,14 @@ def test_older_forms_description_is_the_metadatas(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_older_forms_description_is_valid() -> None:
+def test_form_of_older_airflow_is_valid() -> None:
     from importlib.resources import files
 
     schema = json.loads(files("airflow").joinpath("customized_form_field_behaviours.schema.json").read_text())
     jsonschema.validate(IdeogramHook.get_ui_field_behaviour(), schema)
 
 
-# What each version's web server asks to show the form.
+# How the web server of each version reads the form.
 _FORM_OF_AIRFLOW_2 = """
 from airflow.providers_manager import ProvidersManager
 manager = ProvidersManager()
