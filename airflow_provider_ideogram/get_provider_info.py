@@ -1,7 +1,8 @@
 """
-What Airflow's provider manager reads of this package.
+The metadata that Airflow's provider manager reads.
 
-Invariant: the connection form is described by the hook and its connection module alone; this repeats nothing.
+Invariant: the description of the connection form comes from :mod:`airflow_provider_ideogram.hooks.connection`; nothing
+of it is repeated here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Text-to-image jobs on Segmind's Ideogram 2a API: submitted once, stored in S3.",
         "state": "ready",
         "lifecycle": "incubation",
-        "source-date-epoch": 1795392000,  # the schema wants the day of the release: 2026-11-23
+        "source-date-epoch": 1795392000,  # the day of the release, which the schema requires: 2026-11-23
         "versions": [__version__],
         "integrations": [
             {

@@ -1,8 +1,8 @@
 """
-The retry policy for Airflow 3.3 and newer; importing it on an older one raises ImportError.
+The retry policy for Airflow 3.3 and newer. On an older Airflow the import of this module raises ImportError.
 
-Invariant: it only shortens what a task's ``retries`` allow; the operators make the same distinctions on every
-version of Airflow by the kind of exception they raise.
+Invariant: the policy never allows more attempts than the task's ``retries``. The operators make the same distinctions
+on every version of Airflow: they raise AirflowFailException for errors that a retry does not fix.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 class IdeogramRetryPolicy(RetryPolicy):
     """
-    Retry as the provider's errors ask for: ``retry_policy=IdeogramRetryPolicy()`` on any task that calls the API.
+    Decide about retries by the kind of error: ``retry_policy=IdeogramRetryPolicy()`` on any task that calls the API.
 
-    Waits as long as the server asked, spread so that tasks which failed together don't come back together; fails
-    at once where another attempt changes nothing (the key, the credits, the input, blocked content). All other
-    errors follow the task's own settings.
+    After an error for which the server asked to wait, the retry waits that long, plus jitter. An error that a retry
+    does not fix (the key, the credits, the input, blocked content) fails the task at once. All other errors follow the
+    task's own settings.
     """
 
     def evaluate(
@@ -36,11 +36,11 @@ class IdeogramRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
-        """Decide by the kind of error, and by what it says about waiting."""
+        """Return the decision for an error, by its kind and its ``retry_after``."""
         if not isinstance(exception, IdeogramError):
             return RetryDecision.default()
         if not exception.retryable:
-            return RetryDecision.fail(reason=f"{type(exception).__name__}: another attempt changes nothing")
+            return RetryDecision.fail(reason=f"{type(exception).__name__}: a retry does not fix this error")
         if isinstance(exception, IdeogramTemporaryError) and exception.retry_after is not None:
             delay = timedelta(seconds=submit_delay(exception.retry_after, random.Random()))
             return RetryDecision.retry(delay=delay, reason=f"the server asked to wait {exception.retry_after:.0f} s")

@@ -1,8 +1,8 @@
 """
 ``@task.ideogram``: a function returns the prompt.
 
-Invariant: the function's result is sent unchanged, never rendered as a template, and recorded before the submit; another
-attempt sends the same without calling the function again, until a person clears the task.
+Invariant: the function's result is sent unchanged, never rendered as a template, and recorded before the submit;
+another attempt sends the same without calling the function again, until a person clears the task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection, and HTTP to the API it names."""
+"""The hook: it reads an Airflow connection, calls the API and downloads images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["IdeogramHook"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the hook when it is asked for: the connection's description is read without HTTP."""
+    """Import the hook on first use: the provider's metadata needs the connection form, but no HTTP library."""
     if name == "IdeogramHook":
         from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 

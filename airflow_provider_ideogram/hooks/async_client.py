@@ -1,11 +1,12 @@
 """
-What carries the calls of an event loop: the one place that chooses the HTTP library.
+The client of an event loop: sends reads to the API over aiohttp, or over httpx through a proxy.
 
-aiohttp by itself, since a poll through httpx costs the triggerer about three times as much, and httpx's own pool is
-scanned whole for each request. Where the environment names a proxy for the API, httpx, which knows all kinds of them.
+aiohttp is the default: a poll over httpx takes about three times the CPU time, and httpx searches its whole connection
+pool for each request. httpx is used where the environment sets a proxy for the API, since it supports all kinds of
+proxies.
 
-Invariant: nothing here blocks the loop, and what is sent is a read: aiohttp repeats a request by itself where a
-connection that was kept open turns out to be closed.
+Invariant: nothing here blocks the loop, and only reads are sent: aiohttp itself sends a request again if a connection
+that was kept open turns out to be closed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from airflow_provider_ideogram.hooks.client import (
     ResponseBody,
     SegmindAuth,
     client_options,
-    error_name,
+    describe_error,
     request_options,
     total_timeout,
     transport_errors,
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Polls in flight per connection and event loop: at 100 ms an answer some 500 a second, which a loop just bears.
+#: Polls in flight per connection and event loop. If a response takes 100 ms, that is 500 polls a second, about the most
+#: that an event loop can process.
 MAX_IN_FLIGHT = 50
 
 
 class AsyncTransport(Protocol):
-    """Send calls of the API itself, that is with a path below the base URL."""
+    """Sends reads whose path is below the base URL."""
 
     async def send(self, call: Call[Any]) -> ApiResponse:
         """Send a read once and return the response; raise RequestNotSent or ResponseNotReceived."""
@@ -54,21 +56,21 @@ class AsyncTransport(Protocol):
 
 
 async def new_transport(settings: ConnectionSettings) -> AsyncTransport:
-    """Make a connection's transport for the running loop."""
-    tls, proxied = await asyncio.to_thread(_prepare, settings.base_url)
-    return HttpxTransport(settings, tls) if proxied else AiohttpTransport(settings, tls)
+    """Return a new transport for the running loop."""
+    tls, has_proxy = await asyncio.to_thread(_prepare, settings.base_url)
+    return HttpxTransport(settings, tls) if has_proxy else AiohttpTransport(settings, tls)
 
 
 def _prepare(base_url: str) -> tuple[ssl.SSLContext, bool]:
-    """Do what takes long, off the loop: import, read certificates, ask whether there is a proxy."""
+    """Return the TLS context and whether there is a proxy; blocks, since it imports aiohttp and reads certificates."""
     import urllib.request
 
     import aiohttp  # noqa: F401
 
     url = httpx.URL(base_url)
     proxies = urllib.request.getproxies()
-    proxied = url.scheme in proxies or "all" in proxies
-    return _tls_context(), proxied and not urllib.request.proxy_bypass(f"{url.host}:{url.port or ''}".rstrip(":"))
+    has_proxy = url.scheme in proxies or "all" in proxies
+    return _tls_context(), has_proxy and not urllib.request.proxy_bypass(f"{url.host}:{url.port or ''}".rstrip(":"))
 
 
 _tls_lock = threading.Lock()
@@ -80,7 +82,7 @@ def _load_tls_context() -> ssl.SSLContext:
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Return the process's TLS context. Reading the certificates takes 50 to 100 ms: once, and on no event loop."""
+    """Return the TLS context of the process; the first call reads the certificates, which takes 50 to 100 ms."""
     with _tls_lock:
         return _load_tls_context()
 
@@ -101,14 +103,14 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(limit=MAX_IN_FLIGHT, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=HEADERS | SegmindAuth(settings).headers(httpx.URL(settings.base_url)),
-            # In total too, since an answer's head can trickle, or be repeated without an end, as well.
+            # The total limit also covers the response's head, which a server can send slowly or without an end.
             timeout=aiohttp.ClientTimeout(
                 total_timeout(settings.timeout), sock_connect=settings.timeout, sock_read=settings.timeout
             ),
             auto_decompress=False,
         )
         self._not_sent = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
-        self._unanswered = (aiohttp.ClientError, OSError)
+        self._not_received = (aiohttp.ClientError, OSError)
 
     async def send(self, call: Call[Any]) -> ApiResponse:
         """Send a read once and return the response; raise RequestNotSent or ResponseNotReceived."""
@@ -118,11 +120,11 @@ class AiohttpTransport:
             async with self._session.request(call.method, url, allow_redirects=False) as response:
                 async for chunk in response.content.iter_any():
                     body.add(chunk)
-                return body.answer(response.status, response.headers)
+                return body.response(response.status, response.headers)
         except self._not_sent as error:
-            raise RequestNotSent(error_name(error, self._settings.redactor)) from None
-        except self._unanswered as error:
-            raise ResponseNotReceived(error_name(error, self._settings.redactor)) from None
+            raise RequestNotSent(describe_error(error, self._settings.redactor)) from None
+        except self._not_received as error:
+            raise ResponseNotReceived(describe_error(error, self._settings.redactor)) from None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -131,7 +133,7 @@ class AiohttpTransport:
 
 class HttpxTransport:
     """
-    Send over httpx, for where aiohttp does not do.
+    Send over httpx, through a proxy.
 
     :param settings: The connection's settings.
     :param tls: The process's TLS context.
@@ -153,7 +155,7 @@ class HttpxTransport:
             ):
                 async for chunk in response.aiter_raw():
                     body.add(chunk)
-                return body.answer(response.status_code, response.headers)
+                return body.response(response.status_code, response.headers)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -162,9 +164,9 @@ class HttpxTransport:
 
 class AsyncSegmindClient:
     """
-    Send calls from an event loop. Reads only: see :class:`AsyncTransport`.
+    Send reads from an event loop.
 
-    :param transport: What sends them.
+    :param transport: Sends each of them once.
     """
 
     def __init__(self, transport: AsyncTransport) -> None:
@@ -173,26 +175,26 @@ class AsyncSegmindClient:
 
     async def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
         """
-        Send the call, again where that is allowed, and return what its answer means.
+        Send the call, again where that is allowed, and return the parsed response.
 
-        :raises ValueError: For a call that charges: this transport says of some that they were not sent, and they were.
+        :raises ValueError: For a call that charges: aiohttp can send a request twice, and then report it as not sent.
         """
         if call.charges:
-            raise ValueError("calls that charge are sent by the sync driver only")
+            raise ValueError("a call that charges must be sent by SegmindClient")
         steps = retry_flow(call, self._rng, max_attempts)
         wait = next(steps)
         try:
             while True:
                 if wait is None:
                     try:
-                        answer = await self._transport.send(call)
-                    except (RequestNotSent, ResponseNotReceived) as problem:
-                        wait = steps.throw(problem)
+                        response = await self._transport.send(call)
+                    except (RequestNotSent, ResponseNotReceived) as error:
+                        wait = steps.throw(error)
                     else:
-                        wait = steps.send(answer)
+                        wait = steps.send(response)
                 else:
                     await asyncio.sleep(wait)
                     wait = next(steps)
         except StopIteration as stop:
-            meaning: T = stop.value
-            return meaning
+            result: T = stop.value
+            return result

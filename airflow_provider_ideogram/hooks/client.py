@@ -1,10 +1,9 @@
 """
-HTTP: how a :class:`~airflow_provider_ideogram.api.calls.Call` reaches the API.
+The client of a worker: sends calls to the API over httpx.
 
-Invariant: the key is added by :class:`SegmindAuth` and nowhere else, for the API's own origins only; redirects
-are never followed with it. What is sent again is decided by :func:`~airflow_provider_ideogram.api.calls.retry_flow`;
-the two drivers only send and wait. How a worker sends is here, how an event loop does in
-:mod:`airflow_provider_ideogram.hooks.async_client`.
+Invariant: only :class:`SegmindAuth` adds the API key, and only to requests to the API's and the history's origin;
+redirects are not followed. :func:`~airflow_provider_ideogram.api.retry_flow.retry_flow` decides whether a call is sent
+again; the clients send and wait. The client of an event loop is in :mod:`airflow_provider_ideogram.hooks.async_client`.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USER_AGENT = f"airflow-provider-ideogram/{__version__}"
-#: An answer is small or an image, which does not get smaller; and what is not compressed can't explode. A server may
-#: compress all the same: its answers are taken as they come, and never decompressed.
+#: No compression: responses are small, or images, which do not shrink. Bodies are never decompressed, also where a
+#: server compresses all the same, so that a small response cannot expand in memory.
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-#: Seconds in which an answer must be whole, as a multiple of the timeout for each of its pieces.
-_WHOLE_ANSWER_TIMEOUTS = 4
+#: The time limit for a whole response, as a multiple of the timeout for each chunk.
+_TOTAL_TIMEOUT_FACTOR = 4
 
 
 class SegmindAuth(httpx.Auth):
     """
-    The key, for the API's own origins.
+    Adds the API key to requests to the API's and the history's origin.
 
-    :param settings: The connection's settings, which hold the key and name the origins.
+    :param settings: The connection's settings, with the key and both addresses.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
@@ -48,12 +47,12 @@ class SegmindAuth(httpx.Auth):
         self._origins = {_origin(httpx.URL(url)) for url in (settings.base_url, settings.history_url) if url}
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the key to a request to one of the origins, and to no other."""
+        """Add the key to a request, unless it goes to another origin."""
         request.headers.update(self.headers(request.url))
         yield request
 
     def headers(self, url: httpx.URL) -> dict[str, str]:
-        """Return the key's header for an address at one of the origins, and none for any other."""
+        """Return the header with the key, or no header for an address at another origin."""
         return {"x-api-key": self._key} if _origin(url) in self._origins else {}
 
 
@@ -62,7 +61,7 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 
 def client_options(settings: ConnectionSettings) -> dict[str, Any]:
-    """Return what the sync and the async client of a connection have in common."""
+    """Return the options that the sync and the async httpx client share."""
     return {
         "base_url": settings.base_url,
         "auth": SegmindAuth(settings),
@@ -85,24 +84,24 @@ class SegmindClient:
         self._client = httpx.Client(**client_options(settings))
 
     def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
-        """Send the call, again where that is allowed, and return what its answer means."""
+        """Send the call, again where that is allowed, and return the parsed response."""
         steps = retry_flow(call, self._rng, max_attempts)
         wait = next(steps)
         try:
             while True:
                 if wait is None:
                     try:
-                        answer = self._send(call)
-                    except (RequestNotSent, ResponseNotReceived) as problem:
-                        wait = steps.throw(problem)
+                        response = self._send(call)
+                    except (RequestNotSent, ResponseNotReceived) as error:
+                        wait = steps.throw(error)
                     else:
-                        wait = steps.send(answer)
+                        wait = steps.send(response)
                 else:
                     time.sleep(wait)
                     wait = next(steps)
         except StopIteration as stop:
-            meaning: T = stop.value
-            return meaning
+            result: T = stop.value
+            return result
 
     def _send(self, call: Call[Any]) -> ApiResponse:
         body = ResponseBody(call, self._settings)
@@ -112,7 +111,7 @@ class SegmindClient:
         ):
             for chunk in response.iter_raw():
                 body.add(chunk)
-            return body.answer(response.status_code, response.headers)
+            return body.response(response.status_code, response.headers)
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,58 +119,64 @@ class SegmindClient:
 
 
 def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
-    """Return what a call adds to its client's options."""
+    """Return httpx's options for one request: the timeout and the JSON body."""
     options: dict[str, Any] = {"timeout": call.timeout or client.timeout}
     return options if call.body is None else {**options, "json": call.body}
 
 
 def total_timeout(timeout: float) -> float:
-    """Return the seconds in which an answer must be whole, by the timeout for each of its pieces."""
-    return _WHOLE_ANSWER_TIMEOUTS * timeout
+    """Return the time limit in seconds for a whole response, given the timeout for each chunk."""
+    return _TOTAL_TIMEOUT_FACTOR * timeout
 
 
 class ResponseBody:
-    """An answer's body while it is read: bounded in size and time."""
+    """
+    Collects the body of a response, within limits of size and time.
+
+    :param call: The call that is answered; it limits the size.
+    :param settings: The connection's settings.
+    """
 
     def __init__(self, call: Call[Any], settings: ConnectionSettings) -> None:
         self._chunks: list[bytes] = []
-        self._left = call.max_bytes
-        self._until = time.monotonic() + total_timeout(call.timeout or settings.timeout)
+        self._max_bytes = self._bytes_left = call.max_bytes
+        self._max_seconds = total_timeout(call.timeout or settings.timeout)
+        self._deadline = time.monotonic() + self._max_seconds
         self._redactor = settings.redactor
 
     def add(self, chunk: bytes) -> None:
-        """Take in a piece; raise ResponseNotReceived where it gets too much, or takes too long."""
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise ResponseNotReceived("the answer is larger than any of the API's")
-        if time.monotonic() > self._until:
-            raise ResponseNotReceived("the answer came too slowly")
+        """Add a chunk; raise ResponseNotReceived if the body is too large or takes too long."""
+        self._bytes_left -= len(chunk)
+        if self._bytes_left < 0:
+            raise ResponseNotReceived(f"the response has more than {self._max_bytes:,} bytes")
+        if time.monotonic() > self._deadline:
+            raise ResponseNotReceived(f"the response was not complete after {self._max_seconds:.0f} s")
         self._chunks.append(chunk)
 
-    def answer(self, status: int, headers: Mapping[str, str]) -> ApiResponse:
-        """Return the answer that is now whole."""
-        named = {name.lower(): value for name, value in headers.items()}
-        # A server may say the key again in an error, and an error's text goes to logs, events and XComs.
-        return ApiResponse(status, named, b"".join(self._chunks), self._redactor, time.time())
+    def response(self, status: int, headers: Mapping[str, str]) -> ApiResponse:
+        """Return the complete response."""
+        lower_case = {name.lower(): value for name, value in headers.items()}
+        # A server may repeat the key in an error, and the text of errors goes to logs, events and XComs.
+        return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor, time.time())
 
 
 @contextmanager
 def transport_errors(redactor: Redactor = NO_REDACTION) -> Iterator[None]:
     """
-    Tell requests that certainly never reached the server from those that may have.
+    Translate httpx's errors: RequestNotSent if the request cannot have reached the server, else ResponseNotReceived.
 
-    :param redactor: Replaces the key, which a library's error may quote: the original error is not chained.
+    :param redactor: Replaces the key. httpx may quote it, so its own error is not chained.
     """
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-        raise RequestNotSent(error_name(error, redactor)) from None
+        raise RequestNotSent(describe_error(error, redactor)) from None
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise RequestNotSent(error_name(error, redactor)) from None
+        raise RequestNotSent(describe_error(error, redactor)) from None
     except (httpx.HTTPError, OSError) as error:
-        raise ResponseNotReceived(error_name(error, redactor)) from None
+        raise ResponseNotReceived(describe_error(error, redactor)) from None
 
 
-def error_name(error: Exception, redactor: Redactor = NO_REDACTION) -> str:
-    """Return an error as one short line, never an empty one, that does not hold the key."""
+def describe_error(error: Exception, redactor: Redactor = NO_REDACTION) -> str:
+    """Return the class and the text of an error as one short line without the key."""
     return sanitize_text(f"{type(error).__name__}: {error}".rstrip(": "), redactor)

@@ -1,8 +1,8 @@
 """
-What an Airflow connection of type ``ideogram`` says.
+The settings of an Airflow connection of type ``ideogram``: fields, validation and the form's description.
 
-Invariant: each key of the extra is described once, in :data:`EXTRA_FIELDS`; what is not there is refused. The
-key is never part of a text that this module produces.
+Invariant: :data:`EXTRA_FIELDS` describes each field of the extra once, and other fields are refused. No text of this
+module contains the API key.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 DEFAULT_BASE_URL = "https://api.segmind.com"
 DEFAULT_HISTORY_URL = "https://api.spotprod.segmind.com/inference-request/request-history"
 DEFAULT_TIMEOUT = 30.0
-#: Whatever is shorter could not be told from other text, where it is to be kept out of messages.
+#: A shorter key would also match other text, which would then be redacted.
 _MIN_KEY_CHARACTERS = 8
-#: Images come from the vendor's own domain and from below it.
+#: The vendor's hosts: this domain and its subdomains.
 VENDOR_DOMAIN = "segmind.com"
-#: A host's name as it is in the DNS.
+#: A host name in the form that the DNS uses.
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE | re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[^]]+\]|[A-Za-z0-9._-]+)(:[0-9]*)?")
-_OTHER_LETTERS = "a name in other letters has a form that begins xn--"
+_USE_PUNYCODE = "write a name with other letters in its xn-- form"
 _NO_ADDRESS = "is not an http or https address with a host"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """
-    A connection, checked and typed. Equal settings can share a client.
+    The validated settings of a connection. Equal settings can share a client.
 
-    :param api_key: The key, for the API's and the history's origin alone.
+    :param api_key: The API key, which is sent to the API's and the history's origin only.
     :param base_url: Scheme, host and port of the API, without a path.
-    :param requests_per_minute: The account's rate limit, 0 where it is unknown.
-    :param timeout: Seconds to wait for a connection, and for each piece of an answer.
-    :param history_url: The address of the account's request history, None where nobody knows it: a key for another
-        host than the vendor's is none of the vendor's.
-    :param image_hosts: Hosts that images may come from, besides the vendor's and the API's own.
+    :param requests_per_minute: The account's rate limit, 0 if it is unknown.
+    :param timeout: Seconds to wait for a connection, and for each chunk of a response.
+    :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
+        is not valid at Segmind.
+    :param image_hosts: Hosts, besides the vendor's and the API's, from which images may be downloaded.
     """
 
     api_key: str = field(repr=False)
@@ -56,17 +56,17 @@ class ConnectionSettings:
 
     @property
     def redactor(self) -> Redactor:
-        """Replaces the key in texts."""
+        """The redactor that replaces the key in texts."""
         return Redactor(self.api_key)
 
     @classmethod
     def of(cls, connection: Any, extra: Mapping[str, Any]) -> ConnectionSettings:
         """
-        Read an Airflow connection.
+        Validate an Airflow connection.
 
-        :param connection: The connection; its ``password`` is the key and its ``host`` the base URL.
-        :param extra: Its extra as a dict, which is not read here: on an event loop that takes an await.
-        :raises IdeogramInvalidInput: If anything in it is missing, unknown or of the wrong form.
+        :param connection: The connection; its ``password`` is the API key and its ``host`` the base URL.
+        :param extra: Its extra as a dict. The caller reads it, since that needs an await on an event loop.
+        :raises IdeogramInvalidInput: If a field is missing, unknown or not valid; it names all such fields.
         """
         problems: list[str] = []
         values: dict[str, Any] = {}
@@ -77,44 +77,41 @@ class ConnectionSettings:
         def check(name: str, read: Callable[[Any], Any], value: Any) -> None:
             try:
                 values[name] = read(value)
-            except ValueError as problem:
-                problems.append(f"{name}: {problem}")
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
 
         check("api_key", _api_key, connection.password)
         check("base_url", _base_url, connection)
         for name, value in extra.items():
             if name not in EXTRA_FIELDS:
-                problems.append(f"extra {name!r} is not known. {did_you_mean(name, tuple(EXTRA_FIELDS))}")
-            elif value is not None and value != "":  # what the form stores for a field left empty
+                problems.append(f"extra {name!r} is unknown. {did_you_mean(name, tuple(EXTRA_FIELDS))}")
+            elif value is not None and value != "":  # the form stores "" for an empty field
                 check(name, EXTRA_FIELDS[name].read, value)
         if problems:
+            # The key may have been entered in another field, whose text is quoted here.
+            redactor = Redactor(values.get("api_key", ""))
             where = f"connection {connection.conn_id!r}"
-            raise IdeogramInvalidInput.of([_without(values, f"{where}: {problem}") for problem in problems])
-        if not is_vendors(urlsplit(values["base_url"]).hostname or ""):
+            raise IdeogramInvalidInput.of([sanitize_text(f"{where}: {problem}", redactor) for problem in problems])
+        if not is_vendor_host(urlsplit(values["base_url"]).hostname or ""):
             values.setdefault("history_url", None)
         return cls(**values)
 
 
-def is_vendors(host: str) -> bool:
-    """Return whether a host is the vendor's own."""
+def is_vendor_host(host: str) -> bool:
+    """Return whether a host is the vendor's."""
     return host == VENDOR_DOMAIN or host.endswith(f".{VENDOR_DOMAIN}")
-
-
-def _without(values: Mapping[str, Any], problem: str) -> str:
-    """Return a problem as one short line without the key, which may have been put into a wrong field."""
-    return sanitize_text(problem, Redactor(values.get("api_key", "")))
 
 
 def _address(connection: Any) -> str:
     """
-    Return the base URL as text, from ``host`` alone or, as connection URIs have it, with schema and port.
+    Return the base URL as text, from ``host`` alone or, as in connection URIs, from host, schema and port.
 
-    :raises ValueError: If it can't be split into its parts.
+    :raises ValueError: If it can't be parsed.
     """
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     if "://" not in host:
         host = f"{connection.schema or 'https'}://{host}"
-    parts = urlsplit(host)  # which drops line breaks: with one in it, the text stays as it is and is refused
+    parts = urlsplit(host)  # drops line breaks: a host that is not printable stays unchanged, and _url refuses it
     if connection.port and host.isprintable() and ":" not in parts.netloc.rpartition("]")[2]:
         host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     return host
@@ -125,7 +122,7 @@ def _api_key(value: Any) -> str:
     if not key:
         raise ValueError("the connection's password, the API key, is missing")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("the connection's password holds characters that no API key has")
+        raise ValueError("the connection's password has characters that are not valid in an API key")
     if len(key) < _MIN_KEY_CHARACTERS:
         raise ValueError("the connection's password is too short for an API key")
     return key
@@ -136,24 +133,25 @@ def _url(value: Any) -> str:
         raise ValueError("must be an address, such as https://api.segmind.com")
     text = value.strip()
     if not text.isascii() or not text.isprintable():
-        raise ValueError(f"holds characters that no address has; {_OTHER_LETTERS}")
+        raise ValueError(f"has characters that are not valid in an address; {_USE_PUNYCODE}")
     try:
         parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and _names_host(parts) and (parts.port or 1) > 0
+        valid = parts.scheme in ("http", "https") and _has_host(parts) and (parts.port or 1) > 0
     except ValueError:
         valid = False
     if not valid:
         raise ValueError(_NO_ADDRESS)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold credentials: the API key is the connection's password")
+        raise ValueError("must not contain credentials: the API key is the connection's password")
     if "?" in text or "#" in text:
-        raise ValueError("must not hold a query or a fragment")
+        raise ValueError("must not have a query or a fragment")
     return text.rstrip("/")
 
 
-def _names_host(parts: SplitResult) -> bool:
-    """Return whether there is a host for httpx too, which takes all that is of digits and dots for an IPv4 address."""
+def _has_host(parts: SplitResult) -> bool:
+    """Return whether there is a valid host; raise ValueError for an IP address that is not valid."""
     host = parts.hostname or ""
+    # httpx parses each host of digits and dots as an IPv4 address.
     if ":" in host or not host.strip("0123456789."):
         ipaddress.ip_address(host)
     return _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]) is not None
@@ -177,7 +175,7 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{value!r} is not a number from 0 up")
+        raise ValueError(f"{value!r} is not a number of 0 or more")
     return number
 
 
@@ -189,10 +187,10 @@ def _timeout(value: Any) -> float:
 
 
 def _hosts(value: Any) -> tuple[str, ...]:
-    listed = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(listed, list | tuple) or not all(isinstance(host, str) and _is_host(host) for host in listed):
-        raise ValueError(f"must be whole host names, such as 'cdn.example.com, images.example.com'; {_OTHER_LETTERS}")
-    return tuple(sorted({host.lower().rstrip(".") for host in listed}))
+    hosts = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(hosts, list | tuple) or not all(isinstance(host, str) and _is_host(host) for host in hosts):
+        raise ValueError(f"must be full host names, such as 'cdn.example.com, images.example.com'; {_USE_PUNYCODE}")
+    return tuple(sorted({host.lower().rstrip(".") for host in hosts}))
 
 
 def _is_host(host: str) -> bool:
@@ -206,13 +204,13 @@ def _is_host(host: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class ExtraField:
     """
-    A key of the connection's extra, as the form shows it and as it is read.
+    A field of the connection's extra.
 
-    :param label: The form's label.
-    :param json_type: Its JSON type.
-    :param description: The form's help text.
-    :param read: Returns the typed value; raises ValueError with what is wrong.
-    :param default: What counts where it is empty.
+    :param label: The label in the form.
+    :param json_type: The JSON type.
+    :param description: The help text in the form.
+    :param read: Returns the typed value; raises ValueError with the reason if the value is not valid.
+    :param default: The value of an empty field.
     """
 
     label: str
@@ -233,28 +231,28 @@ EXTRA_FIELDS = {
     "timeout": ExtraField(
         "Timeout (seconds)",
         "number",
-        "How long to wait for a connection and for each piece of an answer, 1 to 300.",
+        "How long to wait for a connection and for each chunk of a response: 1 to 300 seconds.",
         _timeout,
         DEFAULT_TIMEOUT,
     ),
     "history_url": ExtraField(
         "History URL",
         "string",
-        "The address of the account's request history, which tells of unanswered submits, and gets the key, too. By "
-        "default the vendor's, if the base URL is the vendor's as well.",
+        "The address of the account's request history, where requests of unanswered submits are found. The API key is "
+        "sent there, too. The default is Segmind's address if the base URL is Segmind's.",
         _url,
     ),
     "image_hosts": ExtraField(
         "Image hosts",
         "string",
-        "Hosts, separated by commas, that images may come from besides the vendor's.",
+        "More hosts from which images may be downloaded, separated by commas. Segmind's hosts are always allowed.",
         _hosts,
     ),
 }
 
-#: How the form shows its standard fields, in the words of the provider's metadata.
+#: How the form shows Airflow's standard fields, as the provider's metadata spells it.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "schema", "port", "extra"],
     "relabeling": {"password": "API key", "host": "Base URL"},
-    "placeholders": {"host": DEFAULT_BASE_URL, "password": "the key from Segmind's console"},
+    "placeholders": {"host": DEFAULT_BASE_URL, "password": "the API key from Segmind's console"},
 }

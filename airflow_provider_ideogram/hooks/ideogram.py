@@ -1,7 +1,7 @@
 """
-The hook: an Airflow connection and the calls of the API.
+The hook: the calls of the API, with the settings of an Airflow connection.
 
-Invariant: a hook adds nothing to a call's meaning; it looks up the connection and hands the call to a driver.
+Invariant: the hook does not interpret responses. It reads the connection and passes each call to a client.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from airflow_provider_ideogram.api.history import (
     HistoryPage,
     HistoryRow,
     find_submitted,
+    history_request,
     request_history,
 )
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramNotFound, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared_client import SharedClient, acquire, release
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.hooks.polls import OnPoll
 
-#: Pages of 100 requests that are searched: more than an account makes in the minutes in question.
+#: The most pages of 100 requests that a search reads: more requests than an account makes in a few minutes.
 _MAX_HISTORY_PAGES = 20
 
 
@@ -44,13 +45,13 @@ class IdeogramHook(BaseHook):
     """
     Call Segmind's text-to-image API.
 
-    The methods without an ``a`` block and are for workers; ``with`` closes their connections. On an event loop,
-    as in a trigger, all hooks share the connection and its sockets: :meth:`aget_status` is used inside
-    ``async with``, :meth:`await_requests` by itself.
+    :meth:`aget_status` and :meth:`await_requests` are for event loops, such as a triggerer's, on which all hooks of a
+    connection share one client: use the former inside ``async with``, the latter also without. All other methods block
+    and are for workers; ``with`` closes their connections.
 
-    All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, whose kind tells whether
-    money was spent. Reads are repeated on errors that may pass; a call that charges is repeated only where it
-    certainly never reached the server.
+    All methods raise an :class:`~airflow_provider_ideogram.exceptions.IdeogramError`, which says whether a request was
+    charged. Reads are sent again after temporary errors; a call that charges is sent again only if the first attempt
+    cannot have reached the server.
 
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     """
@@ -67,12 +68,12 @@ class IdeogramHook(BaseHook):
 
     @cached_property
     def settings(self) -> ConnectionSettings:
-        """The connection, looked up once. Blocks; raises IdeogramInvalidInput if it is not valid."""
+        """The connection's settings, read once. Blocks; raises IdeogramInvalidInput if they are not valid."""
         connection = self.get_connection(self.ideogram_conn_id)
         return ConnectionSettings.of(connection, connection.extra_dejson)
 
     def get_conn(self) -> SegmindClient:
-        """Return what sends the calls, made once."""
+        """Return the client, which is made on first use."""
         return self._client
 
     @cached_property
@@ -81,64 +82,75 @@ class IdeogramHook(BaseHook):
 
     def submit(self, request: GenerationRequest) -> Submission:
         """
-        Submit a job, which charges the account.
+        Submit a request, which is charged.
 
-        :raises IdeogramUnknownSubmit: If it may or may not have been accepted.
-        :raises IdeogramRateLimited: If the rate limit is reached, at once; its ``retry_after`` is what the server asks
-            for, None if it does not say, which means a minute.
+        :raises IdeogramUnknownSubmit: If it is not known whether the request was accepted.
+        :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the
+            time that the server asks to wait; None means a minute.
         """
         return self._client.run(calls.submit(request))
 
     def generate_sync(self, request: GenerationRequest) -> GenerationResult:
-        """Generate in one blocking call, which charges the account; if its answer is lost, so is the image."""
+        """Generate an image in one blocking call, which is charged; if the response is lost, so is the image."""
         return self._client.run(calls.generate_sync(request))
 
     def get_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
         """
-        Return a job's state; IdeogramNotFound means that the vendor does not, or no longer, know it.
+        Return the status of a request.
 
-        ``max_attempts=1`` leaves it to the caller to ask again after an error.
+        :param max_attempts: How often the call is sent at most; 1 leaves retries to the caller.
+        :raises IdeogramNotFound: If the vendor has no record of the request, or no longer has it.
         """
         return self._client.run(calls.get_status(request_id), max_attempts)
 
     def get_result(self, request_id: str) -> GenerationResult:
-        """Return a completed job's image, as an address or as bytes; raises IdeogramJobFailed if it failed."""
+        """Return the result of a completed request; raise IdeogramJobFailed if the request failed."""
         return self._client.run(calls.get_result(request_id))
 
     def get_credits(self) -> Credits:
-        """Return the account's balance, free of charge."""
+        """Return the account's balance. The call is free of charge."""
         return self._client.run(calls.get_credits())
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the connection has the address of the account's history."""
+        return self.settings.history_url is not None
+
+    def find_in_history(self, request_id: str) -> HistoryRow | None:
+        """Return one of the account's own requests of any age, None if the history does not show it."""
+        try:
+            return self._client.run(history_request(self._history_url, request_id))
+        except IdeogramNotFound:
+            return None
+
+    def find_in_list(self, request_id: str, model: str, submitted_at: float) -> HistoryRow | None:
+        """
+        Return a request's row in the list of the account's requests, None if there is none.
+
+        :param submitted_at: When it was submitted, in seconds since the epoch.
+        :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
+        """
+        rows = (row for page in self._history(model, submitted_at) for row in page.rows)
+        return next((row for row in rows if row.request_id == request_id), None)
 
     def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
         """
-        Return the ids of the account's requests that have these inputs and were made when the submit was.
+        Return the ids of the account's own requests that have these inputs and were made at the time of the submit.
 
-        :param request: What was sent, its seed included.
-        :param intended_at: When, in seconds since the epoch.
-        :raises IdeogramServerUnavailable: If the search is given up, since there are too many newer requests.
+        The list also has the requests of teammates: each id is confirmed by :meth:`find_in_history`.
+
+        :param request: The request that was sent, with its seed.
+        :param intended_at: The time just before the submit, in seconds since the epoch.
+        :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
         pages = self._history(request.model, intended_at)
-        return set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
-
-    def find_request(self, request_id: str, model: str, since: float) -> HistoryRow | None:
-        """
-        Return what the account's history says of a request, None if it does not show it.
-
-        :param model: The model's slug.
-        :param since: A time before which it was not made, in seconds since the epoch.
-        :raises IdeogramServerUnavailable: If it is not among so many of the newest that the search is given up.
-        """
-        rows = (row for page in self._history(model, since) for row in page.rows)
-        return next((row for row in rows if row.request_id == request_id), None)
+        listed = set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
+        return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
-        """Yield the pages that may hold a request made after a time, newest first; raise if they are too many."""
-        url = self.settings.history_url
-        if url is None:
-            problem = f"connection {self.ideogram_conn_id!r} names no history_url, and its host is not the vendor's"
-            raise IdeogramInvalidInput.of([problem])
+        """Yield the pages with requests made after a time, newest first; raise if there are too many."""
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._client.run(request_history(url, model, since, number))
+            page = self._client.run(request_history(self._history_url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 return
@@ -147,21 +159,32 @@ class IdeogramHook(BaseHook):
             "Nothing was charged by this search.",
         )
 
+    @property
+    def _history_url(self) -> str:
+        if self.settings.history_url is None:
+            problem = f"connection {self.ideogram_conn_id!r} has no history_url, and its host is not the vendor's"
+            raise IdeogramInvalidInput.of([problem])
+        return self.settings.history_url
+
     def download_image(self, source: ImageSource) -> SpooledImage:
         """
-        Bring an image here, without ever sending the key.
+        Download an image. The API key is not sent.
 
-        :raises IdeogramInvalidImage: If it is not a complete image of bearable size from a permitted host.
+        :raises IdeogramInvalidImage: If it is not a complete image within the limits of size, from a permitted host.
+        :raises IdeogramServerUnavailable: If its host did not deliver it in any attempt.
         """
         from airflow_provider_ideogram.hooks.download import download_image
 
         return download_image(source, self.settings)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the balance, which is free of charge; the form's test button shows the answer."""
+        """Return whether the API accepts the key, and a message: the form's test button shows it. Free of charge."""
         try:
             with self:
-                return True, f"credits: {self.get_credits().total:.2f}"
+                balance = self.get_credits()
+            if not balance.has_record:
+                return True, "The API key is valid; the account has no balance record"
+            return True, f"credits: {balance.total:.2f}"
         except Exception as error:
             return False, str(error)
 
@@ -171,27 +194,29 @@ class IdeogramHook(BaseHook):
 
     def __exit__(self, *_: object) -> None:
         """Close the connections of the blocking methods."""
-        if driver := self.__dict__.pop("_client", None):
-            driver.close()
+        if client := self.__dict__.pop("_client", None):
+            client.close()
 
     async def aget_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
-        """Return a job's state, as :meth:`get_status` does."""
-        return await self._borrowed.run(calls.get_status(request_id), max_attempts)
+        """Return the status of a request, as :meth:`get_status` does."""
+        if self._shared is None:
+            raise RuntimeError("IdeogramHook.aget_status() must be called inside 'async with'")
+        return await self._shared.run(calls.get_status(request_id), max_attempts)
 
     async def await_requests(
         self, polls: Sequence[RequestPoll], *, deadline: float, min_settled: int | None, on_poll: OnPoll
     ) -> bool:
         """
-        Poll requests until all, or enough of them, are settled, and return whether that was before the deadline.
+        Poll requests until enough of them are settled; return True then, False if the deadline passes before.
 
-        All polls of the connection share one queue and one back-off.
+        All polls of a connection on the loop share one queue and one back-off.
 
-        :param polls: What is known of each; they are changed.
-        :param deadline: When to give up, in seconds since the epoch.
-        :param min_settled: How many have to be settled, None for all.
-        :param on_poll: Is told of each poll.
+        :param polls: The state of each request, which is updated.
+        :param deadline: When to stop, in seconds since the epoch.
+        :param min_settled: How many requests have to be settled; None means all.
+        :param on_poll: Called after each poll.
         """
-        # No `async with`, and no coroutine but this one: thousands of them wait here at once.
+        # One coroutine for each caller, and no more: thousands of callers wait here at once.
         shared = await acquire(self.ideogram_conn_id, self._read_connection)
         try:
             watch = shared.polls.watch(polls, deadline, min_settled, on_poll)
@@ -202,38 +227,32 @@ class IdeogramHook(BaseHook):
         finally:
             await release(self.ideogram_conn_id, shared)
 
-    @property
-    def _borrowed(self) -> SharedClient:
-        if self._shared is None:
-            raise RuntimeError("IdeogramHook.aget_status() is used inside 'async with'")
-        return self._shared
-
     async def _read_connection(self) -> ConnectionSettings:
         connection = await get_async_connection(self.ideogram_conn_id, hook=self)
         return ConnectionSettings.of(connection, await get_async_extra_dejson(connection))
 
     async def __aenter__(self) -> Self:
-        """Borrow what the loop's users of the connection share."""
+        """Acquire the connection's shared client on the running loop."""
         self._shared = await acquire(self.ideogram_conn_id, self._read_connection)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give it back."""
+        """Release the shared client."""
         if self._shared is not None:
             shared, self._shared = self._shared, None
             await release(self.ideogram_conn_id, shared)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the connection form shows its standard fields, for Airflow up to 3.1."""
+        """Return how the connection form shows Airflow's standard fields, for Airflow up to 3.1."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the connection form's own fields, for Airflow up to 3.1."""
+        """Return the fields of the extra in the connection form, for Airflow up to 3.1."""
         from wtforms import StringField
 
-        # Airflow drops a connection type whose form has a FloatField; numbers are read from text as well.
+        # Airflow ignores a connection type whose form has a FloatField, so numbers are entered as text.
         return {
             name: StringField(
                 extra.label,

@@ -1,8 +1,8 @@
 """
-An image on its way.
+An image in a temporary file.
 
-Invariant: a :class:`SpooledImage` is a complete image that was decoded once, of bounded size, hashed while it
-came in; its type is what its bytes are, whatever anybody said.
+Invariant: a :class:`SpooledImage` is a complete image of bounded size: it was decoded once, and hashed as it was
+written. Its type follows from its bytes, not from a header or a file name.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from PIL import Image, UnidentifiedImageError
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramStorageError
 
-#: The vendor's images have 0.1 to 4 MB; a PNG of its largest resolution without any compression has 4.
+#: The start of the advice of all errors about an image: a request whose image can be downloaded was charged.
+IMAGE_IS_PAID = "The image is paid."
+#: The vendor's images have 0.1 to 4 MB; an uncompressed PNG of the largest resolution has 4 MB.
 MAX_IMAGE_BYTES = 32 << 20
-#: An image of the vendor's has at most 1.5 million pixels; a file of 2 KB can unfold to billions.
+#: The vendor's images have at most 1.5 million pixels; a file of 2 KB can decode to billions.
 MAX_PIXELS = 4096 * 4096
-#: WebP takes 16 bytes of memory a pixel to decode, and a worker has eight images at once: larger ones take turns.
+#: Above this size one image is decoded at a time: WebP takes 16 bytes of memory a pixel, and a worker handles eight
+#: images at once.
 _MANY_PIXELS = 2048 * 2048
 _decoding_many = threading.Lock()
-#: Kept in memory up to this size, on disk beyond.
+#: A larger image is written to disk instead of memory.
 _SPOOL_BYTES = 4 << 20
 _FORMATS = ("JPEG", "PNG", "WEBP")
-#: By Pillow's format. A JPEG that brings a second picture, such as a gain map, is an MPO to it.
+#: Content type and extension by Pillow's format. Pillow calls a JPEG with a second picture, such as a gain map, an MPO.
 _TYPES = {
     "JPEG": ("image/jpeg", "jpg"),
     "MPO": ("image/jpeg", "jpg"),
@@ -45,13 +48,13 @@ class SpooledImage:
     """
     A complete image in a temporary file, which ``with`` closes.
 
-    :param file: The bytes, at their beginning.
-    :param size_bytes: Their number.
-    :param sha256: Their SHA-256, as bytes.
+    :param file: The file, positioned at its start.
+    :param size_bytes: Its size.
+    :param sha256: Its SHA-256 digest.
     :param content_type: ``image/jpeg``, ``image/png`` or ``image/webp``.
-    :param extension: The usual ending of such a file's name, without a dot.
-    :param width: Pixels across.
-    :param height: Pixels down.
+    :param extension: The usual file name extension, without a dot.
+    :param width: The width in pixels.
+    :param height: The height in pixels.
     """
 
     file: IO[bytes]
@@ -72,29 +75,29 @@ class SpooledImage:
 
 
 class ImageSpool:
-    """Take an image in, piece by piece; ``with`` removes what was taken in unless :meth:`finish` handed it on."""
+    """Writes an image to a temporary file; ``with`` removes the file unless :meth:`finish` returned it."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
-    def write(self, piece: bytes) -> None:
-        """Take in the next piece; raise IdeogramInvalidImage when there is more than any image has."""
-        self.size_bytes += len(piece)
+    def write(self, chunk: bytes) -> None:
+        """Write the next chunk; raise IdeogramInvalidImage if the image is too large."""
+        self.size_bytes += len(chunk)
         if self.size_bytes > MAX_IMAGE_BYTES:
-            raise IdeogramInvalidImage(f"the image has more than {MAX_IMAGE_BYTES:,} bytes")
-        assert self._file is not None  # noqa: S101  only finish() takes it away
+            raise IdeogramInvalidImage(f"the image has more than {MAX_IMAGE_BYTES:,} bytes", IMAGE_IS_PAID)
+        assert self._file is not None  # noqa: S101 - only finish() removes it
         with _disk_errors():
-            self._file.write(piece)
-        self._hash.update(piece)
+            self._file.write(chunk)
+        self._hash.update(chunk)
 
     def finish(self) -> SpooledImage:
-        """Return the image; raise IdeogramInvalidImage if what came is not a complete one."""
-        assert self._file is not None  # noqa: S101
+        """Return the image; raise IdeogramInvalidImage if it is not complete."""
+        assert self._file is not None  # noqa: S101 - finish() is called once
         with _disk_errors():
             self._file.seek(0)
-        kind, width, height = _inspect(self._file, self.size_bytes)
+        kind, width, height = _decode(self._file, self.size_bytes)
         self._file.seek(0)
         file, self._file = self._file, None
         return SpooledImage(file, self.size_bytes, self._hash.digest(), *_TYPES[kind], width, height)
@@ -104,7 +107,7 @@ class ImageSpool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove what was taken in."""
+        """Remove the temporary file, unless :meth:`finish` returned it."""
         if self._file is not None:
             self._file.close()
 
@@ -115,12 +118,14 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise IdeogramStorageError(
-            f"The worker's temporary directory does not take the image: {error}", "The image is paid; free some space."
+            f"the worker's temporary directory does not accept the image: {error}",
+            f"{IMAGE_IS_PAID} Free some space.",
+            charged=True,
         ) from error
 
 
-def _inspect(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
-    """Return the kind, width and height; decode all of it, since a cut image has a sound beginning."""
+def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
+    """Return Pillow's format, width and height; decode the whole image, since the start of a cut one is valid."""
     try:
         with Image.open(file, formats=_FORMATS) as image:
             kind, (width, height) = image.format or "", image.size
@@ -128,23 +133,28 @@ def _inspect(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
                 raise ValueError(f"it has {width} by {height} pixels")
             with _decoding_many if width * height > _MANY_PIXELS else nullcontext():
                 image.load()
-        if kind == "PNG" and not _png_ends(file):
-            raise ValueError("it has no end")
-    except UnidentifiedImageError as problem:  # whose own text names a temporary file
-        text = f"what came, {size_bytes:,} bytes, is not a complete image: it is no PNG, JPEG or WebP"
-        raise IdeogramInvalidImage(text) from problem
-    # SyntaxError is Pillow's word for a broken PNG; its warnings are errors where warnings are.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as problem:
-        raise IdeogramInvalidImage(f"what came, {size_bytes:,} bytes, is not a complete image: {problem}") from problem
+        if kind == "PNG" and not _has_png_end(file):
+            raise ValueError("its last chunk is missing")
+    except UnidentifiedImageError as error:  # its text names the temporary file
+        raise _not_an_image(size_bytes, "it is not PNG, JPEG or WebP") from error
+    # Pillow raises SyntaxError for a broken PNG. Its warnings are errors if Python's filters say so.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise _not_an_image(size_bytes, error) from error
     return kind, width, height
 
 
-def _png_ends(file: IO[bytes]) -> bool:
-    """Return whether the chunks of a PNG go on to its last one, without which Pillow is content."""
+def _not_an_image(size_bytes: int, problem: object) -> IdeogramInvalidImage:
+    return IdeogramInvalidImage(
+        f"the file received ({size_bytes:,} bytes) is not a complete image: {problem}", IMAGE_IS_PAID
+    )
+
+
+def _has_png_end(file: IO[bytes]) -> bool:
+    """Return whether a PNG has its last chunk, which Pillow does not require."""
     file.seek(_PNG_SIGNATURE_BYTES)
     while len(header := file.read(8)) == 8:
         length = int.from_bytes(header[:4])
         if header[4:] == b"IEND":
-            return len(file.read(length + 4)) == length + 4  # and a checksum
+            return len(file.read(length + 4)) == length + 4  # the data and a checksum
         file.seek(length + 4, io.SEEK_CUR)
     return False

@@ -1,9 +1,9 @@
 """
-What all users of a connection share on an event loop: its settings, its transport, and the queue of its polls.
+One client for all users of a connection on an event loop: settings, transport and poll queue.
 
-Invariant: a triggerer with thousands of jobs looks a connection up, opens sockets and runs into a limit once for all
-of them, not once each. By event loop, since a transport can't be used on another one than it was made on;
-``dag.test()`` runs one a trigger.
+Invariant: a triggerer with thousands of requests reads a connection, opens sockets and reaches a rate limit once, not
+once for each request. Each event loop has its own shared clients, since a transport works only on the loop on which it
+was made; ``dag.test()`` uses a new loop for each trigger.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for which a connection that was looked up serves users who come later. A key that is refused is looked up
-#: at once; this is for all else that may be changed in a connection.
+#: Seconds for which the settings that were read serve new users. If the API refuses the key, they are read again at
+#: once, so this limits how late all other changes of the connection take effect.
 SETTINGS_TTL_SECONDS = 60.0
-#: Times that a connection of which nothing is known is looked up: with the back-off half a minute to a minute of a
-#: database or a secrets backend that is away.
+#: Attempts of the first read of a connection: with the back-off, they bridge an outage of the database or the secrets
+#: backend of 30 to 60 s.
 READ_ATTEMPTS = 8
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 class SharedClient:
     """
-    A connection's users on one event loop.
+    The client of all users of a connection on the running loop.
 
     :param read_connection: Reads the connection.
     """
@@ -58,88 +58,88 @@ class SharedClient:
         self.polls = PollQueue(self._get_status_once, self._rng)
         self._loop = asyncio.get_running_loop()
         self._settings: ConnectionSettings | None = None
-        self._driver: AsyncSegmindClient | None = None
+        self._client: AsyncSegmindClient | None = None
         self._transports: list[AsyncTransport] = []
         self.users = 0
 
     async def refresh(self, since: float) -> None:
-        """Look the connection up, unless that was done after ``since``; all who ask meanwhile wait for one look."""
+        """Read the connection unless it was read after ``since``; concurrent callers share one read."""
         if self._read_at <= since:
             async with self._lock:
                 if self._read_at <= since:
                     await self._read()
 
-    async def _has_changed(self, refused: ConnectionSettings | None, sent_at: float) -> bool:
-        """Tell whether there are other settings than those that were refused, by a look that is later than that."""
+    async def _settings_changed(self, refused: ConnectionSettings | None, sent_at: float) -> bool:
+        """Return whether the settings differ from the refused ones; read the connection if the last read is older."""
         async with self._lock:
             if self._settings == refused and self._read_at <= sent_at:
                 await self._read()
             return self._settings != refused
 
     async def _read(self) -> None:
-        """Read the connection. What is in flight goes on over the transport that it was sent with."""
+        """Read the connection; calls in flight continue with the transport with which they were sent."""
         started = self._loop.time()
-        settings = await (self._read_first() if self._settings is None else self._read_again(self._settings))
+        settings = await (self._read_first() if self._settings is None else self._reread(self._settings))
         if settings != self._settings:
             self._transports.append(await new_transport(settings))
-            self._settings, self._driver = settings, AsyncSegmindClient(self._transports[-1])
+            self._settings, self._client = settings, AsyncSegmindClient(self._transports[-1])
         self._read_at = started
 
     async def _read_first(self) -> ConnectionSettings:
-        """Look the connection up with patience: all waits of a triggerer, for images that are paid, hang on it."""
+        """Read the connection, with retries: an error ends the wait for all paid requests of the triggerer."""
         for attempt in range(1, READ_ATTEMPTS):
             try:
                 return await self._read_connection()
             except (IdeogramInvalidInput, AirflowNotFoundException):
                 raise
-            except Exception as problem:
-                log.warning("The connection can't be looked up, and is tried again: %s", problem)
+            except Exception as error:
+                log.warning("The connection can't be read; it is read again: %s", error)
             await asyncio.sleep(back_off(attempt, self._rng))
         return await self._read_connection()
 
-    async def _read_again(self, known: ConnectionSettings) -> ConnectionSettings:
+    async def _reread(self, current: ConnectionSettings) -> ConnectionSettings:
         try:
             return await self._read_connection()
-        except Exception as problem:
-            log.warning("The connection can't be looked up again, what is known of it stays in use: %s", problem)
-            return known
+        except Exception as error:
+            log.warning("The connection can't be read again; its last settings stay in use: %s", error)
+            return current
 
     async def run(self, call: Call[T], max_attempts: int) -> T:
-        """Send a read, once more with the new key where the key was changed."""
+        """Send a read; send it again with the new key if the key was refused and has been changed."""
         while True:
-            assert self._driver is not None  # noqa: S101 - users come in by way of refresh()
+            assert self._client is not None  # noqa: S101 - acquire() calls refresh() first
             sent_at, settings = self._loop.time(), self._settings
             try:
-                return await self._driver.run(call, max_attempts)
+                return await self._client.run(call, max_attempts)
             except (IdeogramAuthenticationError, IdeogramPermissionError):
-                if not await self._has_changed(settings, sent_at):
+                if not await self._settings_changed(settings, sent_at):
                     raise
 
     def _get_status_once(self, request_id: str) -> Awaitable[RequestStatus]:
         return self.run(get_status(request_id), max_attempts=1)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Stop polling and close all connections."""
         self.polls.close()
         for transport in self._transports:
             await transport.aclose()
 
 
-_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
+_shared_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
 
 
 async def acquire(conn_id: str, read_connection: Callable[[], Awaitable[ConnectionSettings]]) -> SharedClient:
     """
-    Return the running loop's connection of this id, which is to be given back.
+    Return the running loop's shared client of a connection; :func:`release` must follow.
 
     :param conn_id: The Airflow connection's id.
-    :param read_connection: Reads it; raises whatever is wrong with it.
+    :param read_connection: Reads the connection; its errors pass.
     """
     loop = asyncio.get_running_loop()
-    connections = _connections.setdefault(loop, {})
-    shared = connections.get(conn_id)
+    clients = _shared_clients.setdefault(loop, {})
+    shared = clients.get(conn_id)
     if shared is None:
-        shared = connections[conn_id] = SharedClient(read_connection)
+        shared = clients[conn_id] = SharedClient(read_connection)
     shared.users += 1
     try:
         await shared.refresh(since=loop.time() - SETTINGS_TTL_SECONDS)
@@ -150,8 +150,8 @@ async def acquire(conn_id: str, read_connection: Callable[[], Awaitable[Connecti
 
 
 async def release(conn_id: str, shared: SharedClient) -> None:
-    """Return what was borrowed; the last one closes it."""
+    """Release a shared client; close it when the last user releases it."""
     shared.users -= 1
     if not shared.users:
-        del _connections[asyncio.get_running_loop()][conn_id]
+        del _shared_clients[asyncio.get_running_loop()][conn_id]
         await shared.aclose()

@@ -1,9 +1,9 @@
 """
 The ledger: records of requests that were, or may have been, submitted for images that are not stored yet.
 
-Invariant: a record is in S3 before its submit, and stays until the image is stored or the request has failed. Each write
-names the version that it replaces, so that of two tasks with the same target only one submits. A record that cannot be
-read is an error, never "no record".
+Invariant: a record is in S3 before its submit, and stays until the image is stored or the request has failed. Each
+write names the version that it replaces, so that of two tasks with the same target only one submits. A record that
+cannot be read is an error, never "no record".
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ VERSION = 1
 _MAX_BYTES = 1 << 20
 #: Leaves room for the request id, which is added after the submit.
 _MAX_INTENT_BYTES = _MAX_BYTES - 1024
-_NO_CONDITIONS = "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
+_NO_CONDITIONS = (
+    "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
+)
 #: Hosts whose conditional writes are known to work.
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
 #: Fields of the intent that a record has only if they differ from the default.
@@ -344,6 +346,4 @@ def _parse(key: str, etag: str, body: bytes) -> LedgerRecord:
         excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
         submit_attempts=int(document.get("submit_attempts", 0)),
     )
-    return LedgerRecord(
-        key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True
-    )
+    return LedgerRecord(key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True)

@@ -3,8 +3,8 @@ Recovery of a request whose record at the vendor is gone: status and result answ
 
 The image file lives for seven days, and the account's history names its address.
 
-Invariant: nothing here submits. Only a missing file, or a request that is still missing from a readable history after its
-longest delay, is ``EXPIRED``; a history that can't be read, or may lag, proves nothing.
+Invariant: nothing here submits. Only a missing file, or a request that is still missing from a readable history after
+its longest delay, is ``EXPIRED``; a history that can't be read, or may lag, proves nothing.
 """
 
 from __future__ import annotations
@@ -56,5 +56,6 @@ def recover(hook: IdeogramHook, poll: RequestPoll, request: GenerationRequest | 
         poll.outcome = Outcome.EXPIRED
     else:
         raise job_unreachable(
-            poll.request_id, "its record is gone and the account's history, whose rows may be late, does not show it yet"
+            poll.request_id,
+            "its record is gone, and the account's history, whose rows may be late, does not show it",
         )

@@ -60,7 +60,7 @@ class IdeogramTask(BaseOperator):
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def _check_arguments(self) -> None:
-        """Raise IdeogramInvalidInput for invalid arguments that are not templates; the last call of each ``__init__``."""
+        """Raise IdeogramInvalidInput for invalid arguments that are not templates; each ``__init__`` ends with it."""
         if problems := self._problems():
             raise IdeogramInvalidInput.of(problems)
 

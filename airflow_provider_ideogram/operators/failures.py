@@ -1,8 +1,8 @@
 """
 How the provider's errors end a task.
 
-Invariant: every error of the provider leaves the XCom ``failure``. An error that another attempt cannot resolve, or whose
-retry would pay again, fails the task without a retry, on every version of Airflow.
+Invariant: every error of the provider leaves the XCom ``failure``. An error that another attempt cannot resolve, or
+whose retry would pay again, fails the task without a retry, on every version of Airflow.
 """
 
 from __future__ import annotations

@@ -54,8 +54,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param deferrable: Wait in the triggerer instead of on a worker. A rate limit is always waited for there.
-    :param wait_for_completion: False ends the task on submit, with ``request_id``, ``submitted_at`` and the inputs as its
-        result. The ledger keeps the request until a task for the same image, or ``IdeogramRequestSensor``, stores it.
+    :param wait_for_completion: False ends the task on submit, with ``request_id``, ``submitted_at`` and the inputs as
+        its result. The ledger keeps the request until a task for the same image, or ``IdeogramRequestSensor``, stores
+        it.
     :param poll_interval: Seconds between polls; None follows the observed durations.
     :param timeout: Seconds from the submission until the task fails. The image of a request that was not done in time
         can still be fetched by a later attempt.

@@ -49,15 +49,15 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     """
     Wait for a submitted request, store its image in S3, and return the same as the operator.
 
-    :param request: The result of a task with ``wait_for_completion=False``, or the id of a request from elsewhere, whose
-        inputs are read from the account's request history. If they are not there, the image is stored with a null
+    :param request: The result of a task with ``wait_for_completion=False``, or the id of a request from elsewhere,
+        whose inputs are read from the account's request history. If they are not there, the image is stored with a null
         prompt.
     :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
         ``<request_id>.<extension>``.
     :param s3_bucket: The bucket, None if ``s3_key`` names it.
     :param s3_extra_args: Arguments of ``put_object``.
-    :param if_exists: An object of this request is always the result; any other object is replaced, or fails the task with
-        ``fail``.
+    :param if_exists: An object of this request is always the result; any other object is replaced, or fails the task
+        with ``fail``.
     :param model: The model's slug, used if only the id of the request is given.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.

@@ -1,8 +1,8 @@
 """
 The description of a stored image.
 
-Invariant: :meth:`ImageRecord.to_xcom` has exactly the keys that downstream tasks rely on, whether the image was generated
-or reused: the object's metadata holds what S3 itself does not return.
+Invariant: :meth:`ImageRecord.to_xcom` has exactly the keys that downstream tasks rely on, whether the image was
+generated or reused: the object's metadata holds what S3 itself does not return.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Images in S3, through Airflow's own S3 hook and connection.
 
-Invariant: :meth:`ImageStore.find` finds every problem of a target that shows before money is spent. An upload is one PUT
-whose bytes S3 compares with their hash.
+Invariant: :meth:`ImageStore.find` finds every problem of a target that shows before money is spent. An upload is one
+PUT whose bytes S3 compares with their hash.
 """
 
 from __future__ import annotations

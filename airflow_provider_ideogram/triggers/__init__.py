@@ -1,4 +1,4 @@
-"""The trigger: polls jobs in the triggerer while no worker is held."""
+"""The trigger: it polls requests in the triggerer, so that the task occupies no worker slot while it waits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-The trigger that waits for submitted jobs.
+The trigger that waits for submitted requests.
 
-Invariant: it only reads. It may run twice at once, or again from the start in another triggerer, and neither
-costs money nor changes what the task is told. Nothing in it blocks the triggerer's loop.
+Invariant: it only reads. It may run twice at once, or start again in another triggerer: neither is charged, and the
+event is the same. Nothing in it blocks the triggerer's loop.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.exceptions import IdeogramError, request_continues
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 
-#: Seconds between two log lines of a wait in which nothing changes.
+#: Seconds between log lines while no state changes.
 HEARTBEAT_SECONDS = 60.0
-#: Lines about changes and errors that a trigger logs at most, whatever the API does; the signs of life go on.
+#: The most log lines about changes and errors of one trigger; the heartbeat lines are not counted.
 MAX_LINES = 20
 
-#: How long jobs take, learned by all triggers of the process.
+#: How long requests take, learned by all triggers of the process.
 _durations = JobDurations()
 
 
 class IdeogramTrigger(BaseTrigger):
     """
-    Poll jobs until all, or enough of them, are settled or the deadline has come, then fire one event.
+    Poll requests until enough of them are settled or the deadline passes, then fire one event.
 
-    The event is ``{"requests": {request_id: report}, "payload": payload, "error": text or None}``; a report's
-    ``outcome`` is the value of an :class:`~airflow_provider_ideogram.api.polling.Outcome`. Without requests it
-    waits for the deadline.
+    The event is ``{"requests": {request_id: report}, "payload": payload, "error": text or None}``. A report is what
+    :meth:`~airflow_provider_ideogram.api.polling.RequestPoll.report` returns. Without requests the trigger waits for
+    the deadline.
 
     :param requests: The time of submission, in seconds since the epoch, by request id.
     :param deadline: When to fire at the latest, in seconds since the epoch.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
-    :param poll_interval: Seconds between polls of a request; None follows the time that the model's jobs take.
+    :param poll_interval: Seconds between polls of a request; None follows how long the model's requests take.
     :param model: The model's slug.
-    :param min_settled: How many settled requests are worth an event; None means all.
-    :param not_before: When to begin to poll, in seconds since the epoch: a task that resumes at once can be taken for
-        dead by Airflow's scheduler (apache/airflow#72716).
-    :param payload: Plain JSON without secrets that the event hands back to the resumed task.
+    :param min_settled: How many requests have to be settled; None means all.
+    :param not_before: When to start polling, in seconds since the epoch: Airflow's scheduler can mark a task failed
+        that resumes at once (apache/airflow#72716).
+    :param payload: Plain JSON without secrets, which the event returns to the resumed task.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class IdeogramTrigger(BaseTrigger):
         self._polls: list[RequestPoll] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class's path and all arguments."""
+        """Return the path of the class and all arguments."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -92,25 +92,25 @@ class IdeogramTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll, and fire exactly one event."""
+        """Poll, then fire exactly one event."""
         self._polls = self._new_polls()
-        problem = None
+        error_text = None
         try:
             await asyncio.sleep(max(self.not_before - time.time(), 0.0))
             if not self._polls:
                 await asyncio.sleep(max(self.deadline - time.time(), 0.0))
             elif not await self._watch():
-                self.log.info("The deadline has come: %s", _summary(self._polls))
+                self.log.info("The deadline has passed: %s", _summary(self._polls))
         except Exception as error:
-            # Out of here an exception would reach the task as a bare "Trigger failure".
-            self.log.exception("Polling ended with an error; the jobs go on at the vendor")
-            problem = repr(error)
+            # If it were raised, the task would get the text "Trigger failure" only.
+            self.log.exception("Polling ended with an error; the requests continue at the vendor")
+            error_text = repr(error)
         reports = {poll.request_id: poll.report() for poll in self._polls}
-        event = {"requests": reports, "payload": self.payload, "error": problem}
+        event = {"requests": reports, "payload": self.payload, "error": error_text}
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Say that the jobs go on, where a user ends the deferred task; Airflow calls it from 3.3 on."""
+        """Log that the requests continue. Airflow 3.3 and newer call this when a user ends the deferred task."""
         for request_id in self.requests:
             self.log.warning(request_continues(request_id))
 
@@ -121,23 +121,23 @@ class IdeogramTrigger(BaseTrigger):
         ]
 
     def _watch(self) -> Awaitable[bool]:
-        """Poll until enough is settled, and return whether that was before the deadline."""
+        """Poll until enough requests are settled; return whether that was before the deadline."""
         hook = IdeogramHook(self.ideogram_conn_id)
         return hook.await_requests(
             self._polls, deadline=self.deadline, min_settled=self.min_settled, on_poll=self._log_progress
         )
 
     def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
-        """Log what changed; where nothing does, or many requests change, a line a minute."""
+        """Log errors, the changes of a single request, and a summary once a minute."""
         if error is not None and (poll.consecutive_errors == 1 or poll.settled):
-            self._say(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
+            self._log_limited(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
         if poll.state != state_before and len(self._polls) == 1:
-            self._say(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
+            self._log_limited(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
         if time.monotonic() >= self._heartbeat_at:
             self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
             self.log.info("Waiting: %s", _summary(self._polls))
 
-    def _say(self, level: int, text: str, *values: object) -> None:
+    def _log_limited(self, level: int, text: str, *values: object) -> None:
         if self._lines_left:
             self._lines_left -= 1
             self.log.log(level, text, *values)

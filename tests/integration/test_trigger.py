@@ -14,7 +14,7 @@ from airflow_provider_ideogram.api import back_off
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
 from airflow_provider_ideogram.hooks import IdeogramHook
-from airflow_provider_ideogram.hooks.shared_client import _connections
+from airflow_provider_ideogram.hooks.shared_client import _shared_clients
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 from airflow_provider_ideogram.triggers import request as request_module
 from tests.support.task_logs import captured_logs
@@ -70,7 +70,7 @@ async def polled_twice(emulator: RunningEmulator) -> None:
 
 def is_idle() -> bool:
     """Return whether nothing but the test is left on the loop, no task and no connection."""
-    return asyncio.all_tasks() == {asyncio.current_task()} and not _connections.get(asyncio.get_running_loop())
+    return asyncio.all_tasks() == {asyncio.current_task()} and not _shared_clients.get(asyncio.get_running_loop())
 
 
 @pytest.mark.parametrize("name", list(ARGUMENTS))

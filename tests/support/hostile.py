@@ -30,8 +30,8 @@ from airflow_provider_ideogram.datasets.rows import RowChecker, read_rows
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidImage, IdeogramInvalidInput
 from airflow_provider_ideogram.hooks.client import ResponseBody
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
-from airflow_provider_ideogram.hooks.download import check_address
 from airflow_provider_ideogram.hooks.image import MAX_PIXELS, ImageSpool
+from airflow_provider_ideogram.hooks.image_hosts import check_address
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 KEY = "SG_0123456789abcdef"
@@ -257,7 +257,7 @@ def received(status: int, headers: Mapping[str, str], body: bytes) -> ApiRespons
     whole = ResponseBody(Call("GET", "/", lambda answer: answer), ConnectionSettings(KEY))
     for start in range(0, len(body), 7):
         whole.add(body[start : start + 7])
-    return whole.answer(status, headers)
+    return whole.response(status, headers)
 
 
 def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:

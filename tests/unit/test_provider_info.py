@@ -22,13 +22,13 @@ INFO = get_provider_info()
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
 def test_metadata_is_valid_and_plain_json(schema: str) -> None:
-    if schema.startswith("provider.yaml"):  # which Airflow's own repository alone is checked against
+    if schema.startswith("provider.yaml"):  # only Airflow's own providers must follow it
         need_airflow("3.2", "'lifecycle' in the schema of provider.yaml")
     jsonschema.validate(INFO, json.loads(files("airflow").joinpath(schema).read_text()))
     assert json.loads(json.dumps(INFO)) == INFO
 
 
-def test_metadata_is_the_distributions() -> None:
+def test_metadata_matches_the_distribution() -> None:
     assert INFO["package-name"] == distribution(DISTRIBUTION).name == DISTRIBUTION
     assert INFO["versions"] == [__version__]
     (entry_point,) = (
@@ -39,8 +39,8 @@ def test_metadata_is_the_distributions() -> None:
     assert entry_point.load() is get_provider_info
 
 
-@pytest.mark.parametrize("kind", ["hooks", "operators", "triggers"])
-def test_modules_are_there(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["hooks", "operators", "sensors", "triggers"])
+def test_modules_can_be_imported(kind: str) -> None:
     known = {integration["integration-name"] for integration in INFO["integrations"]}
     for item in INFO[kind]:
         assert item["integration-name"] in known
@@ -49,7 +49,7 @@ def test_modules_are_there(kind: str) -> None:
             importlib.import_module(module)
 
 
-def test_hook_class_is_there_and_of_the_connections_type() -> None:
+def test_hook_class_has_the_connection_type() -> None:
     module, _, name = CONNECTION_TYPE["hook-class-name"].rpartition(".")
     hook: Any = getattr(importlib.import_module(module), name)
     assert issubclass(hook, BaseHook)
@@ -57,7 +57,7 @@ def test_hook_class_is_there_and_of_the_connections_type() -> None:
     assert hook.hook_name == CONNECTION_TYPE["hook-name"]
 
 
-def test_forms_fields_are_those_that_are_read() -> None:
+def test_form_has_the_fields_of_the_extra() -> None:
     fields = CONNECTION_TYPE["conn-fields"]
     assert list(fields) == list(EXTRA_FIELDS)
     for name, extra in EXTRA_FIELDS.items():

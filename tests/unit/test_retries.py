@@ -1,4 +1,4 @@
-"""The retry policy, for each error of the tree and as Airflow's own task runner asks it."""
+"""The retry policy: its decision for each kind of error, and what Airflow's task runner makes of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.task_runner import TaskRunner
 if TYPE_CHECKING:
     from airflow_provider_ideogram.retries import IdeogramRetryPolicy
 
-#: What another attempt cannot mend. All others are worth one, since the ledger knows what was paid.
+#: Errors that a retry does not fix. All others are retried, since the ledger keeps paid requests.
 NO_RETRY = {
     "IdeogramNotCharged",
     "IdeogramInvalidInput",
@@ -46,7 +46,7 @@ TEMPORARY = pytest.mark.parametrize(
 
 
 class Fails(BaseOperator):
-    """A user's task that calls the API, raises as the provider's operators do, or as the hook does."""
+    """A task that raises an error as the hook does or, with ``wrap``, as the provider's operators do."""
 
     def __init__(self, error: Exception, wrap: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -68,72 +68,73 @@ def policy() -> IdeogramRetryPolicy:
     return IdeogramRetryPolicy()
 
 
-def test_there_is_no_policy_where_airflow_has_none() -> None:
+def test_import_fails_on_older_airflow() -> None:
     expected = nullcontext() if AIRFLOW >= (3, 3) else pytest.raises(ImportError, match="RetryDecision")
     with expected:
         import airflow_provider_ideogram.retries  # noqa: F401
 
 
 @ERRORS
-def test_decides_by_the_kind_of_error(kind: type[IdeogramError], policy: IdeogramRetryPolicy) -> None:
-    decision = policy.evaluate(kind("as told"), try_number=1, max_tries=3)
+def test_decision_follows_the_kind_of_error(kind: type[IdeogramError], policy: IdeogramRetryPolicy) -> None:
+    decision = policy.evaluate(kind("reason"), try_number=1, max_tries=3)
 
     if kind.__name__ in NO_RETRY:
         assert decision.action.name == "FAIL"
-        assert decision.reason == f"{kind.__name__}: another attempt changes nothing"
+        assert decision.reason == f"{kind.__name__}: a retry does not fix this error"
     else:
         assert decision.action.name == "DEFAULT"
 
 
 @TEMPORARY
-@pytest.mark.parametrize(("asked", "most"), [(0.0, 5.0), (4.0, 9.0), (60.0, 90.0), (3600.0, 5400.0)])
-def test_nobody_comes_before_the_server_s_time_nor_all_at_once(
-    kind: type[IdeogramTemporaryError], asked: float, most: float, policy: IdeogramRetryPolicy
+@pytest.mark.parametrize(("retry_after", "longest"), [(0.0, 5.0), (4.0, 9.0), (60.0, 90.0), (3600.0, 5400.0)])
+def test_delay_is_at_least_the_servers_and_has_jitter(
+    kind: type[IdeogramTemporaryError], retry_after: float, longest: float, policy: IdeogramRetryPolicy
 ) -> None:
-    decisions = [policy.evaluate(kind("busy", retry_after=asked), 1, 3) for _ in range(20)]
+    decisions = [policy.evaluate(kind("busy", retry_after=retry_after), 1, 3) for _ in range(20)]
 
     assert {decision.action.name for decision in decisions} == {"RETRY"}
-    assert {decision.reason for decision in decisions} == {f"the server asked to wait {asked:.0f} s"}
+    assert {decision.reason for decision in decisions} == {f"the server asked to wait {retry_after:.0f} s"}
     delays = {decision.retry_delay.total_seconds() for decision in decisions if decision.retry_delay}
     assert len(delays) == 20
-    assert asked <= min(delays) < max(delays) <= most
+    assert retry_after <= min(delays) < max(delays) <= longest
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), ValueError("no error of ours")])
-def test_leaves_all_else_to_the_task(error: BaseException, policy: IdeogramRetryPolicy) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), ValueError("not of this provider")])
+def test_other_errors_follow_the_task(error: BaseException, policy: IdeogramRetryPolicy) -> None:
     assert policy.evaluate(error, 1, 3).action.name == "DEFAULT"
 
 
 @ERRORS
 @pytest.mark.parametrize("wrap", [False, True], ids=["raised by the hook", "raised by an operator"])
-def test_airflow_retries_what_another_attempt_may_mend(
+def test_airflow_follows_the_policy(
     kind: type[IdeogramError], wrap: bool, task_runner: TaskRunner, policy: IdeogramRetryPolicy
 ) -> None:
-    run = task_runner(Fails(error=kind("as told"), wrap=wrap, task_id="t", retries=2, retry_policy=policy))
+    run = task_runner(Fails(error=kind("reason"), wrap=wrap, task_id="t", retries=2, retry_policy=policy))
     assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
 
 
 @ERRORS
-def test_without_the_policy_the_operators_decide_the_same(kind: type[IdeogramError], task_runner: TaskRunner) -> None:
-    run = task_runner(Fails(error=kind("as told"), wrap=True, task_id="t", retries=2))
+def test_operators_decide_the_same_without_the_policy(kind: type[IdeogramError], task_runner: TaskRunner) -> None:
+    run = task_runner(Fails(error=kind("reason"), wrap=True, task_id="t", retries=2))
     assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
 
 
-def test_airflow_is_told_to_wait_as_the_server_asked(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
+def test_airflow_waits_as_long_as_the_server_asked(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
+    from tests.support.task_sdk import SdkTaskRun
+
     error = exceptions.IdeogramRateLimited("429", retry_after=100)
     run = task_runner(Fails(error=error, wrap=True, task_id="t", retries=2, retry_policy=policy))
 
     assert run.execute().state == "up_for_retry"
 
+    assert isinstance(run, SdkTaskRun)
     [body] = [line.split(" ", 2)[2] for line in run.api.received if "up_for_retry" in line]
-    told = json.loads(body)
-    assert 100 <= told["retry_delay_seconds"] <= 150
-    assert told["retry_reason"] == "the server asked to wait 100 s"
+    decision = json.loads(body)
+    assert 100 <= decision["retry_delay_seconds"] <= 150
+    assert decision["retry_reason"] == "the server asked to wait 100 s"
 
 
-def test_the_policy_grants_no_attempt_that_the_task_does_not_have(
-    task_runner: TaskRunner, policy: IdeogramRetryPolicy
-) -> None:
+def test_policy_does_not_exceed_the_retries_of_the_task(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
     error = exceptions.IdeogramRateLimited("429", retry_after=1)
     run = task_runner(Fails(error=error, task_id="t", retries=0, retry_policy=policy))
     assert run.execute().state == "failed"

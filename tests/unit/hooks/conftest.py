@@ -1,15 +1,33 @@
-"""A server on a socket that says what a test tells it to, byte by byte, and remembers what it was asked."""
+"""What tests of the hook share: a server on a socket with scripted replies, a simulated internet, and no proxy."""
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
+import httpx
 import pytest
+from PIL import Image
+
+Reply: TypeAlias = Callable[..., bytes]
+#: The address to which ``images.segmind.com`` resolves in the simulated internet.
+PUBLIC = "93.184.216.34"
+
+
+def _make_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+#: An image of 8 by 4 pixels.
+PNG = _make_png()
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Received:
 
 @dataclass
 class ScriptedServer:
-    """Each connection takes one request and gets the next reply; with the last one it goes on."""
+    """Serves one request for each connection with the next reply; repeats the last reply."""
 
     replies: list[bytes] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
@@ -39,7 +57,7 @@ class ScriptedServer:
     def script(self, *replies: bytes) -> None:
         self.replies = list(replies)
 
-    def answer(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream:
             method, path, _ = stream.readline().decode().split()
             lines = iter(lambda: stream.readline().decode().strip(), "")
@@ -55,16 +73,16 @@ def server() -> Iterator[ScriptedServer]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         scripted.port = listening.getsockname()[1]
 
-        def serve() -> None:
+        def accept() -> None:
             while True:
                 connection, _ = listening.accept()
                 if stopping.is_set():
                     connection.close()
                     return
-                scripted.answer(connection)
+                scripted.serve(connection)
 
         stopping = threading.Event()
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=accept)
         thread.start()
         try:
             yield scripted
@@ -75,14 +93,77 @@ def server() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture
-def reply() -> Callable[..., bytes]:
-    """Makes the bytes of an answer: a body, as JSON where it is no bytes, with a status and headers."""
+def reply() -> Reply:
+    """Return a function that makes a response: a body, sent as JSON unless it is bytes, a status and headers."""
 
     def make(body: Any = b"", status: int = 200, **headers: str) -> bytes:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        named = {"content-length": str(len(raw)), "connection": "close"}
-        named |= {name.replace("_", "-"): value for name, value in headers.items()}
-        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        all_headers = {"content-length": str(len(raw)), "connection": "close"}
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+        head = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
         return f"HTTP/1.1 {status} -\r\n{head}\r\n".encode() + raw
 
     return make
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the machine's proxies from the environment."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, in seconds; they take no time."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The addresses to which each name resolves; other names don't resolve."""
+    addresses: dict[str, list[str]] = {"images.segmind.com": [PUBLIC]}
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
+        if host not in addresses:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return addresses
+
+
+class Internet:
+    """Answers requests with one handler each, whatever address they go to; repeats the last handler."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Callable[[httpx.Request], httpx.Response]] = []
+        self.requests: list[httpx.Request] = []
+
+    def script(self, *answers: httpx.Response | Exception) -> None:
+        def handler(answer: httpx.Response | Exception) -> Callable[[httpx.Request], httpx.Response]:
+            def handle(_: httpx.Request) -> httpx.Response:
+                if isinstance(answer, Exception):
+                    raise answer
+                # A new response, since an answer that was read cannot be read again.
+                return httpx.Response(answer.status_code, headers=answer.headers, stream=answer.stream)
+
+            return handle
+
+        self.handlers = [handler(answer) for answer in answers]
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return (self.handlers.pop(0) if len(self.handlers) > 1 else self.handlers[0])(request)
+
+
+@pytest.fixture
+def internet(names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> Internet:
+    """A simulated internet, which answers with a PNG unless it is scripted."""
+    simulated = Internet()
+    simulated.script(httpx.Response(200, content=PNG))
+    monkeypatch.setattr(httpx, "HTTPTransport", lambda *_, **__: httpx.MockTransport(simulated))
+    return simulated

@@ -43,22 +43,22 @@ def _spooled(*pieces: bytes) -> SpooledImage:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The temporary files that were made."""
+    """The temporary files that the test made."""
     made: list[Any] = []
     make = tempfile.SpooledTemporaryFile
 
-    def make_and_note(**options: Any) -> IO[bytes]:
+    def make_and_record(**options: Any) -> IO[bytes]:
         made.append(make(**options))
         file: IO[bytes] = made[-1]
         return file
 
-    monkeypatch.setattr(image.tempfile, "SpooledTemporaryFile", make_and_note)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", make_and_record)
     return made
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_image_is_what_its_bytes_are(kind: str, mode: str, files: list[Any]) -> None:
+def test_type_and_size_follow_from_the_bytes(kind: str, mode: str, files: list[Any]) -> None:
     if (kind, mode) == ("JPEG", "RGBA"):
         mode = "CMYK"
     data = _encoded(kind, mode)
@@ -85,29 +85,29 @@ def test_png_without_its_end_is_refused(cut: int) -> None:
         _spooled(_encoded("PNG")[:-cut])
 
 
-def test_png_may_go_on_after_its_end() -> None:
-    with _spooled(_encoded("PNG"), b"of no meaning") as spooled:
+def test_png_may_have_bytes_after_its_end() -> None:
+    with _spooled(_encoded("PNG"), b"more bytes") as spooled:
         assert spooled.content_type == "image/png"
 
 
 @pytest.mark.parametrize("call", ["write", "seek"])
-def test_full_disk_is_told_from_a_bad_image(call: str, monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+def test_full_disk_is_a_storage_error(call: str, monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    def spool_one() -> None:
+    def spool_image() -> None:
         with ImageSpool() as spool:
             monkeypatch.setattr(files[0], call, fail)
             spool.write(b"x")
             spool.finish()
 
-    with pytest.raises(IdeogramStorageError, match=r"temporary directory does not take the image.*No space left"):
-        spool_one()
+    with pytest.raises(IdeogramStorageError, match=r"temporary directory does not accept the image.*No space left"):
+        spool_image()
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("kind", KINDS)
-def test_cut_image_is_refused_though_its_beginning_is_sound(kind: str, kept: float, files: list[Any]) -> None:
+def test_truncated_image_is_refused(kind: str, kept: float, files: list[Any]) -> None:
     data = _encoded(kind)
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(data[: int(len(data) * kept)])
@@ -128,7 +128,7 @@ def test_cut_image_is_refused_though_its_beginning_is_sound(kind: str, kept: flo
     ],
     ids=["empty", "html", "svg", "html before a PNG", "zeros", "GIF", "BMP", "TIFF"],
 )
-def test_what_is_no_image_of_the_vendors_kinds_is_refused(make: Callable[[], bytes], files: list[Any]) -> None:
+def test_other_kinds_of_files_are_refused(make: Callable[[], bytes], files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(make())
     assert [file.closed for file in files] == [True]
@@ -145,28 +145,31 @@ def test_damaged_png_is_refused(byte: int) -> None:
 @pytest.mark.parametrize(
     ("width", "height"), [(100_000, 100_000), (10_000, 10_000), (4_096, 4_097), (2**31 - 1, 1), (0, 5)]
 )
-def test_header_that_claims_too_many_pixels_is_not_believed(width: int, height: int, files: list[Any]) -> None:
+def test_header_with_too_many_pixels_is_refused(width: int, height: int, files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(_png_header(width, height))
     assert [file.closed for file in files] == [True]
 
 
-@pytest.mark.parametrize(("many", "turns"), [(96 * 64 - 1, True), (96 * 64, False)])
-def test_large_images_are_decoded_one_after_the_other(many: int, turns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, locked = PngImagePlugin.PngImageFile.load, []
+@pytest.mark.parametrize(("limit", "one_at_a_time"), [(96 * 64 - 1, True), (96 * 64, False)])
+def test_large_images_are_decoded_one_at_a_time(
+    limit: int, one_at_a_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = PngImagePlugin.PngImageFile.load
+    locked: list[bool] = []
 
-    def look_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
+    def check_lock_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
         locked.append(image._decoding_many.locked())
         return load(picture)
 
-    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", look_and_load)
-    monkeypatch.setattr(image, "_MANY_PIXELS", many)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", check_lock_and_load)
+    monkeypatch.setattr(image, "_MANY_PIXELS", limit)
     with _spooled(_encoded("PNG")):
-        assert locked == [turns]
+        assert locked == [one_at_a_time]
     assert not image._decoding_many.locked()
 
 
-def test_text_in_a_png_that_unfolds_to_gigabytes_is_refused() -> None:
+def test_compressed_text_of_a_png_is_limited() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "x" * (1 << 26), zip=True)
     buffer = io.BytesIO()
@@ -176,7 +179,7 @@ def test_text_in_a_png_that_unfolds_to_gigabytes_is_refused() -> None:
         _spooled(buffer.getvalue())
 
 
-def test_what_a_library_warns_of_is_refused_where_warnings_are_errors() -> None:
+def test_warning_of_pillow_is_refused_if_it_is_an_error() -> None:
     buffer, picture = io.BytesIO(), Image.new("RGB", (8, 6))
     picture.save(buffer, "MPO", save_all=True, append_images=[picture])
     with pytest.raises(IdeogramInvalidImage, match="malformed MPO"):
@@ -184,11 +187,11 @@ def test_what_a_library_warns_of_is_refused_where_warnings_are_errors() -> None:
 
 
 @given(**hostile.IMAGES)
-def test_whatever_comes_is_an_image_of_bearable_size_or_refused(data: bytes) -> None:
+def test_any_bytes_are_an_image_within_limits_or_refused(data: bytes) -> None:
     hostile.check_image(data)
 
 
-def test_too_many_bytes_are_refused_as_soon_as_they_come(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+def test_too_many_bytes_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
     monkeypatch.setattr(image, "MAX_IMAGE_BYTES", 10)
     with ImageSpool() as spool:
         spool.write(b"x" * 10)
@@ -197,7 +200,7 @@ def test_too_many_bytes_are_refused_as_soon_as_they_come(monkeypatch: pytest.Mon
     assert [file.closed for file in files] == [True]
 
 
-def test_spool_rolls_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
+def test_large_image_is_written_to_disk(monkeypatch: pytest.MonkeyPatch, files: list[Any]) -> None:
     data = _encoded("PNG")
     with _spooled(data):
         assert not files[0]._rolled

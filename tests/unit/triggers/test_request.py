@@ -23,29 +23,31 @@ _VALUES: dict[str, Any] = {
 ARGUMENTS = {name: _VALUES[name] for name in inspect.signature(IdeogramTrigger).parameters}
 
 
-def test_serialization_round_trips_every_argument() -> None:
+def test_serialization_keeps_every_argument() -> None:
     path, arguments = IdeogramTrigger(**ARGUMENTS).serialize()
     assert arguments == ARGUMENTS
-    again = import_string(path)(**json.loads(json.dumps(arguments)))
-    assert type(again) is IdeogramTrigger
-    assert again.serialize() == (path, ARGUMENTS)
+    copy = import_string(path)(**json.loads(json.dumps(arguments)))
+    assert type(copy) is IdeogramTrigger
+    assert copy.serialize() == (path, ARGUMENTS)
 
 
-def test_serialization_round_trips_the_defaults() -> None:
+def test_serialization_keeps_the_defaults() -> None:
     path, arguments = IdeogramTrigger(requests={}, deadline=0.0).serialize()
     assert IdeogramTrigger(**arguments).serialize() == (path, arguments)
     assert arguments["ideogram_conn_id"] == "ideogram_default"
 
 
-def test_arguments_are_not_the_callers() -> None:
+def test_payload_is_copied() -> None:
     payload = {"a": 1}
     trigger = IdeogramTrigger(requests={}, deadline=0.0, payload=payload)
     payload["a"] = 2
     assert trigger.serialize()[1]["payload"] == {"a": 1}
 
 
-async def test_kill_says_that_the_jobs_go_on(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(IdeogramTrigger, "log", logging.getLogger("trigger"))  # Airflow's own differs by version
+async def test_kill_logs_that_the_requests_continue(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IdeogramTrigger, "log", logging.getLogger("trigger"))  # Airflow's logger differs by version
     await IdeogramTrigger(**ARGUMENTS).on_kill()
     assert "Request r-1 continues at the vendor and is paid" in caplog.text
     assert "Request r-2 continues at the vendor and is paid" in caplog.text

@@ -1,0 +1,137 @@
+"""
+From which hosts an image may be downloaded, and the transport that enforces it.
+
+Invariant: no request reaches a host that the connection does not permit, or an address in a private network, whatever
+address or redirect a server sends. The IP address that is connected to is the one that was checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from functools import cache
+
+import httpx
+
+from airflow_provider_ideogram.api.sanitize import sanitize_text
+from airflow_provider_ideogram.exceptions import IdeogramInvalidImage
+from airflow_provider_ideogram.hooks.connection import HOST, VENDOR_DOMAIN, ConnectionSettings
+from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID
+
+#: A NAT64 gateway translates these addresses to IPv4; the last 32 bits are the IPv4 address.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: All other public IPv6 addresses; :mod:`ipaddress` also calls some addresses outside it global.
+_PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+#: The metadata services of Oracle and Azure, which some versions of :mod:`ipaddress` call global.
+_METADATA = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")))
+
+
+def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
+    """Raise IdeogramInvalidImage for an address whose scheme, credentials or host are not permitted."""
+    api = httpx.URL(settings.base_url)
+    if url.scheme != "https" and not (url.scheme == "http" and api.scheme == "http"):
+        raise IdeogramInvalidImage(
+            f"the image's address is not https but {sanitize_text(repr(url.scheme))}", IMAGE_IS_PAID
+        )
+    if url.userinfo:
+        raise IdeogramInvalidImage("the image's address contains credentials", IMAGE_IS_PAID)
+    host = url.raw_host.decode().rstrip(".")
+    is_vendor_host = host.endswith(f".{VENDOR_DOMAIN}") and HOST.fullmatch(host)
+    if not is_vendor_host and host not in (api.raw_host.decode(), VENDOR_DOMAIN, *settings.image_hosts):
+        raise IdeogramInvalidImage(
+            f"the image is on {sanitize_text(repr(host), settings.redactor)}, which is not a permitted host",
+            f"{IMAGE_IS_PAID} If you trust the host, add it to image_hosts in the connection's extra.",
+        )
+
+
+class GuardedTransport(httpx.BaseTransport):
+    """
+    Checks the address of each request, and connects to the IP address that it checked.
+
+    A name is resolved once for each request, so it cannot resolve to another address after the check. Behind a proxy
+    only :func:`check_address` applies: the proxy resolves names, and guards its own network.
+
+    :param settings: The connection's settings, which name the permitted hosts.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to the first of its host's addresses that accepts the connection."""
+        check_address(request.url, self._settings)
+        proxy = _proxy_of(request.url)
+        if proxy is not None:
+            return self._transport(proxy).handle_request(request)
+        last_error: Exception | None = None
+        for address in self._addresses(request.url):
+            pinned = httpx.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=request.headers,  # its "Host" is the name
+                extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode()},
+            )
+            try:
+                return self._transport(None).handle_request(pinned)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                last_error = error
+        raise last_error or httpx.ConnectError(f"{request.url.host} has no address")
+
+    def _addresses(self, url: httpx.URL) -> Iterator[str]:
+        """Yield the IP addresses of a host; raise IdeogramInvalidImage at the first that is not permitted."""
+        host = url.raw_host.decode()  # the form that the DNS uses; url.host may have other letters
+        try:
+            found = socket.getaddrinfo(host, url.port or 0, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpx.ConnectError(f"{host} has no address: {error}") from error
+        is_api_host = url.raw_host == httpx.URL(self._settings.base_url).raw_host
+        for address in dict.fromkeys(str(info[4][0]) for info in found):
+            if not (is_api_host or address in self._settings.image_hosts or is_public(address)):
+                name = sanitize_text(repr(host), self._settings.redactor)
+                raise IdeogramInvalidImage(
+                    f"the image's host {name} resolves to {address} in a private network",
+                    f"{IMAGE_IS_PAID} If you trust the address, add it to image_hosts in the connection's extra.",
+                )
+            yield address
+
+    def _transport(self, proxy: str | None) -> httpx.HTTPTransport:
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.HTTPTransport(verify=_tls_context(), proxy=proxy)
+        return self._transports[proxy]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for transport in self._transports.values():
+            transport.close()
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """Return the TLS context of all downloads: to read the certificates takes longer than a download."""
+    return httpx.create_ssl_context()
+
+
+def _proxy_of(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment sets for an address, None if there is none or the host is exempt."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address is public; an IPv6 address that embeds an IPv4 address is judged by the latter."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour or (_last_32_bits(ip) if ip in _NAT64 else None)
+        return ip in _PUBLIC_IPV6 and ip.is_global if embedded is None else is_public(str(embedded))
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _METADATA)
+
+
+def _last_32_bits(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
