@@ -39,7 +39,8 @@ from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
-from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
+from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
 from airflow_provider_ideogram.operators.dataset import _saved_state
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group

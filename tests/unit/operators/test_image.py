@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.parsing import RequestStatus
-from airflow_provider_ideogram.api.polling import FETCH_MARGIN, RESULT_LIFETIME
+from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInvalidInput,
