@@ -153,7 +153,7 @@ def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit
     return kind(
         f"{what}{times}; the account's request history {history}",
         f"The request for {intent.target} may have been accepted, and is charged if it completes; rows of the history "
-        f"may be hours late. Each later attempt searches again before it pays. Clear the task {intent.owner} to submit a "
-        "new request, or set on_unknown_submit='resubmit'.",
+        f"may be hours late. Each later attempt searches again before it pays. Clear the task {intent.owner} to submit "
+        "a new request, or set on_unknown_submit='resubmit'.",
         status_code=answered.status_code if answered else None,
     )

@@ -349,7 +349,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self._show_progress(context, workspace, state, _manifest_uri(output_prefix))
         allowed = self.max_failures * state.total if 0 < self.max_failures < 1 else self.max_failures
         if state.failures > allowed:
-            raise self._failure(context, output_prefix, state)
+            raise self._failure(output_prefix, state)
         if self.if_exists == "reuse":
             workspace.clear()  # a later attempt finds all images
         else:
@@ -376,7 +376,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
         return lineage_of_dataset(self.prompts_path, self._result)
 
-    def _failure(self, context: Context, output_prefix: Target, state: DatasetState) -> IdeogramDatasetFailed:
+    def _failure(self, output_prefix: Target, state: DatasetState) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""
         only_blocked = state.failures == state.counts["content_blocked"]
         kind = IdeogramDatasetStopped if only_blocked else IdeogramDatasetFailed

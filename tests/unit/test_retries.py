@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -26,6 +27,8 @@ NO_RETRY = {
     "IdeogramAuthenticationError",
     "IdeogramPermissionError",
     "IdeogramInsufficientCredits",
+    "IdeogramSpendLimitReached",
+    "IdeogramModelRetired",
     "IdeogramNotFound",
     "IdeogramObjectExists",
     "IdeogramContentBlocked",
@@ -55,7 +58,7 @@ class Fails(BaseOperator):
 
     def execute(self, context: Any) -> None:
         if self.wrap:
-            with airflow_failures(durable=True):
+            with airflow_failures(mock.Mock(), durable=True):
                 raise self.error
         raise self.error
 
