@@ -86,13 +86,19 @@ class ObjectStore:
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
             return io.BufferedReader(self.client.get_object(Bucket=bucket, Key=key)["Body"])
 
+    def stream(self, bucket: str, key: str, **options: Any) -> Mapping[str, Any] | None:
+        """
+        Return S3's response to a read, whose ``Body`` the caller closes; None if the object is missing.
+
+        :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
+        """
+        with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
+            return _with_lower_case_metadata(_unless_missing(self.client.get_object, Bucket=bucket, Key=key, **options))
+
     def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         """Return S3's description of an object, None if it is missing."""
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            head: dict[str, Any] | None = _unless_missing(self.client.head_object, Bucket=bucket, Key=key)
-            if head is not None:
-                head["Metadata"] = {name.lower(): value for name, value in head.get("Metadata", {}).items()}
-            return head
+            return _with_lower_case_metadata(_unless_missing(self.client.head_object, Bucket=bucket, Key=key))
 
     def put(
         self,
@@ -198,6 +204,12 @@ def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
+
+
+def _with_lower_case_metadata(response: dict[str, Any] | None) -> Mapping[str, Any] | None:
+    if response is None:
+        return None
+    return {**response, "Metadata": {name.lower(): value for name, value in response.get("Metadata", {}).items()}}
 
 
 def _unless_missing(call: Any, **arguments: Any) -> Any:

@@ -38,8 +38,8 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord, NoLedger
-from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RetryLater
-from airflow_provider_ideogram.jobs.submission import RETRY_SECONDS, STORING_SECONDS, SUBMIT_SECONDS, Submitter
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RETRY_SECONDS, RetryLater
+from airflow_provider_ideogram.jobs.submission import STORING_SECONDS, SUBMIT_SECONDS, Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target

@@ -175,7 +175,7 @@ async def test_storage_that_does_not_answer_is_named(
         raise EndpointConnectionError(endpoint_url="http://s3.example")
 
     for module in ("app", "pages"):
-        monkeypatch.setattr(f"airflow_provider_ideogram.ui.{module}.s3_client", fail)
+        monkeypatch.setattr(f"airflow_provider_ideogram.ui.{module}.object_store", fail)
     answer = await gallery.get(f"{IMAGE_PATH}/file")
     assert answer.status_code == 502
     assert "s3.example" in answer.text
@@ -403,8 +403,8 @@ async def test_addresses_keep_the_path_of_a_proxy(
 
 async def test_client_is_kept_for_a_while(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_client", None)
-    first = objects.s3_client()
-    assert objects.s3_client() is first
+    first = objects.object_store()
+    assert objects.object_store() is first
     monkeypatch.setenv("AIRFLOW__IDEOGRAM__GALLERY_AWS_CONN_ID", "another")
     monkeypatch.setenv("AIRFLOW_CONN_ANOTHER", '{"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}')
-    assert objects.s3_client().meta.region_name == "eu-west-1"
+    assert objects.object_store().client.meta.region_name == "eu-west-1"
