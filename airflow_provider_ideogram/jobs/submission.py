@@ -327,7 +327,8 @@ class Submitter:
         request = record.intent.request if same else intent.request
         # Otherwise the history could take the ended request for the one that is submitted next.
         excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
-        attempts = record.intent.submit_attempts if record.request_id is None and same else 0
+        cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
+        attempts = record.intent.submit_attempts if record.request_id is None and same and not cleared else 0
         return self.ledger.replace(
             record,
             replace(
