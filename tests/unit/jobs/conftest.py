@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_ideogram.api import back_off
+from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from tests.support.s3 import bucket, client
+from tests.unit.jobs.world import JOB_SECONDS, QUEUE_SECONDS, Clock, World
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,3 +30,21 @@ def ledger(client: S3Client, bucket: str) -> Ledger:
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Return the messages that the ledger logged; the S3 server logs as well."""
     return lambda: [record.message for record in caplog.records if record.name.endswith("jobs.ledger")]
+
+
+@pytest.fixture
+def world(
+    ideogram_emulator: RunningEmulator,
+    ideogram_connection: str,
+    client: S3Client,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    """An emulator and a bucket, at a time that stands still; retries don't wait."""
+    clock = Clock(time.time())
+    monkeypatch.setattr(time, "time", clock)
+    monkeypatch.setattr(back_off, "_BACK_OFF_BASE", 0.0)
+    ideogram_emulator.configure(queue_seconds=QUEUE_SECONDS, job_seconds=JOB_SECONDS)
+    world = World(ideogram_emulator, client, bucket, clock)
+    with world.hook:
+        yield world
