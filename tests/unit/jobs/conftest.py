@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_provider_ideogram.api import back_off
 from airflow_provider_ideogram.emulator.running import RunningEmulator
+from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from tests.support.s3 import bucket, client
 from tests.unit.jobs.world import JOB_SECONDS, QUEUE_SECONDS, Clock, World
@@ -47,4 +49,13 @@ def world(
     ideogram_emulator.configure(queue_seconds=QUEUE_SECONDS, job_seconds=JOB_SECONDS)
     world = World(ideogram_emulator, client, bucket, clock)
     with world.hook:
+        yield world
+
+
+@pytest.fixture
+def gateway(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world behind a gateway, whose connection has no history."""
+    connection = {"conn_type": "ideogram", "password": world.emulator.api_key, "host": world.emulator.url}
+    monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", json.dumps(connection))
+    with IdeogramHook() as world.hook:
         yield world

@@ -178,6 +178,17 @@ State: TypeAlias = Callable[[World, str], str]
 OWNERS = pytest.mark.parametrize("owner", [ME, OTHER_TASK], ids=["own", "other task's"])
 INPUTS = pytest.mark.parametrize("request_", [ASKED, OTHER_INPUTS], ids=["same inputs", "other inputs"])
 
+#: Faults of a history that does not respond, and the beginning of the reason.
+UNREADABLE = pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"kind": "error", "status": 503}, "The API failed .HTTP 503"),
+        ({"kind": "reset"}, "The API did not"),
+        ({"kind": "truncated"}, "The API did not"),
+    ],
+    ids=["503", "reset", "truncated"],
+)
+
 
 def states(*values: State) -> pytest.MarkDecorator:
     """Run the test in each of the states."""
