@@ -109,11 +109,9 @@ class Reconciler:
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
-        reason = self._consent(record, intent, owns) or (
-            "The submit was answered by an error of the server"
-            if durable and search.found == frozenset() and self._may_repeat(record, intent)
-            else None
-        )
+        reason = self._consent(record, intent, owns)
+        if reason is None and durable and search.found == frozenset() and self._may_repeat(record, intent):
+            reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
             raise unknown
         log.warning("%s. %s: a new request is submitted", unknown.reason, reason)

@@ -3,7 +3,7 @@ Objects in S3: the only module that calls boto3's client and interprets its erro
 
 Invariant: "missing" is None, and every other failure is an error: "could not be read" is never "is not there". The HTTP
 status decides what an error means, since stores that imitate S3 differ in their error codes. Names of metadata are in
-lower case, whatever case a store or a proxy returns.
+lower case, since a store or a proxy may change their case.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class ObjectStore:
             )
 
     def check_bucket(self, bucket: str, advice: str) -> None:
-        """Raise IdeogramStorageError if the bucket is missing: only this call tells it from a missing key."""
+        """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
         with storage_errors(f"Reading the bucket s3://{bucket}", advice):
             self.client.head_bucket(Bucket=bucket)
 

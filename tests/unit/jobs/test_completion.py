@@ -23,6 +23,7 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.completion import fetch_and_store
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered
 from tests.unit.jobs.world import ASKED, DAY, HOUR, JOB_SECONDS, KEY, QUEUE_SECONDS, World
 
@@ -121,6 +122,27 @@ class TestStore:
 
         assert (record.request_id, record.cost_usd, world.submits()) == (job.request_id, 0.05, 1)
         assert "result" not in world.emulator.stats().calls
+
+    def test_images_are_stored_between_61_minutes_and_6_days(self, world: World) -> None:
+        jobs = []
+        for number in range(10):
+            world.target = Target(world.bucket, f"images/{number}.png")
+            jobs.append(world.get_or_submit()[0])
+        world.pass_time(HOUR + 60)
+        step = (6 * DAY - HOUR - 60) / len(jobs)
+
+        costs = []
+        for number, job in enumerate(jobs):
+            world.target = Target(world.bucket, f"images/{number}.png")
+            reattached, poll = world.get_or_submit()
+            assert reattached.request_id == job.request_id
+            costs.append(fetch_and_store(world.hook, world.store, reattached, poll).cost_usd)
+            world.pass_time(step)
+
+        assert (world.submits(), costs) == (10, [0.05] * 10)
+        assert world.emulator.stats().charged_usd == pytest.approx(0.5, abs=1e-4)
+        stored = world.client.list_objects_v2(Bucket=world.bucket, Prefix="images/")["Contents"]
+        assert len(stored) == 10
 
     def test_hour_that_ends_between_status_and_result(self, world: World) -> None:
         job, poll = _completed(world, HOUR - 1)
