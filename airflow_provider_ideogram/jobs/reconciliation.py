@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 HISTORY_LAG = 120.0
 #: Seconds between two searches of the history.
 RETRY_SECONDS = 20.0
-#: Submits of one request at most, if all were answered 500, 502 or 503.
+#: Submits of one request without a person at most, if all were answered 500, 502 or 503.
 MAX_SUBMITS = 3
 
 
@@ -129,7 +129,7 @@ class Reconciler:
 
     def _consent(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""
-        if self.resubmit:
+        if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"
         if not owns:
             age = time.time() - record.intent.intent_at

@@ -71,12 +71,13 @@ def test_accepted_submit_that_appears_late_is_adopted(world: World) -> None:
     assert world.submits() == 1
 
 
-def test_submits_are_limited_to_three(world: World) -> None:
+@pytest.mark.parametrize("resubmit", [False, True])
+def test_submits_are_limited_to_three(world: World, resubmit: bool) -> None:
     for _ in range(MAX_SUBMITS):
-        world.pass_time(_submit(world).delay)
+        world.pass_time(_submit(world, resubmit=resubmit).delay)
     for _ in range(2):
         with pytest.raises(IdeogramSubmitFailed, match=r"answered by an error of the server \(3 submits\)"):
-            world.get_or_submit()
+            world.get_or_submit(resubmit=resubmit)
         world.pass_time(HOUR)
     assert world.submits() == MAX_SUBMITS
 
