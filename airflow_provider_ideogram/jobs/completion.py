@@ -64,7 +64,7 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
             f"Request {job.request_id} was paid, but {problem.reason}",
-            "The vendor holds its result for one hour after the submission.",
+            f"{problem.advice} The vendor holds its result for one hour after the submission.",
             request_id=job.request_id,
         ) from problem
     metrics.completed(job, record, poll.completed_at)

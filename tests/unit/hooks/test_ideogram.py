@@ -126,9 +126,9 @@ def _rows(count: int, created_at: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_history_is_read_back_to_the_submit(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
     at = 1795392000.0  # 2026-11-23T00:00:00Z
-    ours = {"request_id": "r-1", "request_body": REQUEST.body(), "created_at": "2026-11-23T00:00:01Z"}
+    row = {"request_id": "r-1", "request_body": REQUEST.body(), "created_at": "2026-11-23T00:00:01Z"}
     newer, older = _rows(PER_PAGE, "2026-11-23T02:00:00Z"), _rows(PER_PAGE - 1, "2026-11-22T20:00:00Z")
-    server.script(reply(newer), reply([ours, *older]), reply([]))
+    server.script(reply(newer), reply([row, *older]), reply([]))
     with hook:
         assert hook.find_submitted(REQUEST, at) == {"r-1"}
     assert [received.path.split("&")[0] for received in server.received] == ["/history?page=1", "/history?page=2"]
@@ -144,8 +144,8 @@ def test_history_is_read_to_its_end(hook: IdeogramHook, server: ScriptedServer, 
 
 def test_unreadable_row_does_not_end_the_search(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
     rows = _rows(PER_PAGE, "2026-11-23T00:01:00Z")
-    ours = {**rows[0], "request_id": "r-1", "request_body": REQUEST.body()}
-    server.script(reply([*rows[1:], {"odd": 1}]), reply([ours]))
+    row = {**rows[0], "request_id": "r-1", "request_body": REQUEST.body()}
+    server.script(reply([*rows[1:], {"odd": 1}]), reply([row]))
     with hook:
         assert hook.find_submitted(REQUEST, 1795392000.0) == {"r-1"}
 
