@@ -8,8 +8,10 @@ What can go wrong, told apart by what happened to the money.
     │   ├── IdeogramInvalidInput         a parameter, the connection or the S3 target is not valid
     │   ├── IdeogramAuthenticationError  401: the key is missing or not valid
     │   ├── IdeogramPermissionError      403: the key may not do this
-    │   ├── IdeogramInsufficientCredits  402, 406
+    │   ├── IdeogramInsufficientCredits  402, or 406 by its text
+    │   │   └── IdeogramSpendLimitReached    406: a spend limit of the team
     │   ├── IdeogramNotFound             404: no such model, endpoint or request
+    │   ├── IdeogramModelRetired         410
     │   └── IdeogramObjectExists         if_exists="fail" and the target holds an object
     ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
@@ -24,8 +26,10 @@ What can go wrong, told apart by what happened to the money.
         ├── IdeogramTimeout              not done within the operator's timeout
         ├── IdeogramJobUnreachable       its state can't be read, or its image can't be fetched or stored
         ├── IdeogramUnknownSubmit        sent, and no response says whether it was accepted
+        │   └── IdeogramSubmitFailed     … answered 500, 502 or 503
         ├── IdeogramUnexpectedResponse   a successful response that is not of the API's form
         ├── IdeogramInvalidImage         what was received is not a complete image
+        │   └── IdeogramImageGone            … since its host answered 403, 404 or 410
         └── IdeogramDatasetFailed        more of a dataset's items failed than allowed
             └── IdeogramDatasetStopped   … and another attempt would not help without a person
 
@@ -109,15 +113,27 @@ class IdeogramPermissionError(IdeogramNotCharged):
 
 
 class IdeogramInsufficientCredits(IdeogramNotCharged):
-    """The account's credits don't cover the call (402, 406)."""
+    """The account's credits don't cover the call (402, or 406 by its text)."""
 
     code = "insufficient_credits"
+
+
+class IdeogramSpendLimitReached(IdeogramInsufficientCredits):
+    """A spend limit of the team at the vendor is reached (406 by its text)."""
+
+    code = "spend_limit"
 
 
 class IdeogramNotFound(IdeogramNotCharged):
     """The API has no such model, endpoint or request (404)."""
 
     code = "not_found"
+
+
+class IdeogramModelRetired(IdeogramNotCharged):
+    """The vendor has retired the model (410)."""
+
+    code = "model_retired"
 
 
 class IdeogramObjectExists(IdeogramNotCharged):
@@ -181,10 +197,11 @@ class IdeogramJobError(IdeogramError):
 
 
 class IdeogramJobFailed(IdeogramJobError):
-    """The vendor reports the request as FAILED; the task's retries decide whether a new one is submitted."""
+    """The vendor reports the request as FAILED, and did not charge it; the task's retries submit a new one."""
 
     code = "request_failed"
     needs_ledger = False
+    charged = False
 
 
 class IdeogramContentBlocked(IdeogramJobFailed):
@@ -195,7 +212,7 @@ class IdeogramContentBlocked(IdeogramJobFailed):
 
 
 class IdeogramResultExpired(IdeogramJobError):
-    """The vendor no longer holds the result."""
+    """The vendor no longer holds the image, which was paid if the request completed."""
 
     code = "expired"
 
@@ -218,6 +235,12 @@ class IdeogramUnknownSubmit(IdeogramJobError):
     code = "unknown_submit"
 
 
+class IdeogramSubmitFailed(IdeogramUnknownSubmit):
+    """The submit was answered 500, 502 or 503: the vendor says that it may be sent again."""
+
+    code = "submit_failed"
+
+
 class IdeogramUnexpectedResponse(IdeogramJobError):
     """A successful response that is not of the API's form."""
 
@@ -229,6 +252,12 @@ class IdeogramInvalidImage(IdeogramJobError):
 
     code = "invalid_image"
     charged = True
+
+
+class IdeogramImageGone(IdeogramInvalidImage):
+    """The image's host answered 403, 404 or 410."""
+
+    code = "image_gone"
 
 
 class IdeogramDatasetFailed(IdeogramJobError):
@@ -247,20 +276,24 @@ class IdeogramDatasetStopped(IdeogramDatasetFailed):
 
 def job_unreachable(request_id: str, reason: str | None) -> IdeogramJobUnreachable:
     """
-    Return the error of a submitted request whose image can't be reached.
+    Return the error of a submitted request whose image can't be reached now.
 
     :param reason: The ``reason`` of the error that was met.
     """
     return IdeogramJobUnreachable(
-        f"Request {request_id} was submitted and paid, but its image can't be fetched or stored: {reason}",
-        "The vendor holds its result for one hour after the submission.",
+        f"The image of request {request_id} can't be fetched or stored: {reason}",
+        STILL_AVAILABLE,
         request_id=request_id,
     )
 
 
+#: What happens to a submitted request that a task stops waiting for.
+STILL_AVAILABLE = (
+    "The request is charged if it completes, and is not lost: the next attempt reattaches to it. The vendor holds its "
+    "result for an hour and its image for seven days."
+)
+
+
 def request_continues(request_id: str) -> str:
     """Return the message for a task that ends before its request does."""
-    return (
-        f"Request {request_id} continues at the vendor and is paid: the API has no cancel call. With durable=True the "
-        "ledger keeps it and the next attempt reattaches to it; the vendor holds its result for one hour."
-    )
+    return f"Request {request_id} continues at the vendor, since the API has no cancel call. {STILL_AVAILABLE}"

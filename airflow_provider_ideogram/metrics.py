@@ -1,8 +1,8 @@
 """
-What Airflow's metrics (StatsD, OpenTelemetry) are told of jobs and money.
+Airflow's metrics (StatsD, OpenTelemetry) of requests and money.
 
-Invariant: counted where it happens, on workers only, since a trigger may run twice. The names are few and known, also
-to a StatsD without tags.
+Invariant: only workers count, since a trigger may run twice. Every name is fixed, so that a StatsD without tags has all
+of them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,27 @@ if TYPE_CHECKING:
 _CENTS = 100
 
 
-def submitted(model: str, price_usd: float | None) -> None:
-    """Count a request that was accepted, and what it costs by the vendor's list price, in US cents."""
-    tags = {"model": model}
-    Stats.incr("ideogram.submitted", tags=tags)
-    if price_usd:
-        Stats.incr("ideogram.cost_cents", round(price_usd * _CENTS), tags=tags)
+def submitted(model: str) -> None:
+    """Count an accepted request."""
+    Stats.incr("ideogram.submitted", tags={"model": model})
+
+
+def remaining_credits(usd: float | None) -> None:
+    """Set the account's balance, if a response named it."""
+    if usd is not None:
+        Stats.gauge("ideogram.remaining_credits", usd)
 
 
 def completed(job: Job, record: ImageRecord, completed_at: float | None) -> None:
     """
-    Count a job whose image is stored, and time it.
+    Count a stored image and its cost in US cents, and time its request.
 
-    :param completed_at: When it was noticed to be done, in seconds since the epoch.
+    :param completed_at: When its completion was noticed, in seconds since the epoch.
     """
     tags = {"model": record.model or "unknown"}
     Stats.incr("ideogram.completed", tags=tags)
+    if record.cost_usd:
+        Stats.incr("ideogram.cost_cents", round(record.cost_usd * _CENTS), tags=tags)
     if record.inference_seconds is None or completed_at is None:
         return
     Stats.timing("ideogram.inference", _milliseconds(record.inference_seconds), tags=tags)
@@ -42,14 +47,14 @@ def completed(job: Job, record: ImageRecord, completed_at: float | None) -> None
 
 
 def reused(images: int = 1) -> None:
-    """Count images that were there already."""
+    """Count reused images."""
     if images:
         Stats.incr("ideogram.reused", images)
 
 
 def failed(reason: str) -> None:
     """
-    Count an attempt, or an item of a dataset, that ended without an image.
+    Count an attempt, or a dataset's item, that ended without an image, with a tag and by name.
 
     :param reason: :attr:`~airflow_provider_ideogram.exceptions.IdeogramError.code` of the error.
     """

@@ -104,7 +104,7 @@ class Bench:
             state=state,
             items=items,
             stored=self._stored(prefix),
-            charges=stats["charges"],
+            charges=stats["accepted"],
             seconds=self._cluster.api.run_seconds(dag_id, run_id),
             cpu_seconds=cpu,
             slices=[json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else [],

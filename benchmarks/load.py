@@ -167,7 +167,7 @@ def _store_errors(pids: Iterable[int]) -> list[tuple[float, int, int]]:
 
 def _books(emulator: EmulatorServer) -> int:
     stats = httpx.get(f"{emulator.url}/_emulator/stats", trust_env=False).json()
-    charges: int = stats["charges"]
+    charges: int = stats["accepted"]
     return charges
 
 

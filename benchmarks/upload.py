@@ -41,9 +41,9 @@ def _image(edge: int, seed: int) -> bytes:
 
 
 def _ours(url: str, base_url: str) -> Callable[[int], None]:
+    from airflow_provider_ideogram.api.image_source import ImageUrl
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
-    from airflow_provider_ideogram.api.parsing import ImageUrl
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.hooks.download import download_image
     from airflow_provider_ideogram.storage.image_store import ImageStore

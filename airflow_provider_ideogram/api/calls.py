@@ -1,9 +1,7 @@
 """
 Each call of the API, described once.
 
-Invariant: a :class:`Call` holds all that a driver needs; the sync and the async driver send the same calls
-and ask the same :func:`retry_flow` what to do next. A call that charges is sent again only where it certainly
-never reached the server.
+Invariant: a :class:`Call` holds all that a client needs to send it and to read its response.
 """
 
 from __future__ import annotations
@@ -18,21 +16,15 @@ from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.parsing import Credits, GenerationResult, RequestStatus, Submission
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.exceptions import (
-    IdeogramInvalidInput,
-)
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 T = TypeVar("T")
 
-#: Times that a call is sent at most.
-MAX_ATTEMPTS = 4
-#: Seconds that a server may ask to wait in place: a longer wait is for a trigger, not for a worker.
-MAX_WAIT = 5.0
-#: Bytes of an answer that holds no image.
+#: Bytes of a response without an image.
 MAX_RESPONSE_BYTES = 1 << 20
-#: Bytes of an answer that may hold an image, as base64 in JSON.
-MAX_IMAGE_RESPONSE_BYTES = 48 << 20
-#: Seconds for the synchronous endpoint, which answers when the image is made (12.4 s as a rule).
+#: Bytes of a response that may hold an image, as base64 in JSON, or a page of the history.
+MAX_LARGE_RESPONSE_BYTES = 48 << 20
+#: Seconds for the synchronous endpoint, which responds when the image is made (12.4 s as a rule).
 GENERATE_TIMEOUT = 180.0
 
 
@@ -42,12 +34,12 @@ class Call(Generic[T]):
     A call of the API.
 
     :param method: The HTTP method.
-    :param path: The path below the base URL.
-    :param parse: What the answer means; raises an :class:`IdeogramError` for an answer that is an error.
+    :param path: The path below the base URL, or a whole address.
+    :param parse: Returns what the response means; raises an :class:`IdeogramError` for an error.
     :param body: The JSON body.
     :param charges: Whether accepting it costs money.
-    :param max_bytes: How much of an answer is read.
-    :param timeout: Seconds to wait for the answer, None for the connection's.
+    :param max_bytes: Bytes of the response that are read at most.
+    :param timeout: Seconds to wait for the response, None for the connection's timeout.
     """
 
     method: str
@@ -60,40 +52,41 @@ class Call(Generic[T]):
 
 
 def submit(request: GenerationRequest) -> Call[Submission]:
-    """Submit a job: charged when accepted, answered at once with its id."""
+    """Submit a request; the response comes at once with its id. It is charged when it completes."""
     return Call("POST", f"/v2/{request.model}", parsing.parse_submission, request.body(), charges=True)
 
 
 def get_status(request_id: str) -> Call[RequestStatus]:
-    """Ask for a job's state."""
-    return Call("GET", f"/v2/requests/{_id(request_id)}/status", parsing.parse_status)
+    """Get a request's status."""
+    return Call("GET", f"/v2/requests/{check_id(request_id)}/status", parsing.parse_status)
 
 
 def get_result(request_id: str) -> Call[GenerationResult]:
-    """Ask for a completed job's image."""
+    """Get a completed request's image."""
     parse = partial(parsing.parse_result, request_id=request_id)
-    return Call("GET", f"/v2/requests/{_id(request_id)}", parse, max_bytes=MAX_IMAGE_RESPONSE_BYTES)
+    return Call("GET", f"/v2/requests/{check_id(request_id)}", parse, max_bytes=MAX_LARGE_RESPONSE_BYTES)
 
 
 def generate_sync(request: GenerationRequest) -> Call[GenerationResult]:
-    """Generate in one blocking call: charged, and lost if its answer is."""
+    """Generate in one blocking call, which charges; the image is lost if the response is."""
     return Call(
         "POST",
         f"/v1/{request.model}",
         parsing.parse_generated,
         request.body(),
         charges=True,
-        max_bytes=MAX_IMAGE_RESPONSE_BYTES,
+        max_bytes=MAX_LARGE_RESPONSE_BYTES,
         timeout=GENERATE_TIMEOUT,
     )
 
 
 def get_credits() -> Call[Credits]:
-    """Ask for the account's balance, free of charge."""
+    """Get the account's balance, free of charge."""
     return Call("GET", "/v1/get-user-credits", parsing.parse_credits)
 
 
-def _id(request_id: str) -> str:
+def check_id(request_id: str) -> str:
+    """Return a request id that can be a part of a path; raise IdeogramInvalidInput for any other value."""
     if not is_request_id(request_id):
         raise IdeogramInvalidInput.of([f"{request_id!r} is not a request id"])
     return request_id

@@ -1,8 +1,8 @@
 """
-Whether a connection's polls may go out.
+Whether a connection's polls may be sent.
 
-Invariant: what one poll learns of the API's state holds for all polls of the connection. While the API limits or
-fails them none goes out, then a single one to see whether that is over, and when it is, it is over for all.
+Invariant: a rate limit or an outage that one poll meets counts for all polls of the connection. While the breaker is
+open no poll is sent before :attr:`CircuitBreaker.retry_at`, then a single probe; its success closes the breaker.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 from airflow_provider_ideogram.api.back_off import back_off
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramTemporaryError
 
-#: Failures in a row, of whatever jobs, that count as an outage; fewer may be about a single job.
+#: Consecutive failures, of any requests, that count as an outage; fewer may concern a single request.
 OUTAGE_AFTER = 3
 
 
@@ -20,10 +20,10 @@ class CircuitBreaker:
     """
     How many polls of a connection may be in flight.
 
-    Times are seconds of any one clock. A poll carries the :attr:`generation` in which it was let through; what comes of
-    it is news only as long as that round lasts.
+    Times are seconds of any one clock. A poll carries the :attr:`generation` in which it was sent: its result is
+    ignored if the breaker has opened since.
 
-    :param limit: Polls in flight while all is well.
+    :param limit: Polls in flight while the breaker is closed.
     :param rng: The source of the back-off's jitter.
     """
 
@@ -37,22 +37,22 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the API is not known to be well: one poll at a time may find out, from :attr:`retry_at` on."""
+        """Whether polls are held back but for one probe from :attr:`retry_at` on."""
         return self._times_opened > 0
 
     def capacity(self, now: float) -> int:
-        """Return how many polls may be in flight: the limit, none, or one that finds out whether all is well again."""
+        """Return how many polls may be in flight: the limit, none, or a single probe."""
         if not self.is_open:
             return self._limit
         return 1 if now >= self.retry_at else 0
 
     def on_answer(self, generation: int) -> None:
-        """Take in that the API answered a poll, with whatever about its job."""
+        """Record that the API responded to a poll, whatever the request's status."""
         if generation == self.generation:
             self._failures = self._times_opened = 0
 
     def on_error(self, generation: int, error: IdeogramError, now: float) -> None:
-        """Take in that a poll went wrong; what is wrong with its job alone counts as an answer."""
+        """Record that a poll failed; an error that concerns its request alone counts as a response."""
         if not isinstance(error, IdeogramTemporaryError):
             self.on_answer(generation)
         elif generation == self.generation:

@@ -1,57 +1,73 @@
 """
-Which error a response means.
+Which error an HTTP response means.
 
-Invariant: the kind of error depends on the status alone, never on the body, and on whether the call charges:
-where the server may have accepted a charged call, the error says so. Whatever undoes an encoding, of JSON or HTML,
-takes the key out of what it finds.
+Invariant: the class of the error follows from the status, from whether the call charges, and for 406 alone from the
+text, since only that tells its four meanings apart. Where the server may have accepted a charging call, the error says
+so.
 """
 
 from __future__ import annotations
 
-import math
-from email.utils import parsedate_to_datetime
+import re
 
+from airflow_provider_ideogram.api.rate_limit_headers import retry_after
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramError,
     IdeogramInsufficientCredits,
     IdeogramInvalidInput,
+    IdeogramModelRetired,
+    IdeogramNotCharged,
     IdeogramNotFound,
     IdeogramPermissionError,
     IdeogramRateLimited,
     IdeogramServerUnavailable,
+    IdeogramSpendLimitReached,
+    IdeogramSubmitFailed,
     IdeogramUnknownSubmit,
 )
 
-#: No server is believed that asks for more than the life of a result.
-_MAX_RETRY_AFTER = 3600.0
+#: By the vendor's guidance a submit *answered* with one of these may be sent again, after the history was asked.
+ANSWERED_FAILURES = (500, 502, 503)
 
+_TOP_UP = "Add credits at Segmind."
 _REFUSED: dict[int, tuple[type[IdeogramError], str, str]] = {
-    400: (IdeogramInvalidInput, "refused the parameters", "Correct them."),
-    401: (IdeogramAuthenticationError, "does not accept the API key", "Check the connection's password."),
-    402: (IdeogramInsufficientCredits, "wants to be paid first", "Top up the account."),
+    400: (IdeogramInvalidInput, "refused the request", "Correct the parameters."),
+    401: (IdeogramAuthenticationError, "does not accept the API key", "Check the connection's API key."),
+    402: (IdeogramInsufficientCredits, "reports insufficient credits", _TOP_UP),
     403: (
         IdeogramPermissionError,
-        "does not permit this to the API key",
-        "Check the account's plan and the key.",
+        "does not permit this model to the account or team of the API key",
+        "Check the account's plan and the team's model restrictions.",
     ),
-    404: (
-        IdeogramNotFound,
-        "knows no such model, endpoint or request",
-        "Check the model and the connection's host.",
-    ),
-    405: (IdeogramNotFound, "does not allow the method here", "Check the connection's host."),
-    406: (IdeogramInsufficientCredits, "says that the credits don't suffice", "Top up the account."),
+    404: (IdeogramNotFound, "has no such model, endpoint or request", "Check the model and the connection's base URL."),
+    405: (IdeogramNotFound, "does not allow this method", "Check the connection's base URL."),
+    410: (IdeogramModelRetired, "has retired the model", "Choose another model."),
 }
+#: 406 has four meanings; the vendor's texts tell them apart. A text that matches none is taken for a parameter error.
+_NOT_ACCEPTABLE: tuple[tuple[str, type[IdeogramError], str, str], ...] = (
+    (
+        r"content[- ]type",
+        IdeogramNotCharged,
+        "refused the Content-Type",
+        "This is a fault of the provider: please report it.",
+    ),
+    (
+        r"spend(ing)?[ -]limit|spend cap|budget",
+        IdeogramSpendLimitReached,
+        "reports that a spend limit of the team is reached",
+        "Raise the team's spend limit at Segmind, or wait until its period ends.",
+    ),
+    (r"credit|balance", IdeogramInsufficientCredits, "reports insufficient credits", _TOP_UP),
+)
 
 
 def raise_for_status(response: ApiResponse, *, charges: bool = False) -> None:
     """
     Raise the error that a status outside of 2xx means.
 
-    :param response: The API's response.
-    :param charges: Whether the call was one that costs money when it is accepted.
+    :param charges: Whether the call is one that costs money when it is accepted.
     """
     status = response.status
     if 200 <= status < 300:
@@ -60,48 +76,51 @@ def raise_for_status(response: ApiResponse, *, charges: bool = False) -> None:
     if status == 429:
         raise IdeogramRateLimited(
             f"The API's rate limit is reached ({said})",
-            "Nothing was charged. An Airflow pool keeps single images below it, requests_per_minute a dataset.",
+            "Nothing was charged. Limit single images by an Airflow pool, and a dataset by requests_per_minute.",
             retry_after=retry_after(response),
+            status_code=status,
         )
     if status >= 500 or status == 408:
         raise _server_error(said, response, charges=charges)
     if 300 <= status < 400:
         raise IdeogramInvalidInput(
             f"The API redirects ({said}), which is not followed with a key",
-            "Nothing was charged. Check the connection's host.",
+            "Nothing was charged. Check the connection's base URL.",
+            status_code=status,
         )
-    kind, what, do = _REFUSED.get(status, (IdeogramInvalidInput, "refused the request", "Check the parameters."))
-    raise kind(f"The API {what} ({said})", f"Nothing was charged. {do}")
+    kind, what, advice = _refusal(response)
+    raise kind(f"The API {what} ({said})", f"Nothing was charged. {advice}", status_code=status)
+
+
+def _refusal(response: ApiResponse) -> tuple[type[IdeogramError], str, str]:
+    if response.status == 406:
+        for pattern, kind, what, advice in _NOT_ACCEPTABLE:
+            if re.search(pattern, response.message, re.IGNORECASE):
+                return kind, what, advice
+        return IdeogramInvalidInput, "refused a parameter", "Correct the parameter."
+    return _REFUSED.get(response.status, (IdeogramInvalidInput, "refused the request", "Check the parameters."))
 
 
 def _server_error(said: str, response: ApiResponse, *, charges: bool) -> IdeogramError:
-    if charges:
-        return unknown_submit(f"The API failed ({said})")
-    return IdeogramServerUnavailable(
-        f"The API failed ({said})", "Nothing was charged by this call.", retry_after=retry_after(response)
-    )
+    status = response.status
+    if not charges:
+        return IdeogramServerUnavailable(
+            f"The API failed ({said})",
+            "Nothing was charged by this call.",
+            retry_after=retry_after(response),
+            status_code=status,
+        )
+    if status in ANSWERED_FAILURES:
+        return IdeogramSubmitFailed(f"The API answered the submit with {said}", _LOOK_IT_UP, status_code=status)
+    return unknown_submit(f"The API failed ({said})", status)
 
 
-def unknown_submit(what_happened: str) -> IdeogramUnknownSubmit:
-    """Return the error of a submit that was sent and may or may not have been accepted."""
-    return IdeogramUnknownSubmit(
-        f"{what_happened} after the submit was sent: it may have been accepted and charged, and is not repeated",
-        "Look it up in the account's request history; clear the task to submit, and pay for, a new request.",
-    )
+_LOOK_IT_UP = (
+    "It may have been accepted, and is charged if it completes. The account's request history is asked before a new "
+    "request is submitted."
+)
 
 
-def retry_after(response: ApiResponse) -> float | None:
-    """Return the seconds that ``Retry-After`` asks for (a number, or a date against the response's own), or None."""
-    value = response.headers.get("retry-after", "").strip()
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = _seconds_until(value, response.headers.get("date", ""))
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER) if math.isfinite(seconds) else None
-
-
-def _seconds_until(date: str, now: str) -> float:
-    try:
-        return (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds()
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+def unknown_submit(what_happened: str, status: int | None = None) -> IdeogramUnknownSubmit:
+    """Return the error of a submit that was sent, without a response that says whether it was accepted."""
+    return IdeogramUnknownSubmit(f"{what_happened} after the submit was sent", _LOOK_IT_UP, status_code=status)

@@ -1,49 +1,64 @@
 """
-The account's request history: what became of a submit that nobody answered.
+The account's request history at the vendor.
 
-Invariant: a request is taken for the one that was sent only if its inputs, the drawn seed among them, are the
-same and it was made in the minutes of the submit; what cannot be read proves nothing, in either direction.
+Invariant: a request counts as the one that was sent only if its model and inputs, the drawn seed among them, are the
+same and it was made in the minutes of the submit. A row that can't be read, or is missing, proves nothing: rows appear
+with a delay.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from airflow_provider_ideogram.api.calls import MAX_IMAGE_RESPONSE_BYTES, Call
+from airflow_provider_ideogram.api.calls import MAX_LARGE_RESPONSE_BYTES, Call, check_id
 from airflow_provider_ideogram.api.errors import raise_for_status
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.api.parsing import normal_state, number_of
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.api.response import ApiResponse
+from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 
 PER_PAGE = 100
-#: The worker's clock and the vendor's may differ this many seconds.
+#: Seconds by which the worker's clock and the vendor's may differ.
 CLOCK_SKEW = 120.0
-#: A submit is accepted within this many seconds after it was intended, or never.
+#: Seconds after its intent in which a submit is accepted, if at all.
 SUBMIT_WINDOW = 300.0
+#: Seconds after which a request must be in the history. The vendor's dashboard says up to two hours.
+HISTORY_LAG_MAX = 3 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
     """
-    A request that the account made.
+    A request that the account, or a teammate, made.
 
     :param request_id: The vendor's id.
-    :param body: The inputs as they were sent.
+    :param model: The model's slug.
+    :param body: The inputs as sent.
     :param created_at: When it was made, in seconds since the epoch.
+    :param state: ``PENDING``, ``COMPLETED`` or ``FAILED``.
+    :param image_url: The address of the output file, which the vendor keeps for seven days.
+    :param cost_usd: What the vendor charged.
+    :param error: Why it failed.
     """
 
     request_id: str
-    body: Mapping[str, Any]
+    model: str
+    body: Mapping[str, Any] = field(repr=False)
     created_at: float
+    state: str
+    image_url: str | None = None
+    cost_usd: float | None = None
+    error: str | None = None
 
     def request(self, model: str) -> GenerationRequest | None:
-        """Return what was asked of the model, None for inputs that are none of this package's making."""
+        """Return the request, None for inputs that this package can't have sent."""
         try:
             return GenerationRequest.from_body(model, self.body)
         except IdeogramInvalidInput:
@@ -55,8 +70,8 @@ class HistoryPage:
     """
     A page of the history.
 
-    :param rows: The rows that can be read.
-    :param size: How many there are, the others included: fewer than :data:`PER_PAGE` on the last page.
+    :param rows: The readable rows.
+    :param size: The number of all rows: fewer than :data:`PER_PAGE` on the last page.
     """
 
     rows: Sequence[HistoryRow]
@@ -69,10 +84,10 @@ class HistoryPage:
 
 def request_history(history_url: str, model: str, since: float, page: int = 1) -> Call[HistoryPage]:
     """
-    Ask for the account's requests, newest first, 100 a page.
+    Get the account's requests, newest first, 100 a page.
 
-    :param history_url: Its address, on another host than the API's.
-    :param model: The model's slug.
+    :param history_url: The address of the history, which is on another host than the API.
+    :param model: The model's slug; the server matches substrings.
     :param since: When the submit was intended, in seconds since the epoch.
     :param page: The page, from 1.
     """
@@ -80,11 +95,16 @@ def request_history(history_url: str, model: str, since: float, page: int = 1) -
     query = {
         "page": page,
         "per_page": PER_PAGE,
-        "from_date": day - timedelta(days=1),  # whatever the server's time zone
+        "from_date": day - timedelta(days=1),  # the server's time zone is unknown
         "to_date": day + timedelta(days=1),
         "model_name": model,
     }
-    return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_IMAGE_RESPONSE_BYTES)
+    return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_LARGE_RESPONSE_BYTES)
+
+
+def history_request(history_url: str, request_id: str) -> Call[HistoryRow]:
+    """Get one request of any age; 404 for one that is not the account's own, or not in the history yet."""
+    return Call("GET", f"{history_url}/{quote(check_id(request_id), safe='')}", parse_history_row)
 
 
 def parse_history(response: ApiResponse) -> HistoryPage:
@@ -93,22 +113,40 @@ def parse_history(response: ApiResponse) -> HistoryPage:
     body = response.json()
     rows = body.get("data") if isinstance(body, dict) else body
     if not isinstance(rows, list):
-        raise IdeogramServerUnavailable(f"The API's history answer has no rows: {response.message}.")
-    return HistoryPage([row for row in map(_row, rows) if row is not None], len(rows))
+        raise IdeogramServerUnavailable(
+            f"The API's history response has no rows: {response.message}", "Nothing was charged by this call."
+        )
+    return HistoryPage([row for value in rows if (row := _row(value, response.redactor)) is not None], len(rows))
+
+
+def parse_history_row(response: ApiResponse) -> HistoryRow:
+    """Read one request of the history."""
+    raise_for_status(response)
+    body = response.json()
+    value = body.get("data") if isinstance(body, dict) and isinstance(body.get("data"), dict) else body
+    row = _row(value, response.redactor)
+    if row is None:
+        raise IdeogramServerUnavailable(
+            f"The API's history response has no readable request: {response.message}",
+            "Nothing was charged by this call.",
+        )
+    return row
 
 
 def find_submitted(rows: Iterable[HistoryRow], request: GenerationRequest, intended_at: float) -> set[str]:
-    """Return the ids of the requests that have these inputs and were made when the submit was."""
+    """Return the ids of the requests with this model and these inputs that were made at the time of the submit."""
     sent = request.body()
     first, last = intended_at - CLOCK_SKEW, intended_at + SUBMIT_WINDOW + CLOCK_SKEW
     return {
         row.request_id
         for row in rows
-        if first <= row.created_at <= last and all(row.body.get(name) == value for name, value in sent.items())
+        if row.model == request.model
+        and first <= row.created_at <= last
+        and all(row.body.get(name) == value for name, value in sent.items())
     }
 
 
-def _row(value: object) -> HistoryRow | None:
+def _row(value: object, redactor: Redactor) -> HistoryRow | None:
     if not isinstance(value, dict) or not is_request_id(value.get("request_id")):
         return None
     body = value.get("request_body")
@@ -118,13 +156,24 @@ def _row(value: object) -> HistoryRow | None:
         except (ValueError, RecursionError):
             return None
     created_at = _seconds(value.get("model_created") or value.get("created_at"))
-    if not isinstance(body, dict) or created_at is None:
+    model, state = value.get("model_name"), normal_state(value.get("model_status"))
+    if not isinstance(body, dict) or created_at is None or not isinstance(model, str) or state is None:
         return None
-    return HistoryRow(value["request_id"], body, created_at)
+    url, error = value.get("generation_url"), value.get("error")
+    return HistoryRow(
+        request_id=value["request_id"],
+        model=model,
+        body=body,
+        created_at=created_at,
+        state=state,
+        image_url=url if isinstance(url, str) and url else None,
+        cost_usd=number_of(value.get("credits_deduction")),
+        error=sanitize_text(error, redactor) if error else None,
+    )
 
 
 def _seconds(value: object) -> float | None:
-    """Return a timestamp in ISO 8601, in UTC where it names no zone, as seconds since the epoch."""
+    """Return a timestamp in ISO 8601, in UTC if it names no zone, as seconds since the epoch."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

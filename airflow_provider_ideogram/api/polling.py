@@ -1,8 +1,8 @@
 """
-What a poll's answer or error means for a job.
+What a poll's response or error means for a request.
 
-Invariant: the deferred path (a trigger) and the blocking path (a worker) feed the same :class:`RequestPoll`
-and act on nothing but its outcome, so that they cannot drift apart.
+Invariant: the deferred path (a trigger) and the blocking path (a worker) feed the same :class:`RequestPoll` and act on
+its outcome only, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_ideogram.api.back_off import back_off
+from airflow_provider_ideogram.api.history import HistoryRow
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
-from airflow_provider_ideogram.api.parsing import RequestStatus, failure
+from airflow_provider_ideogram.api.parsing import COMPLETED, FAILED, RequestStatus, failure
 from airflow_provider_ideogram.api.poll_schedule import JobDurations, next_poll
 from airflow_provider_ideogram.exceptions import (
+    STILL_AVAILABLE,
     IdeogramAuthenticationError,
     IdeogramError,
     IdeogramJobError,
@@ -29,45 +31,55 @@ from airflow_provider_ideogram.exceptions import (
     job_unreachable,
 )
 
-#: The vendor holds status and result this many seconds from the submission, then they are gone.
+#: Seconds from the submission for which the vendor serves status and result.
 RESULT_LIFETIME = 3600.0
-#: Seconds before the end of that life in which nobody waits any more, so that the image can still be fetched.
-FETCH_MARGIN = 180.0
-_REPORTED = ("state", "error", "inference_seconds", "completed_at", "polls")
-#: Errors in a row after which a job is given up: with the back-off some 4 minutes of an API that is away.
+#: Seconds for which the vendor keeps the image file.
+FILE_LIFETIME = 7 * 86400.0
+#: Consecutive errors after which polling ends: with the back-off about 4 minutes without the API.
 MAX_CONSECUTIVE_ERRORS = 12
-#: Said of a 404 within the vendor's hour, which comes of a gateway, a replica that lags behind, or another account.
-_TOO_EARLY = (
-    "though its hour at the vendor is not over: check the connection's host and key; after that hour another attempt "
-    "of the task that submitted it pays for a new one"
+#: Seconds from its submission in which a request that FAILED did not run: the vendor validates parameters late.
+_LATE_VALIDATION_SECONDS = 1.0
+_REPORTED = (
+    "state",
+    "error",
+    "inference_seconds",
+    "cost_usd",
+    "remaining_credits",
+    "image_url",
+    "completed_at",
+    "polls",
 )
+#: A 404 within the hour comes from a gateway, a replica that lags behind, or another account.
+_EARLY_NOT_FOUND = "within the hour in which the vendor serves it: check the connection's base URL and API key"
 
 
 class Outcome(StrEnum):
-    """What became of a request, as far as polling it can tell."""
+    """What polling found out about a request."""
 
     PENDING = "pending"
     COMPLETED = "completed"
     FAILED = "failed"
     CONTENT_BLOCKED = "content_blocked"
-    #: The API no longer knows the request, and its hour is over.
+    #: Status or result answer 404 after the hour; the image may still be in the account's history.
+    RECORD_GONE = "record_gone"
+    #: The image can no longer be had; only :mod:`airflow_provider_ideogram.jobs.recovery` decides this.
     EXPIRED = "expired"
-    #: The key is not, or no longer, allowed to ask.
+    #: The key is not, or no longer, permitted to ask.
     REFUSED = "refused"
-    #: Too many polls in a row went wrong.
+    #: Too many consecutive polls failed.
     UNREACHABLE = "unreachable"
 
 
 @dataclass(slots=True)
 class RequestPoll:
     """
-    The polling of one request: what is known of it, and when to ask again.
+    The polling of one request.
 
-    :param request_id: The vendor's id of the job.
+    :param request_id: The vendor's id.
     :param submitted_at: When it was submitted, in seconds since the epoch.
-    :param poll_interval: The user's own interval in seconds, None for one that follows the job's age.
+    :param poll_interval: The user's own interval in seconds, None for one that follows the request's age.
     :param model: The model's slug.
-    :param durations: What is known of how long its jobs take; what this one took is added to it.
+    :param durations: The observed durations of the model, to which this request's is added.
     """
 
     request_id: str
@@ -79,6 +91,9 @@ class RequestPoll:
     state: str | None = None
     error: str | None = None
     inference_seconds: float | None = None
+    cost_usd: float | None = None
+    remaining_credits: float | None = None
+    image_url: str | None = None
     completed_at: float | None = None
     polls: int = 0
     consecutive_errors: int = 0
@@ -87,91 +102,104 @@ class RequestPoll:
 
     @property
     def settled(self) -> bool:
-        """Whether polling has nothing more to find out."""
+        """Whether further polls can't change the outcome."""
         return self.outcome is not Outcome.PENDING
 
     @property
     def is_terminal_failure(self) -> bool:
-        """Whether nothing can come of the job any more, and the ledger need not know it; all others are paid."""
+        """Whether the request will never have an image, so that the ledger need not keep it."""
         return self.outcome in (Outcome.FAILED, Outcome.CONTENT_BLOCKED, Outcome.EXPIRED)
 
     def hour_is_over(self, now: float) -> bool:
-        """Return whether the vendor may have dropped the job: it is paid, and no "not found" before is its end."""
+        """Return whether the vendor may have dropped the request's record."""
         return now >= self.submitted_at + RESULT_LIFETIME
 
     def on_status(self, status: RequestStatus, now: float) -> None:
-        """Take in a status that was received at ``now``."""
+        """Record a status that was received at ``now``."""
         self.polls += 1
         self.consecutive_errors, self._retry_after = 0, 0.0
-        self.outcome = Outcome.PENDING
         self.state, self.error, self.inference_seconds = status.state, status.error, status.inference_seconds
-        if status.state == "COMPLETED":
+        self.cost_usd, self.remaining_credits = status.cost_usd, status.remaining_credits
+        self.outcome = Outcome.PENDING
+        if status.state == COMPLETED:
             self.outcome, self.completed_at = Outcome.COMPLETED, now
-            self._learn_duration()
-        elif status.state == "FAILED":
+            self._observe_duration()
+        elif status.state == FAILED:
             self.outcome = Outcome.CONTENT_BLOCKED if status.content_blocked else Outcome.FAILED
+            if self.outcome is Outcome.FAILED and now - self.submitted_at <= _LATE_VALIDATION_SECONDS:
+                self.error = f"the model refused its parameters: {status.error or 'no reason given'}"
         else:
             self._age_not_done = now - self.submitted_at
 
-    def _learn_duration(self) -> None:
-        """Note how long the job took: the vendor's time for computing leaves out the one in its queue."""
+    def on_history(self, row: HistoryRow, now: float) -> None:
+        """Record what the account's history shows of the request."""
+        self.state, self.error = row.state, row.error
+        self.outcome = Outcome.PENDING
+        if row.state == COMPLETED and row.image_url:
+            self.outcome, self.image_url, self.cost_usd = Outcome.COMPLETED, row.image_url, row.cost_usd
+            self.completed_at = self.completed_at or now
+        elif row.state == FAILED:
+            blocked = RequestStatus(FAILED, error=row.error).content_blocked
+            self.outcome = Outcome.CONTENT_BLOCKED if blocked else Outcome.FAILED
+
+    def _observe_duration(self) -> None:
+        """Add the request's duration: the vendor's computing time leaves out the time in its queue."""
         if self.inference_seconds is not None:
             self.durations.observe(self.model, max(self.inference_seconds, self._age_not_done))
 
     def on_error(self, error: IdeogramError, now: float) -> None:
-        """Take in that a poll went wrong at ``now``."""
+        """Record that a poll failed at ``now``."""
         self.polls += 1
         self.consecutive_errors += 1
         not_found, over = isinstance(error, IdeogramNotFound), self.hour_is_over(now)
-        self.error = f"{error.reason}, {_TOO_EARLY}" if not_found and not over else error.reason
+        self.error = f"{error.reason}, {_EARLY_NOT_FOUND}" if not_found and not over else error.reason
         self._retry_after = getattr(error, "retry_after", None) or 0.0
         if isinstance(error, IdeogramAuthenticationError | IdeogramPermissionError):
             self.outcome = Outcome.REFUSED
         elif not_found and over:
-            self.outcome = Outcome.EXPIRED
+            self.outcome = Outcome.RECORD_GONE
         elif self.consecutive_errors >= MAX_CONSECUTIVE_ERRORS or not (
             not_found or isinstance(error, IdeogramTemporaryError)
         ):
             self.outcome = Outcome.UNREACHABLE
 
     def delay(self, now: float, rng: random.Random) -> float:
-        """Return the seconds from ``now`` until the request is to be asked for next."""
+        """Return the seconds from ``now`` until the request is polled next."""
         if self.consecutive_errors:
             return self._retry_after + back_off(self.consecutive_errors, rng)
-        return next_poll(now - self.submitted_at, self.durations.poll_schedule_of(self.model), rng, self.poll_interval)
+        return next_poll(now - self.submitted_at, self.durations.schedule(self.model), rng, self.poll_interval)
 
     def report(self) -> dict[str, Any]:
-        """Return what a resumed task needs to know, as plain JSON without anything large or secret."""
+        """Return what a resumed task needs, as plain JSON without anything large or secret."""
         return {name: getattr(self, name) for name in _REPORTED} | {"outcome": self.outcome.value}
 
     def take_report(self, report: Mapping[str, Any]) -> None:
-        """Take over what :meth:`report` of another process said."""
+        """Restore what :meth:`report` of another process returned."""
         for name in _REPORTED:
             setattr(self, name, report[name])
         self.outcome = Outcome(report["outcome"])
 
     def failure(self) -> IdeogramJobError:
         """Return the error that the outcome means, unless it is COMPLETED."""
-        request = f"Request {self.request_id} was submitted and paid"
         if self.outcome in (Outcome.FAILED, Outcome.CONTENT_BLOCKED):
-            return failure(self.request_id, RequestStatus("FAILED", self.inference_seconds, self.error))
+            return failure(self.request_id, RequestStatus(FAILED, self.inference_seconds, self.error))
         if self.outcome is Outcome.EXPIRED:
             return IdeogramResultExpired(
-                f"{request}, but the vendor no longer knows it: status and result live one hour",
-                "The image may still be in the account's request history. Another attempt of the task that submitted "
-                "it, by its retries or after it was cleared, submits and pays for a new one.",
+                f"The vendor no longer holds the image of request {self.request_id}",
+                "It was charged if it completed. Another attempt of the task that submitted it, by its retries or "
+                "after a clear, submits and pays for a new request.",
                 request_id=self.request_id,
             )
         if self.outcome is Outcome.PENDING:
             last_error = f"; last error: {self.error}" if self.error else ""
             return IdeogramTimeout(
-                f"{request}, but was not done in time (last state: {self.state or 'unknown'}{last_error})",
-                "Raise the task's timeout; the vendor holds the result for one hour after the submission.",
+                f"Request {self.request_id} was not done in time (last state: {self.state or 'unknown'}{last_error})",
+                f"{STILL_AVAILABLE} Raise the task's timeout to wait longer.",
                 request_id=self.request_id,
             )
         return job_unreachable(self.request_id, self.error)
 
 
 def deadline_of(submitted_at: float, timeout: float) -> float:
-    """Return when waiting ends, in seconds since the epoch: at the timeout, in time to fetch at the latest."""
-    return submitted_at + min(timeout, RESULT_LIFETIME - FETCH_MARGIN)
+    """Return when waiting for a request ends, in seconds since the epoch."""
+    return submitted_at + timeout

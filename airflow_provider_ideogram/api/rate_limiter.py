@@ -1,8 +1,8 @@
 """
-When an account's rate limit allows the next submits.
+A token bucket: when an account's rate limit allows the next submits.
 
-Invariant: within any minute no more submits are allowed than the limit says, also across processes: the state is
-plain JSON and times are absolute. Where the limit is unknown, or is not what the user said, a 429 teaches it.
+Invariant: within any minute no more submits are allowed than the limit, also across processes: the state is plain JSON
+and times are absolute. Where the limit is unknown, or lower than the user's setting, a 429 teaches it.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import Any
 
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 
-#: The server's minute is taken to be longer by this many seconds, as its clock may run a little slower.
+#: Seconds added to the server's minute, whose clock may run slower.
 _WINDOW_MARGIN = 0.5
-#: Allowance is saved up for this many seconds at most: a pause is made up for, and no minute begins with a storm.
-_SAVED_SECONDS = 25.0
-#: What is allowed at once at the start, in seconds of the rate.
+#: Tokens are accumulated for this many seconds at most, so that a pause is not followed by a burst of a whole minute.
+_BURST_SECONDS = 25.0
+#: Tokens at the start, in seconds of the rate.
 _FIRST_SECONDS = 6.0
-#: An unknown limit is approached from this many submits at once, doubled as long as nobody objects.
-_CAREFUL_BURST = 8
-#: After a 429 the rate is this share of what was accepted in the minute before, but half of what it was at least:
-#: the minute may have been begun by somebody else.
+#: The first burst where the limit is unknown; it doubles until a 429.
+_INITIAL_BURST = 8
+#: After a 429 the rate is this share of the submits accepted in the last minute, but at least half of the previous
+#: rate: other users of the account may have used a part of the minute.
 _LEARNED_SHARE = 0.9
-_MOST_LOST = 0.5
-#: A rate that was learned grows by this share with each minute in which nobody objects.
+_MAX_DECREASE = 0.5
+#: A learned rate grows by this share in each minute without a 429.
 _GROWTH_PER_MINUTE = 0.05
-#: The smallest plan has 5 a minute; less is never learned.
+#: The smallest plan allows 5 a minute; a learned rate is never lower than this.
 _MIN_RATE = 4.0
 
 
 @dataclass(slots=True)
 class RateLimiter:
     """
-    The allowance of one account, as far as one task uses it.
+    The token bucket of one account.
 
-    :param limit: The submits per minute that the user named, None if nobody did.
-    :param rate: Those that are made at most, None while nothing is known.
-    :param burst: How many at once where the rate is unknown.
-    :param ramping_up: Whether the last such burst was accepted whole.
-    :param tokens: Submits that are allowed and not made yet; below 0 if the next ones are promised already.
-    :param tokens_at: When that was counted, in seconds since the epoch.
-    :param sent: When each submit of the last minute was answered.
-    :param blocked_until: No submit before that, since the server said so.
+    :param limit: The configured submits per minute, None if it is unknown.
+    :param rate: The submits per minute in force, None while nothing was learned.
+    :param burst: Submits at once while the rate is unknown.
+    :param ramping_up: Whether the last such burst was accepted completely.
+    :param tokens: Submits that are allowed now; below 0 if future ones are reserved already.
+    :param tokens_at: When ``tokens`` was computed, in seconds since the epoch.
+    :param sent: When each submit of the last minute was answered, in seconds since the epoch.
+    :param blocked_until: The reset time that a 429 named; no submit is allowed before it.
     """
 
     limit: float | None = None
     rate: float | None = None
-    burst: int = _CAREFUL_BURST
+    burst: int = _INITIAL_BURST
     ramping_up: bool = False
     tokens: float = 0.0
     tokens_at: float = 0.0
@@ -57,7 +57,7 @@ class RateLimiter:
 
     @classmethod
     def of_limit(cls, requests_per_minute: float, now: float) -> RateLimiter:
-        """Return the rate_limiter of a limit; 0 means that it is unknown."""
+        """Return the limiter of a configured limit; 0 means that it is unknown."""
         if not requests_per_minute:
             return cls(tokens_at=now)
         first = max(1.0, requests_per_minute * _FIRST_SECONDS / RATE_WINDOW)
@@ -65,9 +65,9 @@ class RateLimiter:
 
     def times(self, submits: int, now: float) -> list[float]:
         """
-        Return from when on the next submits may be made, one after the other, in seconds since the epoch.
+        Return the earliest time of each of the next submits, in seconds since the epoch.
 
-        :param submits: How many are wanted. Where the limit is unknown, there are not more than is careful.
+        :param submits: How many are wanted; where the limit is unknown, at most a burst is returned.
         """
         self._advance(now)
         start = max(now, self.blocked_until)
@@ -84,12 +84,12 @@ class RateLimiter:
         return times
 
     def ready_at(self, submits: int, now: float) -> float:
-        """Return when so many submits may be made at once, or as many as ever may."""
+        """Return when this many submits, or the largest possible burst, may be sent at once."""
         most = submits if self.rate is None else min(submits, int(self._cap()), int(self.rate))
         return self.times(max(1, most), now)[-1]
 
     def on_sent(self, sent_at: Sequence[float]) -> None:
-        """Take in when submits were answered, but for those that were turned away."""
+        """Record when submits were answered, except those answered 429."""
         self.sent += sent_at
         self.tokens -= len(sent_at)
         if self.rate is None and len(sent_at) >= self.burst:
@@ -97,12 +97,12 @@ class RateLimiter:
 
     def on_limited(self, now: float, delay: float) -> None:
         """
-        Take in that a submit was answered 429.
+        Record that a submit was answered 429.
 
-        :param delay: Seconds until the server wants to be asked again.
+        :param delay: Seconds until the next submit.
         """
         self._advance(now)
-        rate = max(len(self.sent) * _LEARNED_SHARE, (self.rate or 0.0) * _MOST_LOST, _MIN_RATE)
+        rate = max(len(self.sent) * _LEARNED_SHARE, (self.rate or 0.0) * _MAX_DECREASE, _MIN_RATE)
         self.rate = min(rate, self.rate or rate)
         self.blocked_until = max(self.blocked_until, now + delay)
         self.tokens, self.tokens_at = 0.0, self.blocked_until
@@ -113,7 +113,7 @@ class RateLimiter:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RateLimiter:
-        """Make the rate_limiter again from what :meth:`to_json` returned."""
+        """Restore the limiter from :meth:`to_json`."""
         return cls(**value)
 
     def _advance(self, now: float) -> None:
@@ -127,4 +127,4 @@ class RateLimiter:
             self.tokens_at = now
 
     def _cap(self) -> float:
-        return max(1.0, (self.rate or 0.0) * _SAVED_SECONDS / RATE_WINDOW)
+        return max(1.0, (self.rate or 0.0) * _BURST_SECONDS / RATE_WINDOW)

@@ -28,12 +28,14 @@ class ApiResponse:
     :param headers: The headers, their names in lower case.
     :param body: The body as received: it is never decompressed.
     :param redactor: Replaces the key, which a server may repeat, in :meth:`json` and :attr:`message`.
+    :param received_at: When it was received, in seconds since the epoch; None where no clock was read.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     redactor: Redactor = NO_REDACTION
+    received_at: float | None = None
 
     def json(self) -> Any:
         """Return the body as JSON; None if it is not JSON, is nested too deep, or has too many values."""

@@ -1,4 +1,9 @@
-"""Whether a call is sent again."""
+"""
+Whether and when a call is sent again.
+
+Invariant: a call that charges is sent again only if it certainly never reached the server. The sync and the async
+client both follow this one decision.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from collections.abc import Generator
 from typing import TypeVar
 
 from airflow_provider_ideogram.api.back_off import back_off
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, MAX_WAIT, Call
+from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.errors import unknown_submit
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.exceptions import (
@@ -19,45 +24,50 @@ from airflow_provider_ideogram.exceptions import (
 
 T = TypeVar("T")
 
+#: Times that a call is sent at most.
+MAX_ATTEMPTS = 4
+#: Seconds of waiting in place that a server may ask for; longer waits are deferred.
+MAX_WAIT = 5.0
+
 
 class RequestNotSent(Exception):
     """The request certainly never reached the server."""
 
 
 class ResponseNotReceived(Exception):
-    """The request may have reached the server, and no whole answer came back."""
+    """The request may have reached the server, and no complete response was received."""
 
 
 def retry_flow(
     call: Call[T], rng: random.Random, max_attempts: int = MAX_ATTEMPTS
 ) -> Generator[float | None, ApiResponse, T]:
     """
-    Decide, step by step, how a call goes on: the one place that knows what may be sent again.
+    Decide, step by step, how a call proceeds.
 
-    Yields None where the call is to be sent: the driver sends in the answer, or throws :class:`RequestNotSent` or
-    :class:`ResponseNotReceived`. Yields a number where that many seconds are to be waited.
+    Yields None where the call is to be sent: the client sends in the response, or throws :class:`RequestNotSent` or
+    :class:`ResponseNotReceived`. Yields a number of seconds to wait.
 
-    :return: What the answer means.
-    :raises IdeogramError: What went wrong, when trying again is over or not allowed.
+    :return: What the response means.
+    :raises IdeogramError: The last error, when no further attempt is allowed.
     """
     attempt = 0
     while True:
         attempt += 1
-        error = yield from _attempt(call)
-        if not isinstance(error, IdeogramError):
-            return error
-        if attempt == max_attempts or not isinstance(error, IdeogramTemporaryError):
-            raise error
-        if call.charges and isinstance(error, IdeogramRateLimited):
-            raise error  # the vendor's limits are a minute's: the caller waits, without a worker where it can
-        asked = error.retry_after or 0.0
+        result = yield from _attempt(call)
+        if not isinstance(result, IdeogramError):
+            return result
+        if attempt == max_attempts or not isinstance(result, IdeogramTemporaryError):
+            raise result
+        if call.charges and isinstance(result, IdeogramRateLimited):
+            raise result  # the vendor's limits are per minute: the caller defers
+        asked = result.retry_after or 0.0
         if asked > MAX_WAIT:
-            raise error
-        yield asked + back_off(attempt, rng)  # nobody comes at the server's very second, as all others do
+            raise result
+        yield asked + back_off(attempt, rng)  # jitter, so that callers do not all return at the server's time
 
 
 def _attempt(call: Call[T]) -> Generator[None, ApiResponse, T | IdeogramError]:
-    """Send the call once and return what its answer means, or the error that is to be judged."""
+    """Send the call once; return what its response means, or the error."""
     try:
         return call.parse((yield None))
     except RequestNotSent as problem:
@@ -65,6 +75,6 @@ def _attempt(call: Call[T]) -> Generator[None, ApiResponse, T | IdeogramError]:
     except ResponseNotReceived as problem:
         if call.charges:
             return unknown_submit(f"The connection failed ({problem})")
-        return IdeogramServerUnavailable(f"The API did not answer ({problem})", "Nothing was charged by this call.")
+        return IdeogramServerUnavailable(f"The API did not respond ({problem})", "Nothing was charged by this call.")
     except IdeogramError as error:
         return error

@@ -20,7 +20,7 @@ from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
 from airflow_provider_ideogram.datasets.workspace import Workspace, list_objects, open_object
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-from airflow_provider_ideogram.storage.image_store import storage_errors
+from airflow_provider_ideogram.storage.objects import storage_errors
 from airflow_provider_ideogram.storage.target import Target
 
 #: Of a manifest in the making, kept in memory; beyond it is on disk.

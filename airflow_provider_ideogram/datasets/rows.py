@@ -26,7 +26,7 @@ from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.datasets.workspace import open_object
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.storage.image_store import storage_errors
+from airflow_provider_ideogram.storage.objects import storage_errors
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 #: The name below the prefix that no image may have.

@@ -218,7 +218,7 @@ class DatasetRun:
             poll.take_report(report)
         time_left = now < deadline_of(job.submitted_at, self.timeout)
         overdue = now - job.submitted_at > EXPECTED_SECONDS
-        if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
+        if poll.outcome in (Outcome.UNREACHABLE, Outcome.RECORD_GONE) or (poll.outcome is Outcome.PENDING and overdue):
             # Done since the trigger fired, as a rule.
             look(self.hook, poll)
         if poll.outcome is Outcome.COMPLETED:
@@ -507,9 +507,7 @@ def _failed(
     flight: InFlightItem, status: ImageStatus, error: IdeogramError, *, is_terminal_failure: bool
 ) -> ItemResult:
     metrics.failed(error.code)
-    return ItemResult(
-        failed_line(flight.item, status, str(error), flight.job.request_id, flight.job.cost_usd), is_terminal_failure
-    )
+    return ItemResult(failed_line(flight.item, status, str(error), flight.job.request_id, 0.0), is_terminal_failure)
 
 
 def _without_job(item: Item, error: IdeogramError) -> dict[str, Any]:

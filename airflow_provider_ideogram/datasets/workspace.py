@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
-from airflow_provider_ideogram.storage.image_store import storage_errors
+from airflow_provider_ideogram.storage.objects import storage_errors
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.target import Target

@@ -1,8 +1,8 @@
 """
-``@task.ideogram``: a function says what the image is to show.
+``@task.ideogram``: a function returns the prompt.
 
-Invariant: what the function returned is sent as it is, never rendered as a template, and recorded before it is paid
-for; another attempt asks for the same, without calling the function again, until a person clears the task.
+Invariant: the function's result is sent unchanged, never rendered as a template, and recorded before the submit;
+another attempt sends the same without calling the function again, until a person clears the task.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class _ReturnedLater:
-    """Stands for the prompt until the function has returned it; no literal, so nothing checks it before."""
+    """Placeholder for the prompt until the function was called; not a literal, so that it is not checked."""
 
 
 class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperator):
     """
-    Make the image that a function describes.
+    Generate the image whose prompt a function returns.
 
     :param python_callable: Returns a prompt, or a mapping with ``prompt`` and any parameter of the request.
     :param op_args: Its positional arguments (templated).
@@ -50,7 +50,7 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
         **IdeogramGenerateImageOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.ideogram"
-    # Airflow 3.0 alone does not have it, though its DecoratedOperator.execute() hands it on, to nobody who calls it.
+    # Missing in Airflow 3.0 alone, whose DecoratedOperator.execute() passes it on.
     xcom_push = getattr(DecoratedOperator, "xcom_push", None)
 
     def __init__(
@@ -62,16 +62,16 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
         **kwargs: Any,
     ) -> None:
         if "prompt" in kwargs:
-            raise IdeogramInvalidInput.of(["prompt: is what the decorated function returns"])
+            raise IdeogramInvalidInput.of(["prompt: is returned by the decorated function; remove the argument"])
         super().__init__(
             python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, prompt=_ReturnedLater(), **kwargs
         )
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:
-        """Return what an earlier attempt asked for, or else what the function returns."""
+        """Return the request of an earlier attempt, or else that of the function's result."""
         earlier = submitter.find_previous_request()
         if earlier is not None:
-            self.log.info("An earlier attempt has asked for an image: the function is not called again")
+            self.log.info("An earlier attempt recorded its request: the function is not called again")
             return earlier
         return GenerationRequest.from_inputs(self._operator_inputs() | _inputs_of(self._call(context)))
 
@@ -82,7 +82,7 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
 
 
 def _inputs_of(returned: Any) -> dict[str, Any]:
-    """Return the request's parameters that a function returned."""
+    """Return the parameters of a function's result."""
     if isinstance(returned, str):
         return {"prompt": returned}
     if not isinstance(returned, Mapping):
@@ -96,13 +96,13 @@ def _inputs_of(returned: Any) -> dict[str, Any]:
 
 def ideogram_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """
-    Make a task of a function that returns a prompt, or a mapping with ``prompt`` and parameters of the request.
+    Turn a function that returns a prompt, or a mapping with ``prompt`` and further parameters, into a task.
 
     :param python_callable: The function.
     :param kwargs: The arguments of
-        :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`, but for ``prompt``.
+        :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`, except ``prompt``.
     """
-    # By itself Airflow would take a function that returns a mapping for one whose XCom is to be unrolled.
+    # Without it Airflow unrolls the XCom of a function annotated to return a mapping.
     return task_decorator_factory(
         python_callable=python_callable,
         decorated_operator_class=_IdeogramDecoratedOperator,

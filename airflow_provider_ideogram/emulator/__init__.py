@@ -1,1 +1,1 @@
-"""A local Segmind on a socket, for tests, demonstrations and measurements that cost nothing."""
+"""A local server that implements Segmind's API. It draws its own images and costs nothing."""

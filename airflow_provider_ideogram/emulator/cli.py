@@ -1,4 +1,4 @@
-"""The command ``ideogram-emulator``: the emulator by itself, until it is interrupted or terminated."""
+"""The command ``ideogram-emulator`` runs the emulator until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     Serve until SIGINT or SIGTERM.
 
-    :param arguments: The command line's, by default the process's own.
-    :return: The exit code: 0 after a signal, 1 if the port can't be had.
+    :param arguments: The command-line arguments, by default those of the process.
+    :return: The exit code: 0 after a signal, 1 if the address cannot be bound.
     """
     parser = _parser()
     options = vars(parser.parse_args(arguments))
     options["keys"] = tuple(options["keys"] or _DEFAULTS.keys)
     try:
         settings = EmulatorSettings(**options)
-    except ValueError as problem:
-        parser.error(str(problem))
+    except ValueError as error:
+        parser.error(str(error))
     try:
         asyncio.run(_serve(Account(settings)))
-    except OSError as problem:
-        sys.stderr.write(f"{parser.prog}: {problem}\n")
+    except OSError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
         return 1
     return 0
 
@@ -53,26 +53,32 @@ async def _serve(account: Account) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ideogram-emulator",
-        description="A local Segmind: the API of its Ideogram models, on this machine and free of charge.",
+        description="Run a local server that implements Segmind's API for the Ideogram models, free of charge.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--host",
         default=_DEFAULTS.host,
-        help="address to listen on; the admin calls ask nobody who reaches it for a key",
+        help="address to listen on; the admin calls on it need no API key",
     )
     parser.add_argument("--port", type=int, default=_DEFAULT_PORT, help="port to listen on, 0 for a free one")
-    parser.add_argument("--key", action="append", dest="keys", metavar="KEY", help="an API key to accept, repeatable")
+    parser.add_argument(
+        "--api-key", action="append", dest="keys", metavar="KEY", help="an accepted API key; can be repeated"
+    )
     for name, text in (
         ("queue_seconds", "seconds that a job is QUEUED"),
         ("job_seconds", "seconds that a job is PROCESSING"),
-        ("jitter", "share of the job's seconds by which they vary, 0 to 1"),
-        ("lifetime_seconds", "seconds after submission until a result is gone"),
+        ("jitter", "relative variation of the job's seconds, 0 to 1"),
+        ("clock_speed", "seconds on the emulator's clock per second of real time"),
+        ("lifetime_seconds", "seconds after submission until status and result expire"),
+        ("file_lifetime_seconds", "seconds after completion until an image expires"),
         ("credits", "the account's balance in USD"),
     ):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=getattr(_DEFAULTS, name), metavar="NUMBER", help=text)
-    parser.add_argument("--rate-limit", type=int, default=0, metavar="N", help="paid calls a minute, 0 for no limit")
-    parser.add_argument("--random-seed", type=int, default=0, metavar="N", help="seeds the jitter and drawn seeds")
-    parser.add_argument("--image-format", choices=IMAGE_FORMATS, default=_DEFAULTS.image_format, help="of the images")
+    parser.add_argument("--rate-limit", type=int, default=0, metavar="N", help="paid calls per minute, 0 for no limit")
+    parser.add_argument("--random-seed", type=int, default=0, metavar="N", help="seed of the jitter and of drawn seeds")
+    parser.add_argument(
+        "--image-format", choices=IMAGE_FORMATS, default=_DEFAULTS.image_format, help="format of the images"
+    )
     return parser

@@ -1,7 +1,7 @@
 """
-The images: real ones that show what was asked for.
+Draw the image of a job: a pattern with the prompt as caption.
 
-Invariant: equal pictures are equal bytes, so an image need not be kept: it can be drawn again.
+Invariant: equal pictures have equal bytes. Images are therefore not stored, but drawn again when requested.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.emulator.jobs import Job
 
-#: What a model draws that was not told a resolution, or one that is not Ideogram 2a's.
+#: Used when the inputs have no resolution, or none of Ideogram 2a's.
 _DEFAULT_RESOLUTION = "RESOLUTION_1024_1024"
-#: Encoded images that are kept, a fraction of a megabyte each: enough for a client that fetches one twice.
-_KEPT_IMAGES = 32
+#: Encoded images in the cache, a fraction of a megabyte each. It serves clients that fetch an image twice.
+_CACHED_IMAGES = 32
 _SHAPES = 7
 _MAX_LINES = 6
-#: Letters of the default font that fill a line as wide as the font is high, with some room to spare.
+#: Average letters of the default font per font height of width; slightly fewer than fit.
 _LETTERS_PER_LINE = 1.6
 
-#: Fast rather than small: thousands are drawn on the machine that is being measured.
+#: Chosen for speed, not size: benchmarks draw thousands of images on the machine that they measure.
 _ENCODING: dict[str, dict[str, int]] = {"png": {"compress_level": 1}, "jpeg": {"quality": 85}, "webp": {"method": 0}}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All that an image depends on."""
+    """All inputs that determine an image's bytes."""
 
     model: str
     prompt: str
@@ -50,8 +50,8 @@ class Picture:
         return int(width), int(height)
 
 
-def picture_of(job: Job) -> Picture:
-    """Return what a job's image shows."""
+def picture_of(job: Job, output: int = 0) -> Picture:
+    """Return the picture of an output of a job. Each output has its own seed."""
     resolution = job.inputs.get("resolution")
     return Picture(
         model=job.model,
@@ -59,14 +59,14 @@ def picture_of(job: Job) -> Picture:
         magic_prompt_option=str(job.inputs.get("magic_prompt_option", "AUTO")),
         resolution=resolution if resolution in RESOLUTIONS else _DEFAULT_RESOLUTION,
         style_type=str(job.inputs.get("style_type", "GENERAL")),
-        seed=job.seed,
+        seed=job.seed + output,
         image_format=job.image_format,
     )
 
 
-@lru_cache(maxsize=_KEPT_IMAGES)
+@lru_cache(maxsize=_CACHED_IMAGES)
 def draw(picture: Picture) -> bytes:
-    """Return the encoded image, which shows prompt, seed and resolution over a pattern made from all inputs."""
+    """Return the encoded image: prompt, seed and resolution over a pattern that depends on all inputs."""
     rng = random.Random(repr(picture))
     image = _background(picture.size, rng)
     canvas = ImageDraw.Draw(image)

@@ -1,21 +1,48 @@
-"""How the vendor says no."""
+"""Error responses of the API."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class ApiError(Exception):
     """
-    An answer that is an error.
+    An error response.
 
     :param status: The HTTP status.
-    :param message: The text under ``error`` in the body.
-    :param headers: Headers of the answer.
+    :param error: The value of ``error`` in the body.
+    :param headers: Additional response headers.
+    :param details: Additional fields of the body.
     """
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(error)
         self.status = status
-        self.message = message
         self.headers = headers or {}
+        self.body = {"error": error, **(details or {})}
+
+
+def unauthorized(key: str | None) -> ApiError:
+    """Return the 401 for a missing or an invalid API key."""
+    code, description = (
+        ("invalid_api_key", "The API key is invalid or expired") if key else ("missing_api_key", MISSING_KEY)
+    )
+    return ApiError(401, code, details={"error_description": description, "status_code": 401})
+
+
+def insufficient_credits(status: int, balance: float, price: float) -> ApiError:
+    """Return the 402 or 406 for a balance that is lower than the model's price."""
+    return ApiError(status, f"Insufficient credits: the balance is {balance} USD, the request needs {price} USD")
+
+
+MISSING_KEY = "Missing Authorization or x-api-key in header"
+INVALID_CONTENT_TYPE = "Invalid content type"
+RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+NO_BALANCE_RECORD = "No credits found for the user"

@@ -1,44 +1,48 @@
 """
 The account's request history, newest first.
 
-It is the vendor's only account of what was submitted, and knows requests that have expired elsewhere. A row
-may appear later than its request was accepted.
+It contains requests of any age, FAILED ones included, and in the list also those of teammates. A COMPLETED request has
+one row per output, each with the request's full cost. A row can appear later than its request was accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from airflow_provider_ideogram.emulator.errors import ApiError
-from airflow_provider_ideogram.emulator.jobs import Job
+from airflow_provider_ideogram.emulator.jobs import OWN_USER, TEAMMATE, Job
 
-#: Where the vendor serves it, on a host of its own; here it is on the API's port.
+#: Returns the URL of an output of a job, by its number.
+OutputUrl: TypeAlias = Callable[[Job, int], str]
+
+#: The vendor serves this path on another host than the API; the emulator serves both on one port.
 HISTORY_PATH = "/inference-request/request-history"
 
 MAX_PER_PAGE = 100
 _DEFAULT_DAYS = 7
 _MAX_DAYS = 31
-_STATUSES = ("COMPLETED", "FAILED", "PENDING")
-_SORTS: dict[str, Callable[[Job], Any]] = {
-    "model_created": lambda job: job.submitted_at,
-    "model_name": lambda job: job.model,
-    "credits_deduction": lambda job: job.cost,
+_PENDING = "PENDING"
+_STATUSES = ("COMPLETED", "FAILED", _PENDING)
+_SORTS: dict[str, Callable[[Job, float], Any]] = {
+    "model_created": lambda job, _: job.submitted_at,
+    "model_name": lambda job, _: job.model,
+    "credits_deduction": lambda job, now: job.cost(now),
 }
+#: The values of ``user_id`` and ``user_email`` that the emulator knows, and the user.
+_USERS = {name: user for user in (OWN_USER, TEAMMATE) for name in (user, f"{user}@example.com")}
 
 
-def page_of_history(
-    jobs: Iterable[Job], query: Mapping[str, str], now: float, image_url: Callable[[Job], str]
-) -> dict[str, Any]:
+def page_of_history(jobs: Iterable[Job], query: Mapping[str, str], now: float, output_url: OutputUrl) -> dict[str, Any]:
     """
     Return a page of the history.
 
-    :param jobs: The jobs that the history knows.
+    :param jobs: The jobs that are visible in the history.
     :param query: The query as sent: ``page``, ``per_page``, ``from_date``, ``to_date``, ``model_name``, ``status``,
-        ``sort_by``, ``sort_order``.
-    :param now: Seconds since the epoch.
-    :param image_url: Gives the address of a job's image.
+        ``user_id``, ``user_email``, ``sort_by``, ``sort_order``.
+    :param now: The current time in seconds since the epoch.
+    :param output_url: Returns the URL of an output.
     :raises ApiError: 400, if the query is not valid.
     """
     page = _integer(query, "page", 1, 1_000_000)
@@ -48,6 +52,7 @@ def page_of_history(
     sort_key = _SORTS[_choice(query, "sort_by", tuple(_SORTS))]
     newest_first = _choice(query, "sort_order", ("desc", "asc")) == "desc"
     model = query.get("model_name", "")
+    user = query.get("user_id") or query.get("user_email")
     found = sorted(
         (
             job
@@ -55,25 +60,31 @@ def page_of_history(
             if first <= _day(job.submitted_at) <= last
             and model in job.model
             and status in ("", _history_status(job, now))
+            and (not user or _USERS.get(user) == job.user)
         ),
-        key=sort_key,
+        key=lambda job: sort_key(job, now),
         reverse=newest_first,
     )
-    rows = [history_row(job, now, image_url) for job in found[(page - 1) * per_page : page * per_page]]
-    return {"data": rows, "total": len(found), "page": page, "per_page": per_page}
+    rows = [history_row(job, now, output_url, output) for job in found for output in range(_row_count(job, now))]
+    return {
+        "data": rows[(page - 1) * per_page : page * per_page],
+        "total": len(rows),
+        "page": page,
+        "per_page": per_page,
+    }
 
 
-def history_row(job: Job, now: float, image_url: Callable[[Job], str]) -> dict[str, Any]:
-    """Return what the history says of a job."""
+def history_row(job: Job, now: float, output_url: OutputUrl, output: int = 0) -> dict[str, Any]:
+    """Return the history row of an output of a job."""
     status = _history_status(job, now)
-    done = status != "PENDING"
+    done = status != _PENDING
     return {
         "request_id": job.request_id,
         "model_name": job.model,
         "model_status": status,
         "request_body": job.inputs,
-        "generation_url": image_url(job) if status == "COMPLETED" else None,
-        "credits_deduction": job.cost,
+        "generation_url": output_url(job, output) if status == "COMPLETED" else None,
+        "credits_deduction": job.cost(now) if done else None,
         "latency_ms": round((job.done_at - job.submitted_at) * 1000) if done else None,
         "model_created": _timestamp(job.submitted_at),
         "model_updated": _timestamp(job.done_at if done else job.submitted_at),
@@ -83,7 +94,11 @@ def history_row(job: Job, now: float, image_url: Callable[[Job], str]) -> dict[s
 
 def _history_status(job: Job, now: float) -> str:
     state = job.state(now)
-    return state if state in _STATUSES else "PENDING"
+    return state if state in _STATUSES else _PENDING
+
+
+def _row_count(job: Job, now: float) -> int:
+    return job.outputs if job.state(now) == "COMPLETED" else 1
 
 
 def _timestamp(seconds: float) -> str:
@@ -117,7 +132,7 @@ def _integer(query: Mapping[str, str], name: str, default: int, maximum: int) ->
 
 
 def _choice(query: Mapping[str, str], name: str, valid: tuple[str, ...]) -> str:
-    """Return a value of the query, the first valid one if it has none."""
+    """Return a value of the query, by default the first valid one."""
     value = query.get(name) or valid[0]
     if value not in valid:
         raise ApiError(400, f"{name}: {value!r} is not one of {', '.join(filter(None, valid))}")

@@ -1,7 +1,7 @@
 """
-Fixtures for tests against the emulator, there for every test once the extra ``emulator`` is installed.
+Pytest fixtures for tests against the emulator. They are available once the extra ``emulator`` is installed.
 
-Loading this module costs nothing; what a fixture needs is imported when it is used.
+This module imports the emulator only when a fixture is used, because pytest loads it in every run.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def ideogram_emulator() -> Iterator[RunningEmulator]:
     """
-    Run a fresh local Segmind for the test, whose jobs take 0.2 seconds.
+    Run a new emulator for the test. Its jobs take 0.2 seconds.
 
-    It sets nothing in the environment; use ``ideogram_connection`` for that. What a DAG's test may look like::
+    It does not change the environment; ``ideogram_connection`` does. A test of a DAG::
 
         def test_my_dag_pays_once(ideogram_emulator, ideogram_connection):
             ideogram_emulator.fault("status", "error", status=503, times=2)
@@ -39,6 +39,6 @@ def ideogram_emulator() -> Iterator[RunningEmulator]:
 
 @pytest.fixture
 def ideogram_connection(ideogram_emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Set the default Airflow connection to ``ideogram_emulator`` in the environment, and give its id."""
+    """Point the connection ``ideogram_default`` to the emulator, by environment variable, and return its id."""
     monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", ideogram_emulator.connection)
     return "ideogram_default"

@@ -1,47 +1,49 @@
-"""Every form in which the vendor was seen to hand over an image."""
+"""The forms in which the API has been observed to return an image."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-#: The image's bytes as the whole answer, instead of JSON.
+#: The response body is the image itself, not JSON.
 RAW = "raw"
 URL = "url"
+URL_LIST = "list"
 
-_BY_ADDRESS: dict[str, Callable[[str], dict[str, Any]]] = {
-    URL: lambda url: {"output": url},
-    "list": lambda url: {"output": [url]},
-    "object-url": lambda url: {"output": {"url": url}},
-    "object-image_url": lambda url: {"output": {"image_url": url}},
-    "image": lambda url: {"image": url},
-    "images-list": lambda url: {"images": [url]},
-    "images-object": lambda url: {"images": [{"url": url}]},
-    "top-url": lambda url: {"url": url},
-    "data-list": lambda url: {"data": [{"url": url}]},
+#: The forms with URLs. Those without a list have room for the first output only.
+_URL_FORMS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
+    URL: lambda urls: {"output": urls[0]},
+    URL_LIST: lambda urls: {"output": urls},
+    "object-url": lambda urls: {"output": {"url": urls[0]}},
+    "object-image_url": lambda urls: {"output": {"image_url": urls[0]}},
+    "image": lambda urls: {"image": urls[0]},
+    "images-list": lambda urls: {"images": urls},
+    "images-object": lambda urls: {"images": [{"url": url} for url in urls]},
+    "top-url": lambda urls: {"url": urls[0]},
+    "data-list": lambda urls: {"data": [{"url": url} for url in urls]},
     "none": lambda _: {},
 }
-_BY_CONTENT: dict[str, Callable[[str, str], dict[str, Any]]] = {
+_BASE64_FORMS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "base64": lambda text, _: {"output": text},
     "data-uri": lambda text, image_format: {"output": f"data:image/{image_format};base64,{text}"},
 }
 
-#: ``none`` is a completed job whose result holds no image.
-RESULT_FORMS = (*_BY_ADDRESS, *_BY_CONTENT, RAW)
-#: The forms that hold the image itself.
-FORMS_WITH_BYTES = (*_BY_CONTENT, RAW)
+#: ``none`` is the result of a completed job without an image.
+RESULT_FORMS = (*_URL_FORMS, *_BASE64_FORMS, RAW)
+#: The forms that contain the image bytes.
+FORMS_WITH_BYTES = (*_BASE64_FORMS, RAW)
 
 
-def image_part(form: str, url: str, image_format: str, image: bytes) -> dict[str, Any]:
+def image_fields(form: str, urls: Sequence[str], image_format: str, image: bytes) -> dict[str, Any]:
     """
-    Return the part of a result's body that holds or names the image.
+    Return the fields of a result body that contain the image or its URL.
 
     :param form: One of :data:`RESULT_FORMS` except ``raw``.
-    :param url: The image's address.
-    :param image_format: Such as ``png``.
-    :param image: Its bytes; needed for :data:`FORMS_WITH_BYTES` alone.
+    :param urls: The URLs of the outputs.
+    :param image_format: The image's format, such as ``png``.
+    :param image: The bytes of the first output; used only for :data:`FORMS_WITH_BYTES`.
     """
-    if form in _BY_ADDRESS:
-        return _BY_ADDRESS[form](url)
-    return _BY_CONTENT[form](base64.b64encode(image).decode(), image_format)
+    if form in _URL_FORMS:
+        return _URL_FORMS[form](urls)
+    return _BASE64_FORMS[form](base64.b64encode(image).decode(), image_format)

@@ -1,8 +1,7 @@
 """
-An emulator in a thread of this process, with the stats at hand.
+An emulator in a thread of this process.
 
-Invariant: the account belongs to the thread that serves it; every look at it from outside is a call that is
-made there.
+Invariant: only the server's thread accesses the account. Other threads schedule a call on its event loop.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.emulator.account import Account, Stats
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.faults import Fault
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
-from airflow_provider_ideogram.emulator.jobs import Charge
+from airflow_provider_ideogram.emulator.jobs import AcceptedRequest
 from airflow_provider_ideogram.emulator.server import serve
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 class RunningEmulator:
     """
-    An emulator that is being served. Its methods may be called by any thread.
+    A running emulator. Its methods can be called from any thread.
 
     :param url: The base URL of the API.
-    :param account: What is served.
-    :param loop: The loop that serves it.
+    :param account: The emulated account.
+    :param loop: The event loop of the server.
     """
 
     def __init__(self, url: str, account: Account, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,70 +42,87 @@ class RunningEmulator:
 
     @property
     def api_key(self) -> str:
-        """A key that is accepted."""
+        """An accepted API key."""
         return self._account.settings.keys[0]
 
     @property
     def history_url(self) -> str:
-        """The address of the request history."""
+        """The URL of the request history."""
         return self.url + HISTORY_PATH
 
     @property
     def connection(self) -> str:
-        """An Airflow connection to it, as JSON: the value of ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
+        """An Airflow connection to the emulator, as JSON: a value for ``AIRFLOW_CONN_IDEOGRAM_DEFAULT``."""
         return connection_to(self.url, self.api_key)
 
     def stats(self) -> Stats:
         """Return the counts of calls, charges and faults."""
         return self._call(self._account.stats)
 
-    def charges(self) -> list[Charge]:
-        """Return each job that was accepted and charged, oldest first."""
-        return self._call(lambda: self._account.store.charges(self._account.clock.now()))
+    def requests(self) -> list[AcceptedRequest]:
+        """Return all accepted requests in the order of submission."""
+        return self._call(self._account.requests)
+
+    def charges(self) -> list[AcceptedRequest]:
+        """Return the COMPLETED requests, which were charged, in the order of submission."""
+        return self._call(self._account.charges)
+
+    def add_teammate_request(self, inputs: dict[str, Any], model: str = DEFAULT_MODEL) -> str:
+        """
+        Add a request of another member of the team, and return its id.
+
+        The history list contains it, and its image can be downloaded. Status, result and the history by id answer with
+        404. It changes neither the balance nor the stats.
+
+        :param inputs: The inputs of the request.
+        :param model: The model's slug.
+        :raises ValueError: If the model does not exist.
+        """
+        return self._call(lambda: self._account.add_teammate_request(inputs, model).request_id)
 
     def fault(self, on: str, kind: str, **options: Any) -> None:
         """
-        Queue a fault, for the next call that it matches unless ``times`` says otherwise.
+        Queue a fault. By default it applies to the next matching call only.
 
         :param on: The operation, or ``job``.
         :param kind: What happens.
         :param options: Further fields of :class:`~airflow_provider_ideogram.emulator.faults.Fault`.
-        :raises ValueError: If there is no such fault.
+        :raises ValueError: If there is no such fault, or a value is not valid.
         """
         fault = Fault(on=on, kind=kind, **options)
         self._call(lambda: self._account.faults.add(fault))
 
     def clear_faults(self) -> None:
-        """Take back the faults that are queued."""
+        """Remove all queued faults."""
         self._call(self._account.faults.clear)
 
     def configure(self, **changes: Any) -> None:
         """
-        Change settings for what comes.
+        Change settings. Accepted jobs keep their price and times; ``credits`` sets the balance.
 
         :param changes: Fields of :class:`~airflow_provider_ideogram.emulator.settings.EmulatorSettings`.
-        :raises ValueError: If a setting does not exist, is fixed, or its value is not valid.
+        :raises ValueError: If a setting does not exist or is fixed, or a value is not valid.
         """
         self._call(lambda: self._account.configure(changes))
 
     def advance(self, seconds: float) -> None:
-        """Move its time forward: jobs get done, results expire, the rate limit's minute passes."""
+        """Move the emulator's clock forward: jobs finish, results expire, the rate limit's window moves on."""
         self._call(lambda: self._account.clock.advance(seconds))
 
     def reset(self) -> None:
-        """Forget all jobs, faults and counts."""
+        """Delete all jobs, faults and counts."""
         self._call(self._account.reset)
 
     def image_bytes(self, request_id: str) -> bytes:
         """
         Return the bytes of a job's image, expired or not.
 
-        :raises KeyError: If there was no such job.
+        :raises KeyError: If there is no such job.
         """
         return draw(picture_of(self._call(lambda: self._account.store.jobs[request_id])))
 
     def _call(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread that serves, and return what it returns or raises."""
+        """Call a function in the server's thread, and return its result or raise its exception."""
 
         async def call() -> T:
             return function()
@@ -122,10 +139,10 @@ def connection_to(url: str, api_key: str) -> str:
 @contextmanager
 def run_emulator(settings: EmulatorSettings | None = None) -> Iterator[RunningEmulator]:
     """
-    Run an emulator in a thread of its own, until the context ends.
+    Run an emulator in its own thread until the context exits.
 
-    :param settings: How it behaves; by default like the vendor, on a free port.
-    :raises OSError: If the port can't be had.
+    :param settings: The settings; by default those of the vendor, on a free port.
+    :raises OSError: If the address cannot be bound.
     """
     started: Future[tuple[RunningEmulator, asyncio.Event]] = Future()
     thread = threading.Thread(
@@ -148,5 +165,5 @@ async def _serve(settings: EmulatorSettings, started: Future[tuple[RunningEmulat
         async with serve(account) as url:
             started.set_result((RunningEmulator(url, account, asyncio.get_running_loop()), stopped))
             await stopped.wait()
-    except OSError as problem:
-        started.set_exception(problem)
+    except OSError as error:
+        started.set_exception(error)

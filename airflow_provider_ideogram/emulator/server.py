@@ -1,14 +1,15 @@
 """
-The vendor's API over HTTP.
+The HTTP server.
 
-Invariant: handlers only translate between HTTP and the :class:`Account`; each answers at once, except the
-synchronous endpoint, which waits as the vendor's does.
+Invariant: handlers only translate between HTTP and the :class:`Account`. None waits for a job, except the synchronous
+endpoint's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,33 +22,36 @@ from airflow_provider_ideogram.emulator.account import Account
 from airflow_provider_ideogram.emulator.delivery import deliver
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.errors import ApiError
-from airflow_provider_ideogram.emulator.history import HISTORY_PATH, history_row, page_of_history
+from airflow_provider_ideogram.emulator.history import HISTORY_PATH, OutputUrl, history_row, page_of_history
 from airflow_provider_ideogram.emulator.jobs import Job
-from airflow_provider_ideogram.emulator.results import FORMS_WITH_BYTES, RAW, URL, image_part
-from airflow_provider_ideogram.emulator.validation import read_inputs
+from airflow_provider_ideogram.emulator.results import FORMS_WITH_BYTES, RAW, URL, URL_LIST, image_fields
+from airflow_provider_ideogram.emulator.validation import check_content_type, read_inputs
 
-#: How often the synchronous endpoint looks at the clock, which may have been moved.
+#: Interval at which the synchronous endpoint reads the clock, which a test can advance.
 _TICK_SECONDS = 0.25
-#: What still waits for a job or streams without end when the emulator stops is cut off.
+#: Synchronous calls and endless responses are aborted this long after the server was told to stop.
 _SHUTDOWN_SECONDS = 0.1
 _FAILED_STATUS = 422
+_POLLS = ("status", "result")
+#: The name of an image file: request id, number of the output unless it is the first, and extension.
+_FILE_NAME = re.compile(r"([^_.]+)(?:_([1-9]\d{0,3}))?\.(\w+)")
 
 
 class Api:
     """
-    The handlers.
+    The request handlers of the API.
 
-    :param account: What they ask.
+    :param account: The emulated account.
     """
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        # One thread: images are drawn beside the loop, and never on both cores of a machine that is measured.
+        # Images are drawn outside the event loop. One thread leaves the other cores to the code under test.
         self._drawing = ThreadPoolExecutor(1, "drawing")
 
     def application(self) -> web.Application:
         """Return the application that serves the API and the admin calls."""
-        app = web.Application(middlewares=[_errors_as_json])
+        app = web.Application(middlewares=[_error_responses])
         app.router.add_post("/v2/{model}", self.submit)
         app.router.add_get("/v2/requests/{request_id}/status", self.status)
         app.router.add_get("/v2/requests/{request_id}", self.result)
@@ -61,15 +65,15 @@ class Api:
         return app
 
     def close(self) -> None:
-        """Stop drawing."""
+        """Stop the thread that draws images."""
         self._drawing.shutdown()
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Accept a job and answer with its id."""
-        self._count(request, "submit")
-        inputs = read_inputs(await request.read())
+        self._begin_call(request, "submit")
+        inputs = await _read_inputs(request)
 
-        async def act() -> web.Response:
+        async def execute() -> web.Response:
             job = self._account.accept(request.match_info["model"], inputs, synchronous=False)
             job_url = f"{_origin(request)}/v2/requests/{job.request_id}"
             body = {
@@ -79,112 +83,116 @@ class Api:
                 "response_url": job_url,
                 "poll_url": f"{_origin(request)}/v1/requests/{job.request_id}",
             }
-            return _json(body, headers=self._remaining_credits())
+            return _json(body)
 
-        return await self._deliver(request, "submit", _prompt(inputs), act)
+        return await self._deliver(request, "submit", _prompt(inputs), execute)
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
-        """Accept a job and answer when it is done: with the image, unless another form was asked for."""
-        self._count(request, "generate")
-        inputs = read_inputs(await request.read())
+        """Accept a job, wait until it is done, and answer with the image unless a fault orders another form."""
+        self._begin_call(request, "generate")
+        inputs = await _read_inputs(request)
 
-        async def act() -> web.Response:
+        async def execute() -> web.Response:
             job = self._account.accept(request.match_info["model"], inputs, synchronous=True)
-            headers = self._remaining_credits()
-            while (seconds := job.done_at - self._account.clock.now()) > 0:  # noqa: ASYNC110 - the time may be moved
+            while (seconds := job.done_at - self._account.now()) > 0:  # noqa: ASYNC110 - the clock can be advanced
                 await asyncio.sleep(min(seconds, _TICK_SECONDS))
-            answer = await self._result(request, job, job.outcome.form or RAW)
-            answer.headers.update(headers)
-            return answer
+            response = await self._result(request, job, job.outcome.form or RAW)
+            response.headers.update(_synchronous_headers(job))
+            return response
 
-        return await self._deliver(request, "submit", _prompt(inputs), act)
+        return await self._deliver(request, "submit", _prompt(inputs), execute)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """Answer with a job's state."""
-        self._count(request, "status")
-        job = self._account.find(request.match_info["request_id"])
+        self._begin_call(request, "status")
+        job = self._account.job(request.match_info["request_id"])
 
-        async def act() -> web.Response:
+        async def execute() -> web.Response:
             job.status_calls += 1
             body = self._status_body(job)
             return _json(body, _FAILED_STATUS if body["status"] == "FAILED" else 200)
 
-        return await self._deliver(request, "status", job.prompt, act)
+        return await self._deliver(request, "status", job.prompt, execute)
 
     async def result(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a job's result, or its state where there is none."""
-        self._count(request, "result")
-        job = self._account.find(request.match_info["request_id"])
+        """Answer with a job's result, or with its state if it is not COMPLETED."""
+        self._begin_call(request, "result")
+        job = self._account.job(request.match_info["request_id"])
 
-        async def act() -> web.Response:
-            return await self._result(request, job, job.outcome.form or URL)
+        async def execute() -> web.Response:
+            return await self._result(request, job, job.outcome.form or (URL if job.outputs == 1 else URL_LIST))
 
-        return await self._deliver(request, "result", job.prompt, act)
+        return await self._deliver(request, "result", job.prompt, execute)
 
     async def credits(self, request: web.Request) -> web.StreamResponse:
         """Answer with the balance."""
-        self._count(request, "credits")
+        self._begin_call(request, "credits")
 
-        async def act() -> web.Response:
-            return _json({"credits": self._account.store.balance, "free-credits": 0.0})
+        async def execute() -> web.Response:
+            return _json({"credits": self._account.credits(), "free-credits": 0.0})
 
-        return await self._deliver(request, "credits", "", act)
+        return await self._deliver(request, "credits", "", execute)
 
     async def history(self, request: web.Request) -> web.StreamResponse:
         """Answer with a page of the account's requests."""
-        self._count(request, "history")
+        self._begin_call(request, "history")
 
-        async def act() -> web.Response:
-            jobs, now = self._account.history(), self._account.clock.now()
-            return _json(page_of_history(jobs, request.query, now, lambda job: _image_url(request, job)))
+        async def execute() -> web.Response:
+            now = self._account.now()
+            return _json(page_of_history(self._account.history(), request.query, now, _image_url_of(request)))
 
-        return await self._deliver(request, "history", "", act)
+        return await self._deliver(request, "history", "", execute)
 
     async def history_of_one(self, request: web.Request) -> web.StreamResponse:
-        """Answer with one of the account's requests, of any age."""
-        self._count(request, "history")
+        """Answer with one request of the history, of any age."""
+        self._begin_call(request, "history")
 
-        async def act() -> web.Response:
-            job = self._account.find_in_history(request.match_info["request_id"])
-            return _json(history_row(job, self._account.clock.now(), lambda job: _image_url(request, job)))
+        async def execute() -> web.Response:
+            job = self._account.history_job(request.match_info["request_id"])
+            return _json(history_row(job, self._account.now(), _image_url_of(request)))
 
-        return await self._deliver(request, "history", "", act)
+        return await self._deliver(request, "history", "", execute)
 
     async def image(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a job's image, to anybody; a key that comes along is noted as leaked."""
+        """Answer with a job's image. No API key is needed; one that is sent is counted as a leak."""
         self._account.calls["image"] += 1
         if "x-api-key" in request.headers:
             self._account.key_leaks += 1
-        request_id, _, extension = request.match_info["name"].partition(".")
-        job = self._account.find(request_id)
-        if extension != job.image_format or job.state(self._account.clock.now()) != "COMPLETED":
-            raise ApiError(404, "image not found")
+        name = _FILE_NAME.fullmatch(request.match_info["name"])
+        if name is None:
+            raise ApiError(404, "file not found")
+        job, output = self._account.job_with_file(name[1]), int(name[2] or 0)
+        if output >= job.outputs or name[3] != job.image_format:
+            raise ApiError(404, "file not found")
 
-        async def act() -> web.Response:
-            return _image(job, await self._draw(job))
+        async def execute() -> web.Response:
+            return _image(job, await self._draw(job, output))
 
-        return await self._deliver(request, "image", job.prompt, act)
+        return await self._deliver(request, "image", job.prompt, execute)
 
-    def _count(self, request: web.Request, operation: str) -> None:
+    def _begin_call(self, request: web.Request, operation: str) -> None:
+        """Count a call, and check its API key and, for a poll, the rate limit."""
         self._account.calls[operation] += 1
-        self._account.authorise(request.headers.get("x-api-key"))
+        self._account.authenticate(request.headers.get("x-api-key"))
+        if operation in _POLLS:
+            self._account.count_poll()
 
     async def _deliver(
-        self, request: web.Request, operation: str, prompt: str, act: Callable[[], Awaitable[web.Response]]
+        self, request: web.Request, operation: str, prompt: str, execute: Callable[[], Awaitable[web.Response]]
     ) -> web.StreamResponse:
         try:
-            fault = self._account.faults.take(operation, prompt)
-        except ValueError as problem:
-            raise ApiError(400, f"prompt: {problem}") from problem
-        return await deliver(request, fault, act)
+            fault = self._account.faults.trigger(operation, prompt)
+        except ValueError as error:
+            raise ApiError(400, f"prompt: {error}") from error
+        return await deliver(request, fault, execute)
 
     def _status_body(self, job: Job) -> dict[str, Any]:
-        now = self._account.clock.now()
+        now = self._account.now()
         state = job.state(now)
         body: dict[str, Any] = {"request_id": job.request_id, "status": state}
         if now >= job.done_at:
-            job.noticed_at = job.noticed_at or now
-            body["metrics"] = {"inference_time": round(job.done_at - job.started_at, 3)}
+            job.first_seen_done_at = job.first_seen_done_at or now
+            body["metrics"] = job.metrics()
         if state == "FAILED":
             body["error"] = job.outcome.error
         return body
@@ -198,22 +206,20 @@ class Api:
         image = await self._draw(job) if form in FORMS_WITH_BYTES else b""
         if form == RAW:
             return _image(job, image)
-        return _json(body | image_part(form, _image_url(request, job), job.image_format, image))
+        urls = [_image_url_of(request)(job, output) for output in range(job.outputs)]
+        return _json(body | image_fields(form, urls, job.image_format, image))
 
-    async def _draw(self, job: Job) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._drawing, draw, picture_of(job))
-
-    def _remaining_credits(self) -> dict[str, str]:
-        return {"x-remaining-credits": str(self._account.store.balance)}
+    async def _draw(self, job: Job, output: int = 0) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._drawing, draw, picture_of(job, output))
 
 
 @asynccontextmanager
 async def serve(account: Account) -> AsyncIterator[str]:
     """
-    Serve an account on its settings' host and port.
+    Serve an account on the host and port of its settings.
 
-    :return: The base URL, with the port that was taken.
-    :raises OSError: If the port can't be had.
+    :return: The base URL, with the actual port.
+    :raises OSError: If the address cannot be bound.
     """
     api = Api(account)
     runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
@@ -227,16 +233,19 @@ async def serve(account: Account) -> AsyncIterator[str]:
 
 
 @web.middleware
-async def _errors_as_json(
+async def _error_responses(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     try:
         return await handler(request)
     except ApiError as error:
-        return _json({"error": error.message}, error.status, error.headers)
+        return _json(error.body, error.status, error.headers)
+    except web.HTTPMethodNotAllowed as error:
+        page = f"<html><body><h1>{error.status} {error.reason}</h1></body></html>"
+        headers = {"Allow": error.headers["Allow"]}
+        return web.Response(text=page, status=error.status, headers=headers, content_type="text/html")
     except web.HTTPException as error:
-        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return _json({"error": error.reason}, error.status, allowed)
+        return _json({"error": error.reason}, error.status)
 
 
 def _json(body: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -251,8 +260,28 @@ def _origin(request: web.Request) -> str:
     return f"{request.scheme}://{request.host}"
 
 
-def _image_url(request: web.Request, job: Job) -> str:
-    return f"{_origin(request)}/images/{job.request_id}.{job.image_format}"
+def _image_url_of(request: web.Request) -> OutputUrl:
+    """Return the function that returns the URL of an output on the host that the client called."""
+    images = f"{_origin(request)}/images"
+    return lambda job, output: f"{images}/{job.request_id}{f'_{output}' if output else ''}.{job.image_format}"
+
+
+async def _read_inputs(request: web.Request) -> dict[str, Any]:
+    check_content_type(request.content_type)
+    return read_inputs(await request.read())
+
+
+def _synchronous_headers(job: Job) -> dict[str, str]:
+    """Return the synchronous endpoint's headers; a FAILED job has no cost."""
+    metrics = job.metrics()
+    headers = {
+        "x-request-id": job.request_id,
+        "x-generation-time": metrics["inference_time"],
+        "x-seed-value": job.seed,
+        "x-cost": metrics.get("cost"),
+        "x-remaining-credits": metrics.get("remaining_credits"),
+    }
+    return {name: str(value) for name, value in headers.items() if value is not None}
 
 
 def _prompt(inputs: dict[str, Any]) -> str:

@@ -1,46 +1,63 @@
 """
-What can be set on the emulator.
+The emulator's settings.
 
-Invariant: settings that exist are valid; a wrong value is refused when they are made, by name.
+Invariant: an :class:`EmulatorSettings` is valid. Its constructor raises an error that names the invalid setting.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.emulator.models import VENDOR_PRICES
+from airflow_provider_ideogram.emulator.rate_limit import HEADER_FORMS
+
 DEFAULT_KEY = "emulator-key"
-#: A key that is known and may do nothing (HTTP 403).
+#: A known key without permission: every call with it is answered with 403.
 DEFAULT_FORBIDDEN_KEY = "emulator-key-without-permission"
-#: Extension in the image's address, and what its Content-Type says after ``image/``.
+#: The extension in an image's URL, and the subtype of its Content-Type.
 IMAGE_FORMATS = ("png", "jpeg", "webp")
 
-#: A socket that listens cannot be moved.
+#: Settings of the listening socket, which cannot change while the emulator runs.
 _FIXED = ("host", "port")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorSettings:
     """
-    How the emulator behaves. All but ``host`` and ``port`` can be changed while it runs.
+    The emulator's settings. All except ``host`` and ``port`` can be changed while it runs.
 
-    :param host: The IPv4 address or name to listen on. Whoever reaches it can make the unguarded admin calls.
+    :param host: The IPv4 address or host name to listen on. Every client that can connect can use the admin calls.
     :param port: The port to listen on, 0 for a free one.
-    :param keys: The API keys that are accepted; they share one account.
-    :param forbidden_keys: Keys that are known but lack permission.
+    :param keys: The accepted API keys. All belong to one account.
+    :param forbidden_keys: API keys that are answered with 403.
     :param queue_seconds: Seconds that a job is QUEUED.
-    :param job_seconds: Seconds that a job is PROCESSING after that.
-    :param jitter: The share of ``job_seconds`` by which it varies up and down, 0 to 1.
-    :param random_seed: Seeds the jitter and the seeds that the server draws.
-    :param lifetime_seconds: Seconds after submission until status, result and image are gone.
+    :param job_seconds: Seconds that a job is PROCESSING.
+    :param jitter: The relative variation of ``job_seconds`` in both directions, 0 to 1.
+    :param random_seed: The seed of the jitter and of the seeds that the server draws.
+    :param clock_speed: Seconds that pass on the emulator's clock in one second of real time. 0 stops the clock, so
+        that it moves only when it is advanced.
+    :param lifetime_seconds: Seconds after submission until status and result are answered with 404.
+    :param file_lifetime_seconds: Seconds after completion until the image is answered with 404.
     :param credits: The account's balance in USD.
-    :param price: USD a job.
-    :param rate_limit: Paid calls in a rolling minute, 0 for no limit.
-    :param retry_after: Whether an answer of 429 says when to come back.
-    :param history_lag_seconds: Seconds until a request shows in the history.
+    :param balance_record: Whether the account has a balance record; without one, the credits call is answered with 404.
+    :param price: The price of a request to ``ideogram-2a-txt-2-img`` in USD.
+    :param prices: Prices in USD by model slug. They have precedence over ``price`` and the vendor's prices. A slug that
+        the emulator does not know becomes a model.
+    :param rate_limit: Calls in any 60 seconds, 0 for no limit.
+    :param rate_limit_polls: Whether status and result calls count against the rate limit, like paid calls.
+    :param rate_limit_header: How a 429 of the rate limit tells when to repeat the call: ``iso``, ``iso_no_zone`` or
+        ``epoch`` for the format of ``x-rate-limit-reset-at-utc``, ``retry_after`` for ``Retry-After``, or ``none``.
+    :param history_lag_seconds: Seconds after submission until a request appears in the history.
+    :param late_validation: Whether a v2 submit accepts invalid parameters, and the job is FAILED within a fraction of a
+        second. If not, the submit is answered with 400 or 406, like the synchronous endpoint.
+    :param request_id_dashes: Whether request ids are UUIDs with dashes, or 32 hexadecimal digits.
+    :param outputs: The images of a request; each has a row of its own in the history.
     :param image_format: ``png``, ``jpeg`` or ``webp``.
-    :raises ValueError: If a value is of the wrong type or out of range.
+    :raises ValueError: If a value has the wrong type or is out of range.
     """
 
     host: str = "127.0.0.1"
@@ -48,46 +65,69 @@ class EmulatorSettings:
     keys: tuple[str, ...] = (DEFAULT_KEY,)
     forbidden_keys: tuple[str, ...] = (DEFAULT_FORBIDDEN_KEY,)
     queue_seconds: float = 0.2
-    job_seconds: float = 12.4  # what a generation takes at the vendor
+    job_seconds: float = 12.4  # the vendor's average
     jitter: float = 0.0
     random_seed: int = 0
+    clock_speed: float = 1.0
     lifetime_seconds: float = 3600.0
+    file_lifetime_seconds: float = 604800.0  # seven days
     credits: float = 1000.0
-    price: float = 0.05
+    balance_record: bool = True
+    price: float = VENDOR_PRICES[DEFAULT_MODEL]
+    prices: Mapping[str, float] | None = None
     rate_limit: int = 0
-    retry_after: bool = True
+    rate_limit_polls: bool = False
+    rate_limit_header: str = "iso"
     history_lag_seconds: float = 0.0
+    late_validation: bool = True
+    request_id_dashes: bool = True
+    outputs: int = 1
     image_format: str = "png"
 
     def __post_init__(self) -> None:
-        """Refuse what is not valid."""
+        """Check all values."""
         for field in fields(self):
-            if not is_like(getattr(self, field.name), field.default):
-                raise ValueError(f"{field.name}: {getattr(self, field.name)!r} is not valid")
-        if self.image_format not in IMAGE_FORMATS:
-            raise ValueError(f"image_format: {self.image_format!r} is none of {', '.join(IMAGE_FORMATS)}")
+            value = getattr(self, field.name)
+            if not (_are_prices(value) if field.name == "prices" else is_valid_as(value, field.default)):
+                raise ValueError(f"{field.name}: {value!r} is not valid")
+        for name, valid in (("image_format", IMAGE_FORMATS), ("rate_limit_header", HEADER_FORMS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
         for name, maximum in (("jitter", 1), ("port", 65_535)):
             if getattr(self, name) > maximum:
                 raise ValueError(f"{name}: {getattr(self, name)} is not within 0..{maximum}")
         if not self.keys:
-            raise ValueError("keys: there must be one at least")
+            raise ValueError("keys: at least one is required")
+        if not self.outputs:
+            raise ValueError("outputs: must be at least 1")
+
+    @property
+    def model_prices(self) -> Mapping[str, float]:
+        """The known models and their prices in USD per request."""
+        return {**VENDOR_PRICES, DEFAULT_MODEL: self.price, **(self.prices or {})}
 
     def changed(self, changes: dict[str, Any]) -> EmulatorSettings:
         """
-        Return the settings with some values changed.
+        Return a copy with changed values.
 
-        :param changes: Names and new values; lists are taken for tuples.
+        :param changes: New values by name. Lists are converted to tuples.
         :raises ValueError: If a name is unknown or fixed, or a value is not valid.
         """
         known = {field.name for field in fields(self)}.difference(_FIXED)
         if unknown := sorted(set(changes) - known):
-            raise ValueError(f"cannot be set while the emulator runs: {', '.join(unknown)}")
+            raise ValueError(f"cannot be changed while the emulator runs: {', '.join(unknown)}")
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
         return replace(self, **values)
 
 
-def is_like(value: Any, default: Any) -> bool:
-    """Return whether the value is of the default's type and, if a number, finite and not negative."""
+def _are_prices(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return value is None
+    return all(is_valid_as(slug, "") and is_valid_as(price, 0.0) for slug, price in value.items())
+
+
+def is_valid_as(value: Any, default: Any) -> bool:
+    """Return whether the value has the default's type. Numbers must be finite and not negative."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, float):

@@ -1,8 +1,8 @@
 """
-What the vendor accepts as a model and its parameters.
+The API's validation of request bodies.
 
-This is the other side's check, made apart from the client's own: a client that sends what is not valid gets
-an answer of 400, not a shared opinion. Parameters that a model does not have are ignored.
+It does not use the client's own validation, so that a test can detect an invalid request that the client lets pass.
+Unknown parameters are ignored, and of a sister model's parameters only the prompt is checked.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import json
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, MAGIC_PROMPT_OPTIONS, RESOLUTIONS, STYLE_TYPES
-from airflow_provider_ideogram.emulator.errors import ApiError
+from airflow_provider_ideogram.emulator.errors import INVALID_CONTENT_TYPE, ApiError
 
-#: The text-to-image model and sister models, whose own parameters are not checked.
-MODELS = (DEFAULT_MODEL, "ideogram-2a-img-2-img", "ideogram-3-txt-2-img")
 MAX_SEED = 2_147_483_647
 
 _OPTIONS = {
@@ -26,9 +24,9 @@ _OPTIONS = {
 
 def read_inputs(body: bytes) -> dict[str, Any]:
     """
-    Return a request's inputs.
+    Parse a request body.
 
-    :raises ApiError: 400, if the body is no JSON object.
+    :raises ApiError: 400, if the body is not a JSON object.
     """
     try:
         inputs = json.loads(body)
@@ -39,14 +37,22 @@ def read_inputs(body: bytes) -> dict[str, Any]:
     return inputs
 
 
-def check_request(model: str, inputs: dict[str, Any]) -> None:
+def check_content_type(content_type: str) -> None:
     """
-    Check a request as the vendor does.
+    Check the media type of a request body.
 
-    :raises ApiError: 404 for an unknown model, 400 for invalid parameters.
+    :raises ApiError: 406, if it is not JSON.
     """
-    if model not in MODELS:
-        raise ApiError(404, f"model {model!r} not found")
+    if content_type != "application/json":
+        raise ApiError(406, INVALID_CONTENT_TYPE)
+
+
+def check_inputs(model: str, inputs: dict[str, Any]) -> None:
+    """
+    Check the inputs of a model.
+
+    :raises ApiError: 400 for a missing prompt, 406 for an invalid value.
+    """
     prompt = inputs.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise ApiError(400, "prompt: must be a text that is not empty")
@@ -57,7 +63,7 @@ def check_request(model: str, inputs: dict[str, Any]) -> None:
 def _check_options(inputs: dict[str, Any]) -> None:
     for name, valid in _OPTIONS.items():
         if name in inputs and inputs[name] not in valid:
-            raise ApiError(400, f"{name}: {inputs[name]!r} is not one of {', '.join(valid)}")
+            raise ApiError(406, f"{name}: {inputs[name]!r} is not one of {', '.join(valid)}")
     seed = inputs.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise ApiError(400, f"seed: {seed!r} is not an integer within 0..{MAX_SEED}")
+        raise ApiError(406, f"seed: {seed!r} is not an integer within 0..{MAX_SEED}")

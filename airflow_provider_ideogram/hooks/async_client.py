@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
 
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call
+from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived, retry_flow
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.hooks.client import (
     HEADERS,
     ResponseBody,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from airflow_provider_ideogram import __version__
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS, Call
+from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived, retry_flow
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class ResponseBody:
         """Return the complete response."""
         lower_case = {name.lower(): value for name, value in headers.items()}
         # A server may repeat the key in an error, and the text of errors goes to logs, events and XComs.
-        return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor)
+        return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor, time.time())
 
 
 @contextmanager

@@ -12,11 +12,10 @@ import time
 import httpx
 
 from airflow_provider_ideogram.api.back_off import back_off
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
-from airflow_provider_ideogram.api.parsing import ImageBytes, ImageSource
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageSource
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived
 from airflow_provider_ideogram.api.sanitize import sanitize_text
-from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import IdeogramImageGone, IdeogramInvalidImage, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import USER_AGENT, transport_errors
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID, ImageSpool, SpooledImage
@@ -45,7 +44,7 @@ def download_image(source: ImageSource, settings: ConnectionSettings) -> Spooled
         for attempt in range(1, MAX_ATTEMPTS):
             try:
                 return _fetch(client, source.url, settings)
-            except (IdeogramServerUnavailable, _NoImage):
+            except (IdeogramServerUnavailable, IdeogramImageGone, _NoImage):
                 time.sleep(back_off(attempt, rng))
         return _fetch(client, source.url, settings)
 
@@ -103,6 +102,8 @@ def _read_image(response: httpx.Response, deadline: float) -> SpooledImage:
 def _check_status(status: int) -> None:
     if status in (408, 429) or status >= 500:
         raise _unavailable(f"the image's host answered HTTP {status}", status)
+    if status in (403, 404, 410):
+        raise IdeogramImageGone(f"the image's host answered HTTP {status}", IMAGE_IS_PAID, status_code=status)
     if status != 200:
         raise _NoImage(
             f"the image's host answered HTTP {status} instead of an image", IMAGE_IS_PAID, status_code=status

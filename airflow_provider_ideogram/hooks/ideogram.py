@@ -20,22 +20,19 @@ from airflow_provider_ideogram.api.history import (
     HistoryPage,
     HistoryRow,
     find_submitted,
+    history_request,
     request_history,
 )
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramNotFound, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared_client import SharedClient, acquire, release
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.image_source import ImageSource
     from airflow_provider_ideogram.api.parameters import GenerationRequest
-    from airflow_provider_ideogram.api.parsing import (
-        Credits,
-        GenerationResult,
-        ImageSource,
-        RequestStatus,
-        Submission,
-    )
+    from airflow_provider_ideogram.api.parsing import Credits, GenerationResult, RequestStatus, Submission
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.hooks.polls import OnPoll
@@ -97,7 +94,7 @@ class IdeogramHook(BaseHook):
         """Generate an image in one blocking call, which is charged; if the response is lost, so is the image."""
         return self._client.run(calls.generate_sync(request))
 
-    def get_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+    def get_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
         """
         Return the status of a request.
 
@@ -114,36 +111,46 @@ class IdeogramHook(BaseHook):
         """Return the account's balance. The call is free of charge."""
         return self._client.run(calls.get_credits())
 
+    @property
+    def has_history(self) -> bool:
+        """Whether the connection has the address of the account's history."""
+        return self.settings.history_url is not None
+
+    def find_in_history(self, request_id: str) -> HistoryRow | None:
+        """Return one of the account's own requests of any age, None if the history does not show it."""
+        try:
+            return self._client.run(history_request(self._history_url, request_id))
+        except IdeogramNotFound:
+            return None
+
+    def find_in_list(self, request_id: str, model: str, submitted_at: float) -> HistoryRow | None:
+        """
+        Return a request's row in the list of the account's requests, None if there is none.
+
+        :param submitted_at: When it was submitted, in seconds since the epoch.
+        :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
+        """
+        rows = (row for page in self._history(model, submitted_at) for row in page.rows)
+        return next((row for row in rows if row.request_id == request_id), None)
+
     def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
         """
-        Return the ids of the account's requests that have these inputs and were made at the time of the submit.
+        Return the ids of the account's own requests that have these inputs and were made at the time of the submit.
+
+        The list also has the requests of teammates: each id is confirmed by :meth:`find_in_history`.
 
         :param request: The request that was sent, with its seed.
         :param intended_at: The time just before the submit, in seconds since the epoch.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
         pages = self._history(request.model, intended_at)
-        return set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
-
-    def find_request(self, request_id: str, model: str, since: float) -> HistoryRow | None:
-        """
-        Return a request's row in the account's history, None if there is none.
-
-        :param model: The model's slug.
-        :param since: A time before the submit, in seconds since the epoch.
-        :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
-        """
-        rows = (row for page in self._history(model, since) for row in page.rows)
-        return next((row for row in rows if row.request_id == request_id), None)
+        listed = set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
+        return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
         """Yield the pages with requests made after a time, newest first; raise if there are too many."""
-        url = self.settings.history_url
-        if url is None:
-            problem = f"connection {self.ideogram_conn_id!r} has no history_url, and its host is not the vendor's"
-            raise IdeogramInvalidInput.of([problem])
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._client.run(request_history(url, model, since, number))
+            page = self._client.run(request_history(self._history_url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 return
@@ -151,6 +158,13 @@ class IdeogramHook(BaseHook):
             f"The history has more than {_MAX_HISTORY_PAGES * PER_PAGE:,} newer requests",
             "Nothing was charged by this search.",
         )
+
+    @property
+    def _history_url(self) -> str:
+        if self.settings.history_url is None:
+            problem = f"connection {self.ideogram_conn_id!r} has no history_url, and its host is not the vendor's"
+            raise IdeogramInvalidInput.of([problem])
+        return self.settings.history_url
 
     def download_image(self, source: ImageSource) -> SpooledImage:
         """
@@ -167,7 +181,10 @@ class IdeogramHook(BaseHook):
         """Return whether the API accepts the key, and a message: the form's test button shows it. Free of charge."""
         try:
             with self:
-                return True, f"credits: {self.get_credits().total:.2f}"
+                balance = self.get_credits()
+            if not balance.has_record:
+                return True, "The API key is valid; the account has no balance record"
+            return True, f"credits: {balance.total:.2f}"
         except Exception as error:
             return False, str(error)
 
@@ -180,7 +197,7 @@ class IdeogramHook(BaseHook):
         if client := self.__dict__.pop("_client", None):
             client.close()
 
-    async def aget_status(self, request_id: str, *, max_attempts: int = calls.MAX_ATTEMPTS) -> RequestStatus:
+    async def aget_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
         """Return the status of a request, as :meth:`get_status` does."""
         if self._shared is None:
             raise RuntimeError("IdeogramHook.aget_status() must be called inside 'async with'")

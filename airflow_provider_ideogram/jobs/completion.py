@@ -1,7 +1,7 @@
 """
-The end of a job that was submitted, on a worker.
+The completion of a submitted request, on a worker.
 
-Invariant: nothing here submits; a paid job is only looked at, fetched and stored, and every error names it.
+Invariant: nothing here submits; a request is polled, and its image fetched and stored. Every error names the request.
 """
 
 from __future__ import annotations
@@ -10,27 +10,32 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram import metrics
-from airflow_provider_ideogram.api.polling import Outcome
+from airflow_provider_ideogram.api.image_source import ImageUrl
+from airflow_provider_ideogram.api.polling import FILE_LIFETIME, RESULT_LIFETIME, Outcome
 from airflow_provider_ideogram.exceptions import (
+    STILL_AVAILABLE,
     IdeogramError,
+    IdeogramImageGone,
     IdeogramInvalidImage,
     IdeogramNotCharged,
     IdeogramNotFound,
     IdeogramServerUnavailable,
     job_unreachable,
 )
-from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.jobs.recovery import recover
+from airflow_provider_ideogram.storage.image_record import Completion, ImageRecord
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.image_source import ImageSource
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.storage.image_store import ImageStore
 
 
-def look(hook: IdeogramHook, poll: RequestPoll) -> None:
-    """Ask for the job's state once, and let the poll decide what the answer or the error means."""
+def poll_once(hook: IdeogramHook, poll: RequestPoll) -> None:
+    """Get the request's status once; the poll decides what the response or the error means."""
     try:
         poll.on_status(hook.get_status(poll.request_id, max_attempts=1), time.time())
     except IdeogramError as error:
@@ -39,33 +44,56 @@ def look(hook: IdeogramHook, poll: RequestPoll) -> None:
 
 def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:
     """
-    Bring a completed job's image to S3.
+    Store a completed request's image in S3.
 
     :raises IdeogramTemporaryError: If the vendor or S3 can't do their part now.
-    :raises IdeogramJobError: If there is no image, or none that is fit to be stored.
+    :raises IdeogramJobError: If there is no image, or none that may be stored.
     """
+    source = _image_source(hook, job, poll)
+    completion = Completion(poll.completed_at, poll.inference_seconds, poll.cost_usd)
     try:
-        result = hook.get_result(job.request_id)
-    except IdeogramNotFound as problem:
-        if not poll.hour_is_over(time.time()):
-            raise IdeogramServerUnavailable(f"its result is not there yet: {problem.reason}") from problem
+        with hook.download_image(source) as image:
+            target = Target.parse(job.target).named(job.request_id, image.extension)
+            record = store.put(job, image, target, completion)
+    except IdeogramImageGone as problem:
+        if not _is_gone(problem, time.time() - job.submitted_at):
+            raise IdeogramServerUnavailable(problem.reason, STILL_AVAILABLE, charged=True) from problem
         poll.outcome = Outcome.EXPIRED
         raise poll.failure() from problem
-    except IdeogramNotCharged as problem:  # true of this call, but the job was paid
-        raise job_unreachable(job.request_id, problem.reason) from problem
-    facts = {
-        "completed_at": poll.completed_at,
-        "inference_seconds": result.inference_seconds or poll.inference_seconds,
-    }
-    try:
-        with hook.download_image(result.image) as image:
-            target = Target.parse(job.target).named(job.request_id, image.extension)
-            record = store.put(job, image, target, facts)
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
-            f"Request {job.request_id} was paid, but {problem.reason}",
-            f"{problem.advice} The vendor holds its result for one hour after the submission.",
+            f"The image of request {job.request_id} can't be stored: {problem.reason}",
+            f"{problem.advice} A retry fetches the image again.",
             request_id=job.request_id,
         ) from problem
     metrics.completed(job, record, poll.completed_at)
+    metrics.remaining_credits(poll.remaining_credits)
     return record
+
+
+def _is_gone(problem: IdeogramImageGone, age: float) -> bool:
+    """Return whether the vendor no longer has the file: a new one may be missing, and a proxy may answer 403."""
+    return age > FILE_LIFETIME or (age > RESULT_LIFETIME and problem.status_code in (404, 410))
+
+
+def _image_source(hook: IdeogramHook, job: Job, poll: RequestPoll) -> ImageSource:
+    """Return where the image is: by the history's address, or by the request's result."""
+    if poll.image_url is None:
+        try:
+            result = hook.get_result(job.request_id)
+        except IdeogramNotFound as problem:
+            if not poll.hour_is_over(time.time()):
+                raise IdeogramServerUnavailable(
+                    f"the result of request {job.request_id} is not there yet: {problem.reason}", STILL_AVAILABLE
+                ) from problem
+            recover(hook, poll, job.request)
+        except IdeogramNotCharged as problem:  # this call was not charged, the request was
+            raise job_unreachable(job.request_id, problem.reason) from problem
+        else:
+            poll.inference_seconds = result.inference_seconds or poll.inference_seconds
+            poll.cost_usd = poll.cost_usd if result.cost_usd is None else result.cost_usd
+            poll.remaining_credits = result.remaining_credits or poll.remaining_credits
+            return result.image
+    if poll.image_url is None:
+        raise poll.failure()
+    return ImageUrl(poll.image_url)

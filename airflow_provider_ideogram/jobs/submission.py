@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
-from airflow_provider_ideogram.api.job import list_price
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll
+from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramLedgerError,

@@ -1,8 +1,8 @@
 """
-The links of a task instance.
+The extra links of a task instance, and where the gallery is.
 
-Invariant: Airflow computes them after every slice of a task, so each is there, also while the task is deferred, as soon
-as it leads anywhere, and is empty before. Imports nothing heavy: DAG files load it.
+Invariant: a link is empty until its page exists; Airflow computes links after every slice, also before a deferral.
+Imports nothing heavy: DAG files load it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: The plugin's part of the addresses in Airflow's UI, ``…/plugin/ideogram-images``.
 UI_ROUTE = "ideogram-images"
-#: The vendor documents no page of a single request. Its page of the account's usage is where a person looks one up.
-_SEGMIND_USAGE = "https://cloud.segmind.com/console/usage"
+#: The vendor documents no page for a single request; its console lists the account's requests.
+_SEGMIND_CONSOLE = "https://platform.segmind.com"
 _S3_CONSOLE = "https://s3.console.aws.amazon.com/s3/object"
 
 
@@ -37,7 +37,7 @@ class IdeogramImageLink(BaseOperatorLink):
     name = "Image"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address, empty where there is nothing to see yet."""
+        """Return the address, empty while there is no page."""
         if has_gallery():
             return _gallery_address(ti_key)
         result = XCom.get_value(ti_key=ti_key, key="return_value")
@@ -47,7 +47,7 @@ class IdeogramImageLink(BaseOperatorLink):
 
 
 class SegmindRequestLink(BaseOperatorLink):
-    """*Segmind request*: the account's usage at Segmind, with the id of the task's request behind the ``#``."""
+    """*Segmind request*: Segmind's console, with the id of the task's request behind the ``#``."""
 
     name = "Segmind request"
 
@@ -57,11 +57,11 @@ class SegmindRequestLink(BaseOperatorLink):
         if request_id is None:
             result = XCom.get_value(ti_key=ti_key, key="return_value")
             request_id = result.get("request_id") if isinstance(result, Mapping) else None
-        return f"{_SEGMIND_USAGE}#{quote(request_id, safe='')}" if isinstance(request_id, str) else ""
+        return f"{_SEGMIND_CONSOLE}#{quote(request_id, safe='')}" if isinstance(request_id, str) else ""
 
 
 def _gallery_address(ti_key: TaskInstanceKey) -> str:
-    """Return where Airflow's UI shows the gallery; without a configured base, relative to the UI's own origin."""
+    """Return the address of the gallery's tab; relative to the UI's origin if ``[api] base_url`` is not set."""
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
     mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index is not None and ti_key.map_index >= 0 else ""

@@ -1,8 +1,8 @@
 """
-What the tasks have in common: connections, where images and ledger go, how they defer, and a request's parameters.
+What the provider's tasks share: connections, S3 targets, deferral, and the parameters of a request.
 
-Invariant: whatever is no template is checked when the operator is made, while the DAG is parsed; constructing it
-imports neither HTTP nor S3.
+Invariant: arguments that are not templates are checked in ``__init__``, while the DAG is parsed; that imports neither
+HTTP nor S3.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
-#: Seconds after the trigger's deadline in which it should have fired; Airflow's own timeout is only a backstop.
+#: Seconds after the trigger's deadline at which Airflow's own timeout ends the deferral, if the trigger did not fire.
 BACKSTOP_SECONDS = 300.0
-#: What a key may hold and Airflow reads as the parts of a URI: it drops the fragment of an asset and sorts its query.
-_NOT_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
+#: Characters of a key that are percent-encoded in an asset's URI: Airflow drops the fragment and sorts the query.
+_ENCODED_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
 
 
 class IdeogramTask(BaseOperator):
-    """A task that reaches the API and the images; what it is told is set by the class that is made of it."""
+    """A task that uses the API and S3; subclasses set the attributes from their arguments."""
 
     ui_color = "#e9e1fb"
     operator_extra_links = (IdeogramImageLink(), SegmindRequestLink())
@@ -56,16 +56,16 @@ class IdeogramTask(BaseOperator):
     poll_interval: float | None
     timeout: float
 
-    #: The arguments that have a fixed set of values.
+    #: Arguments with a fixed set of values.
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def _check_arguments(self) -> None:
-        """Raise IdeogramInvalidInput if anything is wrong that shows already; the last act of each ``__init__``."""
+        """Raise IdeogramInvalidInput for invalid arguments that are not templates; each ``__init__`` ends with it."""
         if problems := self._problems():
             raise IdeogramInvalidInput.of(problems)
 
     def _problems(self) -> list[str]:
-        """Return what is wrong with the arguments, as far as they are not templates."""
+        """Return the problems of the arguments that are not templates."""
         problems = []
         if is_literal(self.s3_extra_args):
             problems += check_extra_args(self.s3_extra_args)
@@ -78,7 +78,7 @@ class IdeogramTask(BaseOperator):
         return problems
 
     def _check_rendered(self) -> None:
-        """Check what only rendering has shown, as far as nothing else does."""
+        """Check rendered arguments that nothing else checks."""
         if problems := check_extra_args(self.s3_extra_args):
             raise IdeogramInvalidInput.of(problems)
 
@@ -92,25 +92,25 @@ class IdeogramTask(BaseOperator):
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume the attempt that deferred; another one begins anew, where Airflow 3.0 and 3.1.0 resume it."""
-        # apache/airflow#56704: they forget neither method nor arguments when an attempt fails after its deferral.
+        """Resume the attempt that deferred; start a later attempt from the beginning."""
+        # Airflow 3.0 and 3.1.0 resume a later attempt with the arguments of the earlier one (apache/airflow#56704).
         kwargs = dict(next_kwargs or {})
         this_attempt = context["ti"].try_number
         if kwargs.pop("attempt", this_attempt) != this_attempt:
             return self.execute(context)
         return super().resume_execution(next_method, kwargs, context)
 
-    def _tell_assets(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
+    def _add_asset_events(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
         """
-        Let the events of the task's assets carry its result; what is set before a deferral would be lost.
+        Add the result to the events of the task's assets, in the last slice: a deferral loses what was set before it.
 
-        :param uri: The address of what was made: behind an alias, percent-encoded, it is the asset.
+        :param uri: The address of the image or manifest; percent-encoded, it is the asset of an alias.
         """
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra = dict(result)
             elif isinstance(outlet, AssetAlias):
-                context["outlet_events"][outlet].add(Asset(uri.translate(_NOT_IN_ASSETS)), extra=dict(result))
+                context["outlet_events"][outlet].add(Asset(uri.translate(_ENCODED_IN_ASSETS)), extra=dict(result))
 
     def _hook(self) -> IdeogramHook:
         from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -131,9 +131,9 @@ class IdeogramTask(BaseOperator):
 
 class IdeogramBaseOperator(IdeogramTask):
     """
-    The parameters that every generation has; see the operators for what they mean.
+    The parameters of every generation; the operators document them.
 
-    :raises IdeogramInvalidInput: If an argument that is no template is not valid; the message names all of them.
+    :raises IdeogramInvalidInput: If an argument that is not a template is invalid; the message names all of them.
     """
 
     template_fields: Sequence[str] = (
@@ -172,6 +172,7 @@ class IdeogramBaseOperator(IdeogramTask):
         durable: bool = True,
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
         on_unknown_submit: str = "fail",
+        resubmit_on_5xx: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -191,13 +192,14 @@ class IdeogramBaseOperator(IdeogramTask):
         self.durable = durable
         self.ledger_prefix = ledger_prefix
         self.on_unknown_submit = on_unknown_submit
+        self.resubmit_on_5xx = resubmit_on_5xx
 
     def _problems(self) -> list[str]:
         problems = [problem for name in CHECKS if (problem := self._problem_of(name))]
         return problems + super()._problems() + check_ledger_prefix(self.ledger_prefix)
 
     def _problem_of(self, name: str) -> str | None:
-        """Return what is wrong with a parameter of the request, None for one that is elsewhere or a template."""
+        """Return the problem of a request parameter; None if it is valid, a template, or not an attribute."""
         value = getattr(self, name, None)
         if not hasattr(self, name) or not is_literal(value):
             return None

@@ -177,7 +177,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         from contextlib import closing
 
         from airflow_provider_ideogram import metrics
-        from airflow_provider_ideogram.api.job import list_price
+        from airflow_provider_ideogram.api.prices import list_price
         from airflow_provider_ideogram.api.rate_limiter import RateLimiter
         from airflow_provider_ideogram.api.status import ImageStatus
         from airflow_provider_ideogram.datasets.manifest import EarlierImages
@@ -262,7 +262,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     def _run(
         self, context: Context, hook: IdeogramHook, workspace: Workspace, output_prefix: Target, state: DatasetState
     ) -> DatasetRun:
-        from airflow_provider_ideogram.api.job import list_price
+        from airflow_provider_ideogram.api.prices import list_price
         from airflow_provider_ideogram.datasets.runner import DatasetRun
 
         hook.get_conn()  # here, since connections are looked up on the task's main thread only
@@ -367,7 +367,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
         }
         self._result = result
-        self._tell_assets(context, result, result["manifest_uri"])
+        self._add_asset_events(context, result, result["manifest_uri"])
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002

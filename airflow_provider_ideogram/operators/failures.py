@@ -1,30 +1,38 @@
 """
 How the provider's errors end a task.
 
-Invariant: an error that another attempt cannot mend, or whose retry would pay again, fails the task without
-one, on every version of Airflow.
+Invariant: every error of the provider leaves the XCom ``failure``. An error that another attempt cannot resolve, or
+whose retry would pay again, fails the task without a retry, on every version of Airflow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ideogram.exceptions import IdeogramError
 
+FAILURE_KEY = "failure"
+
 
 @contextmanager
 def airflow_failures(
-    *, durable: bool, skipped: tuple[type[IdeogramError], ...] = (), final: tuple[type[IdeogramError], ...] = ()
+    ti: Any,
+    *,
+    durable: bool,
+    skipped: tuple[type[IdeogramError], ...] = (),
+    final: tuple[type[IdeogramError], ...] = (),
 ) -> Iterator[None]:
     """
-    Turn errors that are not to be retried into :class:`AirflowFailException`, the error itself as its cause.
+    Push an error of the provider as the XCom ``failure``, and raise what Airflow's retries are to see.
 
-    :param durable: Whether a ledger tells the next attempt of a job that was paid.
+    :param ti: The task instance.
+    :param durable: Whether a ledger keeps the request for the next attempt.
     :param skipped: Errors that skip the task.
-    :param final: Errors that another attempt of this task cannot mend, though one of others can.
+    :param final: Errors that another attempt of this task cannot resolve, though one of another task can.
     """
     try:
         yield
@@ -32,8 +40,20 @@ def airflow_failures(
         from airflow_provider_ideogram import metrics
 
         metrics.failed(error.code)
+        ti.xcom_push(key=FAILURE_KEY, value=failure_xcom(error))
         if isinstance(error, skipped):
             raise AirflowSkipException(str(error)) from error
         if error.retryable and not isinstance(error, final) and (durable or not error.needs_ledger):
             raise
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        raise AirflowFailException(str(error)) from error
+
+
+def failure_xcom(error: IdeogramError) -> dict[str, Any]:
+    """Return the error as the XCom ``failure`` has it."""
+    return {
+        "reason": error.code,
+        "error": error.reason,
+        "advice": error.advice,
+        "charged": error.charged,
+        "request_id": error.request_id,
+    }

@@ -1,8 +1,8 @@
 """
-The operator that makes one image.
+The operator that generates one image.
 
-Invariant: it submits at most once in an execution, after everything that can be checked was checked; whatever
-ends it later says what became of the money.
+Invariant: it submits after everything that can fail without a submit was done. Every later error says what happened to
+the money.
 """
 
 from __future__ import annotations
@@ -26,44 +26,47 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
 
-#: Seconds that Airflow's clock may be ahead of S3's.
+#: Seconds by which Airflow's clock may be ahead of S3's.
 _CLOCK_SKEW = 300.0
 
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     """
-    Make an image with Ideogram 2a on Segmind and store it in S3. Each costs 0.05 USD.
+    Generate an image with Ideogram 2a on Segmind and store it in S3. An image costs about 0.05 USD.
 
-    Returns a flat dict about the image, with ``uri``, ``sha256``, ``width``, ``seed``, ``cost_usd`` and more. The
-    XCom ``request_id`` is there as soon as the job is submitted. A job that makes no image leaves the XCom ``failure``:
-    ``{"reason": ..., "error": ...}``, the reason is the error's ``code``.
+    Returns a flat dict with ``uri``, ``sha256``, ``width``, ``seed``, ``cost_usd`` and more. The XCom ``request_id`` is
+    pushed on submit. A task that ends with an error of the provider leaves the XCom ``failure``: ``{"reason", "error",
+    "advice", "charged", "request_id"}``.
 
     :param prompt: What the image shows.
     :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
     :param resolution: One of the model's 78, as ``RESOLUTION_1024_1024`` or ``1024x1024``.
     :param style_type: ``GENERAL``, ``REALISTIC``, ``DESIGN``, ``RENDER_3D`` or ``ANIME``.
-    :param seed: 0 to 2147483647; None draws one, which is recorded, so that the image can be made again.
+    :param seed: 0 to 2147483647; None draws one and records it, so that the image can be generated again.
     :param model: The model's slug.
-    :param model_params: Sent as they are, for sister models with parameters of their own.
+    :param model_params: Further parameters of a sister model, sent unchanged.
     :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
-        ``<request_id>.<extension>``, and then nothing can be reused. 955 bytes at most, 891 with that ending.
+        ``<request_id>.<extension>``, and no image can be reused there. At most 955 bytes, 891 with that ending.
     :param s3_bucket: The bucket, None if ``s3_key`` names it.
     :param s3_extra_args: Arguments of ``put_object``, such as ``{"ServerSideEncryption": "AES256"}``.
-    :param if_exists: ``reuse`` an object made from the same inputs and pay nothing (one made from others is
-        replaced), ``overwrite`` it, or ``fail`` before paying.
+    :param if_exists: ``reuse`` an object made from the same inputs and pay nothing (an object made from other inputs is
+        replaced), ``overwrite`` it, or ``fail`` before the submit.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
-    :param deferrable: Wait in the triggerer, not on a worker. A rate limit is always waited out there.
-    :param wait_for_completion: False ends the task when the job is submitted, with ``request_id``,
-        ``submitted_at`` and the inputs as its result; fetching the image is then the DAG's business. The ledger's
-        record of the job stays until a task for the same image takes it up and stores it, or finds it expired.
-    :param poll_interval: Seconds between polls; None follows the time that jobs take.
-    :param timeout: Seconds from the submission until the task fails, 57 minutes at most.
-    :param durable: Keep a record of each job in S3 until its image is stored, so that no attempt pays twice.
-    :param ledger_prefix: What the records' keys in the target's bucket begin with, at most 64 bytes.
-    :param on_unknown_submit: What to do about a submit that nobody answered and that the account's history does not
-        know: ``fail`` until a person clears the task, or ``resubmit``, and perhaps pay twice.
-    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor refuses to show what was asked for.
+    :param deferrable: Wait in the triggerer instead of on a worker. A rate limit is always waited for there.
+    :param wait_for_completion: False ends the task on submit, with ``request_id``, ``submitted_at`` and the inputs as
+        its result. The ledger keeps the request until a task for the same image, or ``IdeogramRequestSensor``, stores
+        it.
+    :param poll_interval: Seconds between polls; None follows the observed durations.
+    :param timeout: Seconds from the submission until the task fails. The image of a request that was not done in time
+        can still be fetched by a later attempt.
+    :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
+    :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
+    :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
+        ``fail`` until a person clears the task, or ``resubmit`` and risk paying twice.
+    :param resubmit_on_5xx: Submit again after an answered 500, 502 or 503, once the account's history shows no such
+        request for two minutes; at most three submits in all. False treats it as an unknown submit.
+    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
     """
 
     template_fields: Sequence[str] = ("prompt", "s3_key", "s3_bucket", *IdeogramBaseOperator.template_fields)
@@ -91,28 +94,28 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check, submit, and wait for the image or defer."""
-        return self._submit_and_wait(context, carried=None)
+        """Check the arguments, get or submit the request, and wait for its image or defer."""
+        return self._submit_and_wait(context, resumed=None)
 
     def submit_again(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Resume after a wait for the rate limit, for another task, or for news of an unanswered submit."""
-        return self._submit_and_wait(context, carried=event["payload"])
+        """Resume after a wait for the rate limit, for another task, or for the account's history."""
+        return self._submit_and_wait(context, resumed=event["payload"])
 
-    def _submit_and_wait(self, context: Context, carried: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.jobs.submission import RetryLater
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
-            # What was rendered before the wait: a submit may be out whose record is found by its target alone.
-            target = Target.parse(carried["target"]) if carried else Target.parse(self.s3_key, self.s3_bucket)
+            # The target rendered before the wait: the record of an unknown submit is found by it.
+            target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target)
-            asked = GenerationRequest.from_inputs(carried["inputs"]) if carried else None
+            asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             request = asked or self._request(context, submitter)
             try:
                 result = submitter.get_or_submit(request)
             except RetryLater as later:
-                since = carried["waiting_since"] if carried else time.time()
+                since = resumed["waiting_since"] if resumed else time.time()
                 self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
             if isinstance(result, ImageRecord):
                 return self._succeed(context, result)
@@ -127,7 +130,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             return self._finish(context, hook, job, poll)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
-        """Return what is asked for; a subclass that makes it up may ask what an earlier attempt has made up."""
+        """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""
         return GenerationRequest.from_inputs(self._operator_inputs())
 
     def _operator_inputs(self) -> dict[str, Any]:
@@ -145,32 +148,33 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             max_tries=context["ti"].max_tries,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
+            resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
-        """Return what a sensor needs to take the job over."""
+        """Return what a sensor needs to wait for the request."""
         from airflow_provider_ideogram.storage.image_record import iso_utc
 
         return {
             "request_id": job.request_id,
             "submitted_at": iso_utc(job.submitted_at),
             **(job.request.inputs() if job.request else {}),
-            # Of what was asked for: the inputs hold the seed that was drawn, too.
+            # The fingerprint is of the inputs before a seed was drawn.
             "fingerprint": job.fingerprint,
             "ledger_uri": replace(target, key=job.record_key).uri if job.record_key else None,
         }
 
     def _retry_later(self, later: RetryLater, payload: Mapping[str, Any]) -> NoReturn:
-        """Free the worker until it is worth another try; nothing that is paid waits for it."""
+        """Defer until the next attempt to submit; fail after PATIENCE_SECONDS."""
         if time.time() + later.delay > payload["waiting_since"] + PATIENCE_SECONDS:
             raise later.error
-        self.log.warning("%s. Tried again in %.0f s", later, later.delay)
+        self.log.warning("%s. Next attempt in %.0f s", later, later.delay)
         self._defer({}, time.time() + later.delay, payload, "submit_again")
 
 
 def _tried_since(context: Context) -> float | None:
-    """Return when earlier attempts of the task may have begun, None if this is the first."""
+    """Return the earliest start of earlier attempts in seconds since the epoch, None for the first attempt."""
     if context["ti"].try_number <= 1:
         return None
     started = context["dag_run"].start_date

@@ -1,8 +1,8 @@
 """
-A task that waits for one paid job and stores its image.
+A task that waits for one submitted request and stores its image.
 
-Invariant: nothing here submits; wherever the wait ends, in the triggerer or on a worker, the same decisions follow, and
-an error says what became of the money.
+Invariant: nothing here submits. The deferred and the blocking wait end in the same decisions, and every error says what
+happened to the money.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
-    IdeogramJobError,
     IdeogramStorageError,
     IdeogramTemporaryError,
     job_unreachable,
@@ -38,18 +37,18 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
-#: Seconds between two attempts to fetch or store an image that is done.
-FETCH_AGAIN_SECONDS = 30.0
+#: Seconds between two attempts to fetch or store a completed image.
+FETCH_RETRY_SECONDS = 30.0
 
 
 class IdeogramJobTask(IdeogramTask):
-    """A task that ends with one job's image, or with what became of the job."""
+    """A task whose result is the image of one request."""
 
     s3_key: str
     s3_bucket: str | None
     deferrable: bool
     on_content_blocked: str
-    #: Errors that another attempt of the task cannot mend.
+    #: Errors that another attempt of the task cannot resolve.
     _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
     _result: Mapping[str, Any] | None = None
@@ -61,7 +60,7 @@ class IdeogramJobTask(IdeogramTask):
         return problems
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
+        """Resume after the trigger fired: fetch and store the image, wait on, or raise the request's error."""
         from airflow_provider_ideogram.api.job import Job
         from airflow_provider_ideogram.api.polling import RequestPoll
 
@@ -73,46 +72,44 @@ class IdeogramJobTask(IdeogramTask):
             return self._finish(context, hook, job, poll, trigger_error=event["error"])
 
     def on_kill(self) -> None:
-        """Say that the job goes on: the API has no cancel."""
+        """Log that the request continues: the API has no cancel call."""
         if self._job is not None:
             self.log.warning(request_continues(self._job.request_id))
 
     @contextmanager
     def _failures(self, context: Context) -> Iterator[None]:
-        """End the task as the provider's errors ask for; what became of a job without an image is an XCom then."""
+        """End the task as the provider's errors and ``on_content_blocked`` ask for."""
         skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
-        with airflow_failures(durable=self.durable, skipped=skipped, final=self._final):
-            try:
-                yield
-            except IdeogramJobError as error:
-                context["ti"].xcom_push(key="failure", value={"reason": error.code, "error": str(error)})
-                raise
+        with airflow_failures(context["ti"], durable=self.durable, skipped=skipped, final=self._final):
+            yield
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
-        """Wait on the worker, by the same decisions as the trigger's."""
-        from airflow_provider_ideogram.jobs.completion import look
+        """Wait on the worker, by the same decisions as the trigger."""
+        from airflow_provider_ideogram.jobs.completion import poll_once
 
         rng = random.Random()
         poll.poll_interval = self.poll_interval
         while not poll.settled and (left := self._deadline(job) - time.time()) > 0:
             time.sleep(min(poll.delay(time.time(), rng), left))
-            look(hook, poll)
+            poll_once(hook, poll)
 
     def _finish(
         self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, trigger_error: str | None = None
     ) -> dict[str, Any]:
-        """Fetch and store the image, wait on where that helps, or raise what became of the job."""
+        """Fetch and store the image, wait on where that helps, or raise the request's error."""
         from airflow_provider_ideogram.api.polling import Outcome
-        from airflow_provider_ideogram.jobs.completion import fetch_and_store, look
+        from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
+        from airflow_provider_ideogram.jobs.recovery import recover
 
         time_left = self.deferrable and time.time() < self._deadline(job)
         if poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
-            # The task may have waited for this worker long enough for the job to be done, or forgotten.
-            look(hook, poll)
+            poll_once(hook, poll)  # the request may have ended while the task waited for this worker
+        if poll.outcome is Outcome.RECORD_GONE:
+            recover(hook, poll, job.request)
         if poll.outcome is Outcome.COMPLETED:
             try:
                 record = fetch_and_store(hook, self._store, job, poll)
-                self._close(job)
+                self._delete_record(job)
                 return self._succeed(context, record)
             except IdeogramTemporaryError as problem:
                 if time_left:
@@ -121,19 +118,21 @@ class IdeogramJobTask(IdeogramTask):
         if poll.outcome is Outcome.PENDING and trigger_error is not None:
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
+            if poll.hour_is_over(time.time()):  # its state is in the account's history only, which no trigger polls
+                self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
             self._defer_until_done(job)
         if poll.is_terminal_failure:
-            self._close(job)
+            self._delete_record(job)
         raise poll.failure()
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
-        """Return the stored image's XCom, and tell it to whoever wants to know."""
+        """Return the stored image's XCom, and add it to the task's asset events."""
         self._result = record.to_xcom()
-        self._tell_assets(context, self._result, record.uri)
+        self._add_asset_events(context, self._result, record.uri)
         return self._result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Return the image as the task's output; the openlineage provider calls it where it is installed."""
+        """Return the image as the task's output; called by the openlineage provider if it is installed."""
         from airflow_provider_ideogram.operators.openlineage import lineage_of_image
 
         return lineage_of_image(self._result)
@@ -144,9 +143,14 @@ class IdeogramJobTask(IdeogramTask):
         self._defer(requests, self._deadline(job), job.to_json(), "execute_complete", model)
 
     def _defer_fetch(self, job: Job, problem: IdeogramTemporaryError) -> NoReturn:
-        """Come back for a paid image that can't be fetched or stored at the moment."""
-        self.log.warning("Request %s is done, but not here yet: %s. It is tried again", job.request_id, problem.reason)
-        self._defer({}, time.time() + FETCH_AGAIN_SECONDS, job.to_json(), "execute_complete")
+        """Defer until the next attempt to fetch or store a completed image."""
+        self.log.warning(
+            "Request %s is completed, but its image is not stored yet: %s. Next attempt in %.0f s",
+            job.request_id,
+            problem.reason,
+            FETCH_RETRY_SECONDS,
+        )
+        self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
 
     def _defer(
         self,
@@ -173,13 +177,13 @@ class IdeogramJobTask(IdeogramTask):
 
         return deadline_of(job.submitted_at, self.timeout)
 
-    def _close(self, job: Job) -> None:
-        """Remove the ledger's record of a job that is stored or dead; what became of the job counts for more."""
+    def _delete_record(self, job: Job) -> None:
+        """Delete the ledger's record of a request that is stored or failed; a failure to do so is only logged."""
         if job.record_key and job.record_etag:
             try:
                 self._ledger_of(job).delete(job.record_key, job.record_etag)
             except IdeogramStorageError as error:
-                self.log.warning("The ledger's record %s could not be removed: %s", job.record_key, error.reason)
+                self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))

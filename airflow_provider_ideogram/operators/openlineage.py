@@ -1,7 +1,7 @@
 """
-What tasks read and made, in OpenLineage's terms.
+The inputs and outputs of tasks for OpenLineage.
 
-Invariant: imported only by the openlineage provider's calls, where it is installed.
+Invariant: imported only when the openlineage provider, which is optional, asks for them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def lineage_of_image(result: Mapping[str, Any] | None) -> OperatorLineage[Any, A
     """
     Return the image as an output.
 
-    :param result: The task's XCom, None if it stored nothing.
+    :param result: The task's XCom, None if it stored no image.
     """
     if result is None:
         return OperatorLineage()
@@ -36,7 +36,7 @@ def lineage_of_dataset(prompts_path: str | None, result: Mapping[str, Any] | Non
     """
     Return the file of prompts as an input, and the images' prefix and the manifest as outputs.
 
-    :param prompts_path: The file, None where the rows came otherwise.
+    :param prompts_path: The file, None if the rows were passed directly.
     :param result: The task's XCom, None if it did not succeed.
     """
     inputs: list[Dataset] = [] if prompts_path is None else [_input(prompts_path)]

@@ -1,7 +1,7 @@
 """
-Which arguments are known while a DAG is parsed.
+Which arguments have their final value while a DAG is parsed.
 
-Invariant: what is taken for a literal is never changed by rendering, so that it can be checked at once.
+Invariant: rendering does not change a value that counts as literal, so it can be checked at once.
 """
 
 from __future__ import annotations

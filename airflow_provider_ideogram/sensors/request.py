@@ -1,7 +1,7 @@
 """
-The sensor that waits for a request which somebody else has submitted.
+The sensor that waits for a request which another task or another client submitted.
 
-Invariant: it pays for nothing; the image of a request that was paid is stored as the operator stores its own.
+Invariant: it never submits. The image is stored as the operator stores its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, Gene
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
+    STILL_AVAILABLE,
     IdeogramError,
     IdeogramInvalidInput,
     IdeogramJobFailed,
@@ -46,24 +47,24 @@ if TYPE_CHECKING:
 
 class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     """
-    Wait for a request that was submitted already, store its image in S3, and return what the operator would.
+    Wait for a submitted request, store its image in S3, and return the same as the operator.
 
-    :param request: What a task with ``wait_for_completion=False`` returned, or the id of a request from elsewhere.
-        What was asked for by the latter is taken from the account's request history; if that does not tell, the image
-        is stored all the same, and its prompt is null.
+    :param request: The result of a task with ``wait_for_completion=False``, or the id of a request from elsewhere,
+        whose inputs are read from the account's request history. If they are not there, the image is stored with a null
+        prompt.
     :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
         ``<request_id>.<extension>``.
     :param s3_bucket: The bucket, None if ``s3_key`` names it.
     :param s3_extra_args: Arguments of ``put_object``.
-    :param if_exists: An object of this very request is the result in each case; any other is replaced, or with
-        ``fail`` fails the task.
-    :param model: The model's slug, for a request of which only the id is known.
+    :param if_exists: An object of this request is always the result; any other object is replaced, or fails the task
+        with ``fail``.
+    :param model: The model's slug, used if only the id of the request is given.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
-    :param deferrable: Wait in the triggerer; False pokes on a worker, or with ``mode="reschedule"`` from time to time.
-    :param poke_interval: Seconds between looks; None follows the time that jobs take.
-    :param timeout: Seconds from the submission until the task fails, 57 minutes at most.
-    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor refuses to show what was asked for.
+    :param deferrable: Wait in the triggerer; False pokes on a worker, or with ``mode="reschedule"`` in intervals.
+    :param poke_interval: Seconds between polls; None follows the observed durations.
+    :param timeout: Seconds from the submission until the task fails.
+    :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
     """
 
     template_fields: Sequence[str] = (
@@ -78,9 +79,9 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"request": "json", "s3_extra_args": "json"}
     choices: ClassVar[Mapping[str, Sequence[str]]] = {"if_exists": IF_EXISTS, "on_content_blocked": ("fail", "skip")}
 
-    #: A sensor submits nothing, so that its retry would find the same.
+    #: A sensor submits nothing: its retry would find the same.
     _final = (IdeogramJobFailed, IdeogramResultExpired)
-    #: The ledger is read where the request's submitter kept it.
+    #: The record is read where the task that submitted the request wrote it.
     durable = True
     ledger_prefix = DEFAULT_LEDGER_PREFIX
 
@@ -118,29 +119,29 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self._check_arguments()
 
     def _problems(self) -> list[str]:
-        return super()._problems() + (_check_request(self.request) if is_literal(self.request) else [])
+        return super()._problems() + (check_request(self.request) if is_literal(self.request) else [])
 
     def execute(self, context: Context) -> Any:
-        """Look at the request once; store its image, or wait for it."""
+        """Check the request once; store its image, or wait for it."""
         if not self.deferrable:
             return super().execute(context)
         with self._skipping():
-            return self._look(context)
+            return self._check_request(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Resume after the trigger fired: fetch and store the image, or say what became of it."""
+        """Resume after the trigger fired: fetch and store the image, wait on, or raise the request's error."""
         with self._skipping():
             return super().execute_complete(context, event)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the request; what Airflow calls, again and again, where it is not to be deferred."""
+        """Check the request once; Airflow calls this repeatedly if the sensor does not defer."""
         with self._skipping():
-            result = self._look(context)
+            result = self._check_request(context)
         return PokeReturnValue(is_done=result is not None, xcom_value=result)
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:
-        """Skip the task where the user wants that of a failure which no other attempt can mend."""
+        """Skip the task on a final failure if ``soft_fail`` or ``never_fail`` is set."""
         try:
             yield
         except (AirflowFailException, IdeogramTimeout) as failure:
@@ -148,20 +149,20 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 raise AirflowSkipException(str(failure)) from failure
             raise
 
-    def _look(self, context: Context) -> dict[str, Any] | None:
-        """Return the stored image's XCom; defer or return None while the request goes on."""
+    def _check_request(self, context: Context) -> dict[str, Any] | None:
+        """Return the stored image's XCom; defer or return None while the request is running."""
         from airflow_provider_ideogram.api.polling import RequestPoll
-        from airflow_provider_ideogram.jobs.completion import look
+        from airflow_provider_ideogram.jobs.completion import poll_once
 
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
             self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if stored := self._find_stored(job):
-                self._close(job)
+                self._delete_record(job)
                 return self._succeed(context, stored)
             poll = RequestPoll(job.request_id, job.submitted_at)
-            look(hook, poll)
+            poll_once(hook, poll)
             if poll.settled or time.time() >= self._deadline(job):
                 return self._finish(context, hook, job, poll)
             if self.deferrable:
@@ -169,25 +170,25 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
             return None
 
     def _find_job(self, hook: IdeogramHook) -> Job:
-        """Gather what is known of the request: from the ledger, from what was passed on, or from the history."""
+        """Return the request with its inputs: from the ledger, the ``request`` argument, or the account's history."""
         from airflow_provider_ideogram.api.job import Job
 
-        if problems := _check_request(self.request):
+        if problems := check_request(self.request):
             raise IdeogramInvalidInput.of(problems)
         target = Target.parse(self.s3_key, self.s3_bucket)
         known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
         request_id = known["request_id"]
-        if entry := self._find_record(request_id):
-            return replace(entry.job, target=target.uri)
-        asked, submitted_at = self._passed_on(known) or self._from_history(hook, request_id) or (None, time.time())
+        if record := self._find_record(request_id):
+            return replace(record.job, target=target.uri)
+        asked, submitted_at = self._from_argument(known) or self._from_history(hook, request_id) or (None, time.time())
         fingerprint = known.get("fingerprint") or (asked.fingerprint if asked else "")
         return Job(request_id, submitted_at, asked, fingerprint, target.uri)
 
     def _find_record(self, request_id: str) -> LedgerRecord | None:
-        """Return the request's record in the ledger, if the submitter named it and nobody has removed it since."""
-        place = self._record_target
-        entry = self._ledger(place).read(place.key) if place else None
-        return entry if entry and entry.request_id == request_id else None
+        """Return the request's record in the ledger, None if the argument names none or it was deleted."""
+        target = self._record_target
+        record = self._ledger(target).read(target.key) if target else None
+        return record if record and record.request_id == request_id else None
 
     @property
     def _record_target(self) -> Target | None:
@@ -197,7 +198,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(self._record_target or Target.parse(job.target))
 
-    def _passed_on(self, known: Mapping[str, Any]) -> tuple[GenerationRequest, float] | None:
+    def _from_argument(self, known: Mapping[str, Any]) -> tuple[GenerationRequest, float] | None:
         if "prompt" not in known:
             return None
         request = GenerationRequest.from_inputs({name: known[name] for name in CHECKS if name in known})
@@ -205,17 +206,15 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         return request, datetime.fromisoformat(submitted_at).timestamp() if submitted_at else time.time()
 
     def _from_history(self, hook: IdeogramHook, request_id: str) -> tuple[GenerationRequest | None, float] | None:
-        from airflow_provider_ideogram.api.polling import RESULT_LIFETIME
-
         try:
-            row = hook.find_request(request_id, self.model, time.time() - RESULT_LIFETIME)
+            row = hook.find_in_history(request_id)
         except IdeogramError as problem:
-            self.log.warning("What request %s asked for is not known: %s", request_id, problem.reason)
+            self.log.warning("The inputs of request %s are unknown: %s", request_id, problem.reason)
             return None
         return (row.request(self.model), row.created_at) if row else None
 
     def _find_stored(self, job: Job) -> ImageRecord | None:
-        """Return the request's image if it is at the target already; raise if another object is and must stay."""
+        """Return the request's image if it is stored; raise if another object must stay at the target."""
         from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 
         target = Target.parse(job.target)
@@ -226,15 +225,17 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
             return ImageRecord.of_object(target, head, job.request, own=True)
         if self.if_exists == "fail":
             raise IdeogramObjectExists(
-                f"{target.uri} exists and if_exists is 'fail'. Request {job.request_id} is paid; the vendor holds its "
-                "image for one hour from the submission. Choose another key, or if_exists='overwrite'."
+                f"{target.uri} exists and if_exists is 'fail'",
+                f"{STILL_AVAILABLE} Choose another key, or if_exists='overwrite'.",
+                charged=None,
+                request_id=job.request_id,
             )
         return None
 
 
-def _check_request(request: Any) -> list[str]:
-    """Return what is wrong with a ``request``."""
+def check_request(request: Any) -> list[str]:
+    """Return the problems of a ``request`` argument."""
     request_id = request.get("request_id") if isinstance(request, Mapping) else request
     if is_request_id(request_id):
         return []
-    return [f"request: {request!r} is no request's id, nor what a task that submitted one returned"]
+    return [f"request: {request!r} is neither a request id nor the result of a task that submitted a request"]

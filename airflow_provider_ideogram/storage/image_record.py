@@ -1,8 +1,8 @@
 """
-What is known of a stored image.
+The description of a stored image.
 
 Invariant: :meth:`ImageRecord.to_xcom` has exactly the keys that downstream tasks rely on, whether the image was
-made or reused: what S3 does not tell of an object by itself is in its metadata.
+generated or reused: the object's metadata holds what S3 itself does not return.
 """
 
 from __future__ import annotations
@@ -12,18 +12,25 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.api.job import list_price
-from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.api.prices import list_price
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.hooks.image import SpooledImage
+    from airflow_provider_ideogram.storage.target import Target
 
+_PREFIX = "ideogram-"
 _FINGERPRINT = "ideogram-fingerprint"
 _ATTEMPT_GROUP = "ideogram-attempt-group"
-#: The fields that only the metadata can tell, as text, with what reads them back.
-_IN_METADATA: dict[str, type] = {
+
+
+def _flag(text: str) -> bool:
+    return text == "True"
+
+
+#: The fields that only the metadata has, with the function that reads each from its text.
+_IN_METADATA: dict[str, Any] = {
     "width": int,
     "height": int,
     "sha256": str,
@@ -33,12 +40,34 @@ _IN_METADATA: dict[str, type] = {
     "inference_seconds": float,
     "submitted_at": str,
     "completed_at": str,
+    "original_cost_usd": float,
+    "cost_is_estimate": _flag,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """
+    The end of a completed request.
+
+    :param completed_at: When it was noticed, in seconds since the epoch; None if unknown.
+    :param inference_seconds: How long the vendor computed; None if unknown.
+    :param cost_usd: What the vendor charged; None if unknown, and then the list price is the estimate.
+    """
+
+    completed_at: float | None = None
+    inference_seconds: float | None = None
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """A stored image; the fields are the XCom's, times are ISO 8601 in UTC, ``cost_usd`` is what this task paid."""
+    """
+    A stored image; the fields are those of the XCom, times are ISO 8601 in UTC.
+
+    ``cost_usd`` is what this task paid: 0 for a reused image. ``original_cost_usd`` is what the vendor charged for the
+    image when it was generated. ``cost_is_estimate`` says that this is a list price.
+    """
 
     uri: str
     bucket: str
@@ -59,6 +88,8 @@ class ImageRecord:
     seed: int | None
     inference_seconds: float | None
     cost_usd: float | None
+    original_cost_usd: float | None
+    cost_is_estimate: bool
     reused: bool
     submitted_at: str | None
     completed_at: str | None
@@ -69,17 +100,16 @@ class ImageRecord:
 
     @classmethod
     def of_upload(
-        cls, job: Job, image: SpooledImage, target: Target, answer: Mapping[str, Any], facts: Mapping[str, Any]
+        cls, job: Job, image: SpooledImage, target: Target, response: Mapping[str, Any], completion: Completion
     ) -> ImageRecord:
         """
-        Describe an image that was made and stored.
+        Describe an image that was generated and stored.
 
-        :param answer: S3's answer to the upload.
-        :param facts: ``inference_seconds`` and ``completed_at`` (seconds since the epoch), where they are known.
+        :param response: S3's response to the upload.
         """
-        completed_at = facts.get("completed_at")
+        cost, is_estimate = _cost_of(job, completion)
         return cls(
-            **_place(target, answer),
+            **_address(target, response),
             **_inputs(job.request),
             content_type=image.content_type,
             size_bytes=image.size_bytes,
@@ -89,11 +119,13 @@ class ImageRecord:
             request_id=job.request_id,
             model=job.request.model if job.request else None,
             seed=job.request.seed if job.request else None,
-            inference_seconds=facts.get("inference_seconds"),
-            cost_usd=job.cost_usd,
+            inference_seconds=completion.inference_seconds,
+            cost_usd=0.0 if job.paid_by_other_task else cost,
+            original_cost_usd=cost,
+            cost_is_estimate=is_estimate,
             reused=job.paid_by_other_task,
             submitted_at=iso_utc(job.submitted_at),
-            completed_at=None if completed_at is None else iso_utc(completed_at),
+            completed_at=None if completion.completed_at is None else iso_utc(completion.completed_at),
         )
 
     @classmethod
@@ -101,57 +133,60 @@ class ImageRecord:
         cls, target: Target, head: Mapping[str, Any], request: GenerationRequest | None, *, own: bool = False
     ) -> ImageRecord:
         """
-        Describe an object that was made from the same inputs before.
+        Describe an object that was generated earlier.
 
-        :param head: S3's answer to HeadObject.
-        :param request: The inputs; None where nobody knows them.
-        :param own: Whether an attempt of this task paid for it; another's image costs nothing.
+        :param head: S3's description of it.
+        :param request: Its inputs; None if they are unknown.
+        :param own: Whether an attempt of this task paid for it.
         """
         metadata = head.get("Metadata", {})
-        known = {name: _read(metadata.get(f"ideogram-{_dashed(name)}"), kind) for name, kind in _IN_METADATA.items()}
+        known = {name: _read(metadata.get(_metadata_name(name)), read) for name, read in _IN_METADATA.items()}
+        known["cost_is_estimate"] = bool(known["cost_is_estimate"])
         if request is not None:
             known["model"] = request.model
         return cls(
-            **_place(target, head),
+            **_address(target, head),
             **_inputs(request),
             **known,
             content_type=head.get("ContentType"),
             size_bytes=head.get("ContentLength"),
-            cost_usd=list_price(known["model"] or "") if own else 0.0,
+            cost_usd=known["original_cost_usd"] if own else 0.0,
             reused=not own,
         )
 
 
-def metadata_of(job: Job, image: SpooledImage, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the S3 metadata from which :meth:`ImageRecord.of_object` reads back; ASCII, far below S3's 2 KB."""
-    record = ImageRecord.of_upload(job, image, Target("", ""), {}, facts)
+def metadata_of(job: Job, image: SpooledImage, completion: Completion) -> dict[str, str]:
+    """Return the S3 metadata that :meth:`ImageRecord.of_object` reads; ASCII, far below S3's 2 KB."""
+    from airflow_provider_ideogram.storage.target import Target
+
+    record = ImageRecord.of_upload(job, image, Target("", ""), {}, completion)
     known = {name: getattr(record, name) for name in _IN_METADATA}
     own = {_FINGERPRINT: job.fingerprint, _ATTEMPT_GROUP: job.attempt_group}
     return {
         **{name: value for name, value in own.items() if value},
-        **{f"ideogram-{_dashed(name)}": str(value) for name, value in known.items() if value is not None},
+        **{_metadata_name(name): str(value) for name, value in known.items() if value is not None},
     }
 
 
 def made_from(head: Mapping[str, Any], request: GenerationRequest) -> bool:
-    """Return whether an object, as S3's HeadObject describes it, was made from these inputs."""
+    """Return whether an object, by S3's description of it, was made from these inputs."""
     return fingerprint_of(head) == request.fingerprint
 
 
 def fingerprint_of(head: Mapping[str, Any]) -> str | None:
-    """Return the fingerprint of what an object was made from, None if it is not one of this provider's."""
+    """Return the fingerprint of an object's inputs, None if it is not one of this provider's."""
     fingerprint: str | None = head.get("Metadata", {}).get(_FINGERPRINT)
     return fingerprint
 
 
 def made_by(head: Mapping[str, Any]) -> str | None:
-    """Return the id of the request that made an object, None if it is not one of this provider's."""
-    request_id: str | None = head.get("Metadata", {}).get("ideogram-request-id")
+    """Return the id of the request that generated an object, None if it is not one of this provider's."""
+    request_id: str | None = head.get("Metadata", {}).get(_metadata_name("request_id"))
     return request_id
 
 
 def paid_by_group(head: Mapping[str, Any], group: str) -> bool:
-    """Return whether one of these attempts paid for an object."""
+    """Return whether an attempt of this group paid for an object."""
     paid: bool = head.get("Metadata", {}).get(_ATTEMPT_GROUP) == group
     return paid
 
@@ -161,14 +196,22 @@ def iso_utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def _place(target: Target, answer: Mapping[str, Any]) -> dict[str, Any]:
-    etag = answer.get("ETag")
+def _cost_of(job: Job, completion: Completion) -> tuple[float | None, bool]:
+    """Return what the vendor charged, and whether it is an estimate."""
+    if completion.cost_usd is not None:
+        return completion.cost_usd, False
+    price = list_price(job.request.model) if job.request else None
+    return price, price is not None
+
+
+def _address(target: Target, response: Mapping[str, Any]) -> dict[str, Any]:
+    etag = response.get("ETag")
     return {
         "uri": target.uri,
         "bucket": target.bucket,
         "key": target.key,
         "etag": etag.strip('"') if etag else None,
-        "version_id": answer.get("VersionId"),
+        "version_id": response.get("VersionId"),
     }
 
 
@@ -177,13 +220,13 @@ def _inputs(request: GenerationRequest | None) -> dict[str, Any]:
     return {name: getattr(request, name, None) for name in names}
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+def _metadata_name(field: str) -> str:
+    return _PREFIX + field.replace("_", "-")
 
 
-def _read(text: str | None, kind: type) -> Any:
-    """Return the metadata's text as a value, None where it is missing or was changed by somebody."""
+def _read(text: str | None, read: Any) -> Any:
+    """Return the metadata's text as a value, None if it is missing or not readable."""
     try:
-        return None if text is None else kind(text)
+        return None if text is None else read(text)
     except ValueError:
         return None

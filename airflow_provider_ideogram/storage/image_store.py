@@ -1,37 +1,38 @@
 """
-Images in S3, by Airflow's own S3 hook and connection.
+Images in S3, through Airflow's own S3 hook and connection.
 
-Invariant: whatever can be found wrong with the target is found by :meth:`ImageStore.find` before money is
-spent; an upload is one PUT whose bytes S3 itself compares with their hash.
+Invariant: :meth:`ImageStore.find` finds every problem of a target that shows before money is spent. An upload is one
+PUT whose bytes S3 compares with their hash.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import ParamValidationError
 from botocore.validate import validate_parameters
 
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import STILL_AVAILABLE, IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, metadata_of
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import check_extra_args
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.hooks.image import SpooledImage
+    from airflow_provider_ideogram.storage.image_record import Completion
     from airflow_provider_ideogram.storage.target import Target
 
 
 class ImageStore:
     """
-    Images in S3.
+    The images that an AWS connection can reach.
 
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param extra_args: Arguments of ``put_object`` for each upload, such as ``ServerSideEncryption``.
@@ -46,118 +47,92 @@ class ImageStore:
         """The S3 client of the connection; IdeogramStorageError if there can be none."""
         try:
             return self._hook.get_conn()
-        except Exception as error:  # of boto, of Airflow or a plain ValueError: what the connection holds is anything
+        except Exception as error:  # of boto, of Airflow or a plain ValueError: the connection may hold anything
             raise IdeogramStorageError(
                 f"The AWS connection {self._hook.aws_conn_id!r} gives no S3 client: {error}",
                 "Nothing was charged by it.",
             ) from error
 
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The S3 layer on the connection's client."""
+        return ObjectStore(self.client)
+
     def find(self, target: Target) -> Mapping[str, Any] | None:
         """
-        Look at the target for the first time, before anything is paid.
+        Check the target before a submit.
 
-        :return: What S3 says of the object there, None if there is none.
+        :return: S3's description of the object there, None if it is missing.
         :raises IdeogramInvalidInput: If the upload's arguments are not valid.
-        :raises IdeogramStorageError: If the bucket can't be reached, or does not exist.
+        :raises IdeogramStorageError: If the bucket is missing or can't be reached.
         """
         self._check_extra_args()
-        head = self.look(target)
+        head = self.head(target)
         if head is None:
-            self.check_bucket(target)
+            self.objects.check_bucket(target.bucket, "Nothing was charged.")
         return head
 
-    def look(self, target: Target) -> Mapping[str, Any] | None:
-        """Return what S3 says of the object at the target, None if there is none; raises IdeogramStorageError."""
-        with storage_errors(f"Looking at {target.uri}", "Nothing was charged by it."):
-            return None if target.is_prefix else self._head(target)
+    def head(self, target: Target) -> Mapping[str, Any] | None:
+        """Return S3's description of the object at the target, None if it is missing; raises IdeogramStorageError."""
+        return None if target.is_prefix else self.objects.head(target.bucket, target.key)
 
-    def find_below(
-        self, prefix: Target, since: float, wanted: Callable[[Mapping[str, Any]], bool]
+    def find_in_prefix(
+        self, prefix: Target, since: float, matches: Callable[[Mapping[str, Any]], bool]
     ) -> tuple[Target, Mapping[str, Any]] | None:
         """
-        Look for an object right below a prefix.
+        Find an object directly below a prefix.
 
-        :param since: When it was stored at the earliest, in seconds since the epoch: those before are not looked at.
-        :param wanted: Tells by what S3 says of an object whether it is the one.
-        :return: Where it is, and what S3 says of it; None if there is none.
+        :param since: When it was stored at the earliest, in seconds since the epoch; earlier objects are not read.
+        :param matches: Decides by S3's description of an object.
+        :return: The object's address and description, None if no object matches.
         """
-        with storage_errors(f"Looking below {prefix.uri}", "Nothing was charged by it."):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=prefix.bucket, Prefix=prefix.key, Delimiter="/"
-            )
-            for item in (item for page in pages for item in page.get("Contents", ())):
-                target = replace(prefix, key=item["Key"])
-                head = self._head(target) if item["LastModified"].timestamp() >= since else None
-                if head is not None and wanted(head):
-                    return target, head
+        for item in self.objects.list(prefix.bucket, prefix.key, delimiter="/"):
+            target = replace(prefix, key=item.key)
+            head = self.head(target) if item.modified_at >= since else None
+            if head is not None and matches(head):
+                return target, head
         return None
 
-    def check_bucket(self, target: Target) -> None:
-        """Raise IdeogramStorageError if the bucket is missing: only this tells it from a missing key."""
-        with storage_errors(f"Looking for the bucket of {target.uri} before the submit", "Nothing was charged."):
-            self.client.head_bucket(Bucket=target.bucket)
-
-    def put(self, job: Job, image: SpooledImage, target: Target, facts: Mapping[str, Any]) -> ImageRecord:
+    def put(self, job: Job, image: SpooledImage, target: Target, completion: Completion) -> ImageRecord:
         """
-        Store the image.
+        Store the image of a completed request; raises IdeogramStorageError.
 
-        :param facts: ``inference_seconds`` and ``completed_at`` (seconds since the epoch), where they are known.
-        :raises IdeogramStorageError: If S3 does not take it.
+        :param completion: When it was completed and what it cost.
         """
-        paid = f"Request {job.request_id} is completed and paid; the vendor holds its image for one hour."
-        with storage_errors(f"Storing {target.uri}", paid):
-            answer = self.client.put_object(
-                **{
-                    **self._extra_args,
-                    "Metadata": self._extra_args.get("Metadata", {}) | metadata_of(job, image, facts),
-                },
-                Bucket=target.bucket,
-                Key=target.key,
-                Body=image.file,
-                ContentLength=image.size_bytes,
-                ContentType=image.content_type,
-                ChecksumSHA256=base64.b64encode(image.sha256).decode(),
-            )
-        return ImageRecord.of_upload(job, image, target, answer, facts)
+        response = self.objects.put(
+            target.bucket,
+            target.key,
+            image.file,
+            advice=f"Request {job.request_id} is completed and paid. {STILL_AVAILABLE}",
+            **{
+                **self._extra_args,
+                "Metadata": self._extra_args.get("Metadata", {}) | metadata_of(job, image, completion),
+                "ContentLength": image.size_bytes,
+                "ContentType": image.content_type,
+                "ChecksumSHA256": base64.b64encode(image.sha256).decode(),
+            },
+        )
+        return ImageRecord.of_upload(job, image, target, response, completion)
 
     def copy(self, source: Target, target: Target, request: GenerationRequest) -> ImageRecord | None:
-        """
-        Copy an image that was made from the same inputs, with its metadata.
-
-        :return: The copy, None if there is no such image at the source.
-        """
-        with storage_errors(f"Copying {source.uri} to {target.uri}", "Nothing was charged for it."):
-            head = self._head(source)
-            if head is None or not made_from(head, request):
-                return None
-            copied = self.client.copy_object(
-                **self._copy_args,
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                Bucket=target.bucket,
-                Key=target.key,
-            )
-        answer = {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
-        return ImageRecord.of_object(target, answer, request)
+        """Copy an image made from the same inputs, with its metadata; return None if the source has no such image."""
+        head = self.head(source)
+        if head is None or not made_from(head, request):
+            return None
+        copied = self.objects.copy((source.bucket, source.key), target.bucket, target.key, **self._copy_args)
+        description = {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
+        return ImageRecord.of_object(target, description, request)
 
     @property
     def _copy_args(self) -> dict[str, Any]:
-        """The user's arguments as far as a copy takes them: of encryption, class and access S3 copies nothing."""
+        """The user's arguments that CopyObject takes: S3 copies neither encryption, storage class nor access rights."""
         known = self.client.meta.service_model.operation_model("CopyObject").input_shape.members
-        # Its metadata is the source's, which tells what the image was made from.
+        # The metadata is copied from the source: it says what the image was made from.
         arguments = {name: self._extra_args[name] for name in self._extra_args.keys() & known if name != "Metadata"}
         return arguments | ({"TaggingDirective": "REPLACE"} if "Tagging" in arguments else {})
 
-    def _head(self, target: Target) -> Mapping[str, Any] | None:
-        try:
-            head: Mapping[str, Any] = self.client.head_object(Bucket=target.bucket, Key=target.key)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return None
-            raise
-        return head
-
     def _check_extra_args(self) -> None:
-        """Check the arguments now, by botocore too, as it would when the image is paid and on its way."""
+        """Check the upload's arguments before the submit, by botocore's own validation too."""
         if problems := check_extra_args(self._extra_args):
             raise IdeogramInvalidInput.of(problems)
         shape = self.client.meta.service_model.operation_model("PutObject").input_shape
@@ -165,17 +140,3 @@ class ImageStore:
             validate_parameters({**self._extra_args, "Bucket": "b", "Key": "k"}, shape)
         except ParamValidationError as problem:
             raise IdeogramInvalidInput.of([f"s3_extra_args: {problem}"]) from problem
-
-
-@contextmanager
-def storage_errors(doing: str, money: str) -> Iterator[None]:
-    """
-    Raise what goes wrong with S3 as an IdeogramStorageError.
-
-    :param doing: What was being done, as the beginning of a sentence.
-    :param money: A sentence that says what was paid.
-    """
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise IdeogramStorageError(f"{doing} failed: {error}", money) from error

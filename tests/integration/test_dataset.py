@@ -58,7 +58,7 @@ class World:
         self.emulator.advance(seconds)
 
     def charged(self) -> int:
-        return self.emulator.stats().charges
+        return self.emulator.stats().accepted
 
     def put(self, key: str, body: bytes) -> str:
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
@@ -89,7 +89,7 @@ class World:
         assert xcom["total"] == total == sum(xcom[status] for status in ImageStatus)
         for status in ImageStatus:
             assert xcom[status] == sum(line["status"] == status for line in lines)
-        charges = {charge.request_id: charge for charge in self.emulator.charges()}
+        charges = {charge.request_id: charge for charge in self.emulator.requests()}
         assert {line["request_id"] for line in lines} == set(charges)
         for line in lines:
             stored = self.s3.get_object(Bucket=self.bucket, Key=line["key"])
@@ -222,7 +222,7 @@ def test_manifest_is_an_input_that_makes_the_same_images(make: Make, task_runner
     again = task_runner(other, run_id="again")
     assert world.to_end(again, again.execute()).state == "success"
 
-    made, remade = world.emulator.charges()
+    made, remade = world.emulator.requests()
     assert made.inputs == remade.inputs
 
 

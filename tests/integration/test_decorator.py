@@ -59,7 +59,7 @@ def test_prompt_is_sent_as_it_was_returned(decorate: Decorate, ideogram_emulator
 
     assert run.to_end().state == "success"
 
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert charge.inputs["prompt"] == "a lighthouse on 2026-01-02, with {{ ds }} and {% if %}"
     assert run.xcom()["prompt"] == charge.inputs["prompt"]
 
@@ -72,7 +72,7 @@ def test_mapping_is_laid_over_the_tasks_own_parameters(decorate: Decorate, ideog
 
     assert run.to_end().state == "success"
 
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert charge.inputs == {
         "prompt": "a lighthouse",
         "magic_prompt_option": "AUTO",
@@ -178,7 +178,7 @@ class TestAnotherAttempt:
 
         assert result.state == "success", result.log_text
         assert answers.given == 1
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert charge.inputs["prompt"] == "lighthouse number 1" == run.xcom()["prompt"]
         stored = s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read()
         assert stored == ideogram_emulator.image_bytes(charge.request_id)
@@ -194,7 +194,7 @@ class TestAnotherAttempt:
         assert run.retry().state == "deferred"
 
         assert answers.given == 2
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
 
     def test_asks_anew_after_a_person_cleared_it(self, decorate: Decorate, ideogram_emulator: RunningEmulator) -> None:
         answers = Answers()
@@ -206,7 +206,7 @@ class TestAnotherAttempt:
             result = run.resume(run.fire())
 
         assert run.xcom()["prompt"] == "lighthouse number 2"
-        assert ideogram_emulator.stats().charges == 2
+        assert ideogram_emulator.stats().accepted == 2
 
     def test_pays_for_no_other_image_where_nothing_tells_what_the_first_asked_for(
         self, decorate: Decorate, ideogram_emulator: RunningEmulator
@@ -220,7 +220,7 @@ class TestAnotherAttempt:
 
         assert result.state == "up_for_retry"
         assert "its image is stored at" in str(result.error)
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
 
 
 def test_wait_for_the_rate_limit_keeps_what_was_returned(
@@ -237,4 +237,4 @@ def test_wait_for_the_rate_limit_keeps_what_was_returned(
         result = run.resume(run.fire())
 
     assert answers.given == 1
-    assert [charge.inputs["prompt"] for charge in ideogram_emulator.charges()] == ["lighthouse number 1"]
+    assert [charge.inputs["prompt"] for charge in ideogram_emulator.requests()] == ["lighthouse number 1"]

@@ -65,7 +65,7 @@ def test_stores_what_the_vendor_made(
 
     assert result.state == "success", result.log_text
     assert len(run.events) == int(deferrable)
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     stored = s3.get_object(Bucket=s3_bucket, Key="images/lighthouse.png")
     content = stored["Body"].read()
     assert content == ideogram_emulator.image_bytes(charge.request_id)
@@ -122,7 +122,7 @@ def test_sends_what_the_user_asked_for(
 
     run.to_end()
 
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert charge.inputs == {**inputs, "color_palette": "warm"}
     assert run.xcom()["seed"] == 7
 
@@ -137,7 +137,7 @@ def test_an_image_can_be_made_again_from_its_seed(
     again.to_end()
 
     assert again.xcom()["sha256"] == first.xcom()["sha256"]
-    assert ideogram_emulator.stats().charges == 2
+    assert ideogram_emulator.stats().accepted == 2
 
 
 def test_the_request_id_is_known_while_the_task_is_deferred(
@@ -147,7 +147,7 @@ def test_the_request_id_is_known_while_the_task_is_deferred(
 
     assert run.execute().state == "deferred"
 
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert run.xcoms["request_id"] == charge.request_id
 
 
@@ -256,7 +256,7 @@ def test_the_request_the_target_and_the_connections_are_templates(
     result = run.to_end()
 
     assert result.state == "success", result.log_text
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert charge.inputs == {
         "prompt": "a lighthouse on 2026-01-02",
         "magic_prompt_option": "OFF",
@@ -277,7 +277,7 @@ def test_does_not_wait_where_it_was_told_not_to(
 
     assert run.execute().state == "success"
 
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     xcom = run.xcom()
     assert xcom["request_id"] == charge.request_id == run.xcom("request_id")
     assert datetime.fromisoformat(xcom["submitted_at"]).utcoffset() is not None
@@ -297,7 +297,7 @@ class TestIfExists:
 
         assert second.execute().state == "success"
 
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
         assert second.xcom() == {**first.xcom(), "reused": True, "cost_usd": 0.0}
 
     def test_reuse_replaces_what_was_made_from_other_inputs(
@@ -308,7 +308,7 @@ class TestIfExists:
 
         assert other.to_end().state == "success"
 
-        assert ideogram_emulator.stats().charges == 2
+        assert ideogram_emulator.stats().accepted == 2
         assert other.xcom()["reused"] is False
 
     def test_reuse_replaces_what_somebody_else_put_there(
@@ -335,7 +335,7 @@ class TestIfExists:
 
         assert again.to_end().state == "success"
 
-        assert ideogram_emulator.stats().charges == 2
+        assert ideogram_emulator.stats().accepted == 2
         assert again.xcom()["reused"] is False
 
     def test_fail_fails_before_paying_and_without_retry(
@@ -385,7 +385,7 @@ def test_expand_makes_an_image_for_each_prompt(
 
     assert [run.xcom()["prompt"] for run in runs] == prompts
     assert [run.xcom()["key"] for run in runs] == [f"night/2026-01-02/{index}.png" for index in range(3)]
-    assert ideogram_emulator.stats().charges == 3
+    assert ideogram_emulator.stats().accepted == 3
 
 
 TEMPLATE = "{{ var.value.secret }} {% raw %} {{ 1 / 0 }}"
@@ -415,4 +415,4 @@ def test_template_that_comes_from_another_task_is_not_rendered(
         assert result.state == "success", result.error
         assert run.xcom()["prompt"] == TEMPLATE
 
-    assert [charge.inputs["prompt"] for charge in ideogram_emulator.charges()] == [TEMPLATE] * 2
+    assert [charge.inputs["prompt"] for charge in ideogram_emulator.requests()] == [TEMPLATE] * 2

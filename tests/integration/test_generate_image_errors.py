@@ -201,7 +201,7 @@ class TestBeforeMoney:
 
             assert task_runner(generate()).execute().state == "deferred"
 
-            assert started[0].stats().charges == 1
+            assert started[0].stats().accepted == 1
 
 
 class TestRateLimit:
@@ -225,10 +225,10 @@ class TestRateLimit:
         assert run.deferral is not None
         assert run.deferral["trigger_kwargs"]["deadline"] >= before + 40
         assert "request_id" not in run.xcoms
-        assert ideogram_emulator.stats().charges == 0
+        assert ideogram_emulator.stats().accepted == 0
         clock.advance(120)
         assert run.resume(run.fire()).state == "deferred"
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
         assert run.resume(run.fire()).state == "success"
         assert ideogram_emulator.stats().calls["submit"] == 2
 
@@ -252,7 +252,7 @@ class TestRateLimit:
 
         assert result.state == "up_for_retry"
         assert all(words in said(result) for words in ("rate limit", "Nothing was charged", "requests_per_minute"))
-        assert ideogram_emulator.stats().charges == 0
+        assert ideogram_emulator.stats().accepted == 0
 
     def test_several_tasks_share_a_minute(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -269,7 +269,7 @@ class TestRateLimit:
 
         assert third.resume(third.fire()).state == "deferred"
 
-        assert ideogram_emulator.stats().charges == 3
+        assert ideogram_emulator.stats().accepted == 3
         assert third.resume(third.fire()).state == "success"
 
 
@@ -286,7 +286,7 @@ class TestUnknownSubmit:
 
         assert result.state == "success", result.log_text
         stats = ideogram_emulator.stats()
-        assert (stats.charges, stats.calls["submit"]) == (1, 1)
+        assert (stats.accepted, stats.calls["submit"]) == (1, 1)
 
     @pytest.mark.parametrize("when", ["before", "after"])
     @pytest.mark.parametrize("kind", ["reset", "error"])
@@ -312,7 +312,7 @@ class TestUnknownSubmit:
         assert run.retry().state == "failed"
         assert all(words in said(result) for words in ("may have been", "charged", "Clear the task"))
         stats = ideogram_emulator.stats()
-        assert (stats.charges, stats.calls["submit"]) == (int(when == "after"), 1)
+        assert (stats.accepted, stats.calls["submit"]) == (int(when == "after"), 1)
 
     def test_without_a_ledger_it_fails_and_says_that_money_may_be_spent(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -338,7 +338,7 @@ class TestAfterMoney:
 
         result = run.to_end()
 
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert result.state == "up_for_retry"
         assert all(words in said(result) for words in (charge.request_id, "ran out of memory", "charged", "retry"))
         assert run.retry().state == "deferred"
@@ -395,7 +395,7 @@ class TestAfterMoney:
         assert all(
             words in said(result) for words in ("paid", "no longer knows it", "request history", "pays for a new one")
         )
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
 
     def test_timeout_counts_from_the_submission_and_names_the_job(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -411,7 +411,7 @@ class TestAfterMoney:
         result = run.resume(run.fire())
 
         assert result.state in ("failed", "up_for_retry")
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert all(words in said(result) for words in (charge.request_id, "paid", "not done in time", "timeout"))
 
     def test_the_wait_on_a_worker_ends_at_the_timeout_too(
@@ -462,7 +462,7 @@ class TestAfterMoney:
 
         assert result.state == "success", result.log_text
         stats = ideogram_emulator.stats()
-        assert stats.charges == 1
+        assert stats.accepted == 1
         assert stats.faults == {f"status:{fault['kind']}": 3}
 
     def test_a_key_that_is_withdrawn_meanwhile_ends_the_wait(
@@ -475,7 +475,7 @@ class TestAfterMoney:
         result = run.resume(run.fire())
 
         assert result.state in ("failed", "up_for_retry")
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert all(words in said(result) for words in (charge.request_id, "paid", "API key"))
         assert ideogram_emulator.stats().calls["status"] == 1
 
@@ -488,7 +488,7 @@ class TestAfterMoney:
         result = run.to_end()
 
         assert run.retry().state == "failed"
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert all(words in said(result) for words in (charge.request_id, "no image", "charged", "one hour"))
 
 
@@ -524,7 +524,7 @@ class TestImage:
         assert result.state == "success", result.log_text
         content = s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read()
         assert content == ideogram_emulator.image_bytes(run.xcom()["request_id"])
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
 
     def test_is_waited_for_in_the_triggerer_while_its_host_is_away(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -538,7 +538,7 @@ class TestImage:
 
         assert run.resume(run.fire()).state == "success"
 
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
 
     def test_is_given_up_at_the_deadline_and_named(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -551,7 +551,7 @@ class TestImage:
 
         result = run.resume(event)
 
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert result.state in ("failed", "up_for_retry")
         assert all(words in said(result) for words in (charge.request_id, "paid", "503", "one hour"))
 
@@ -584,7 +584,7 @@ class TestImage:
 
         result = task_runner(generate()).to_end()
 
-        [charge] = ideogram_emulator.charges()
+        [charge] = ideogram_emulator.requests()
         assert result.state == "failed"
         assert all(words in said(result) for words in (charge.request_id, "paid", named, "one hour"))
         assert not is_stored(s3, s3_bucket)
@@ -607,5 +607,5 @@ class TestImage:
 
         assert run.resume(run.fire()).state == "success"
 
-        assert ideogram_emulator.stats().charges == 1
+        assert ideogram_emulator.stats().accepted == 1
         assert is_stored(s3, s3_bucket)

@@ -189,7 +189,7 @@ class World:
         self.emulator.advance(seconds)
 
     def charged(self) -> int:
-        return self.emulator.stats().charges
+        return self.emulator.stats().accepted
 
     def to_end(self, run: TaskRun, result: Slice) -> Slice:
         """Run the attempt to its end, with the time passing that it waits for."""
@@ -206,7 +206,7 @@ class World:
     def assert_one_image(self, run: TaskRun, result: Slice, *, cost: float = 0.05) -> None:
         """One charge, its image in S3 byte by byte, an empty ledger, and an XCom that says so."""
         assert result.state == "success", result.log_text
-        [charge] = self.emulator.charges()
+        [charge] = self.emulator.requests()
         assert self.keys() == [KEY]
         stored = self.s3.get_object(Bucket=self.bucket, Key=KEY)["Body"].read()
         assert stored == self.emulator.image_bytes(charge.request_id)
@@ -380,7 +380,7 @@ def test_a_prefix_s_request_is_found_by_its_own_task(
     result = world.to_end(run, run.retry())
 
     assert result.state == "success", result.log_text
-    [charge] = world.emulator.charges()
+    [charge] = world.emulator.requests()
     assert world.keys() == [f"images/{charge.request_id}.png"]
     assert run.xcom()["cost_usd"] == 0.05
 

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import (
     IdeogramInsufficientCredits,
     IdeogramResultExpired,
@@ -66,7 +66,7 @@ class World:
         return result
 
     def charged(self) -> int:
-        return self.emulator.stats().charges
+        return self.emulator.stats().accepted
 
     def stored(self, key: str = KEY) -> bytes:
         return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
@@ -362,7 +362,7 @@ class TestUnknownSubmit:
 
         _succeeded(world.to_end(run, run.execute()))
 
-        first, second = world.emulator.charges()
+        first, second = world.emulator.requests()
         assert first.inputs == second.inputs
         assert world.emulator.stats().calls["submit"] == 2
 
@@ -383,7 +383,7 @@ class TestTheHour:
         assert "A new request is submitted and charged" in run.log_text
         assert run.xcom()["request_id"] != lost
         assert world.stored() == world.image_of(run)
-        first, second = world.emulator.charges()
+        first, second = world.emulator.requests()
         assert first.inputs == second.inputs
         assert world.keys() == [KEY]
 
@@ -536,7 +536,7 @@ class TestOnKill:
                 result = run.resume(run.fire())
 
         assert result.state not in ("success", "deferred")
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         assert f"Request {charge.request_id} continues at the vendor and is paid" in result.log_text
         assert world.keys() == [RECORD_KEY]
         _succeeded(world.to_end(run, run.retry()))
@@ -579,7 +579,7 @@ class TestInputs:
 
         _succeeded(world.to_end(run, run.retry()))
 
-        assert [charge.inputs["prompt"] for charge in world.emulator.charges()] == ["a lighthouse", "a harbour"]
+        assert [charge.inputs["prompt"] for charge in world.emulator.requests()] == ["a lighthouse", "a harbour"]
         assert f"Request {old} of" in run.log_text
         assert "with other inputs. It is given up, and a new one is submitted" in run.log_text
         assert world.stored() == world.image_of(run)
@@ -595,7 +595,7 @@ class TestInputs:
 
         _succeeded(world.to_end(run, run.retry()))
 
-        first, second = world.emulator.charges()
+        first, second = world.emulator.requests()
         assert first.inputs == second.inputs
         assert world.charged() == 2
 
@@ -612,7 +612,7 @@ class TestInputs:
         _succeeded(run.resume(event))
 
         assert next(times) == 4
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         assert charge.inputs["prompt"] == run.xcom()["prompt"] == "lighthouse 0"
         assert run.xcom()["key"] == "images/1.png"
         assert world.keys() == ["images/1.png"]

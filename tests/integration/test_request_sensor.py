@@ -84,7 +84,7 @@ def test_stores_the_image_of_a_task_that_did_not_wait(
     }
     assert (xcom["cost_usd"], xcom["reused"]) == (0.05, False)
     assert run.xcom("request_id") == xcom["request_id"]
-    assert ideogram_emulator.stats().charges == 1
+    assert ideogram_emulator.stats().accepted == 1
     assert _keys(s3, s3_bucket) == [KEY], "the ledger's record is removed when the image is stored"
 
 
@@ -120,7 +120,7 @@ def test_later_runs_reuse_what_it_stored(
 
     assert later.execute().state == "success"
     assert later.xcom()["reused"] is True
-    assert ideogram_emulator.stats().charges == 1
+    assert ideogram_emulator.stats().accepted == 1
 
 
 def test_request_from_elsewhere_is_known_from_the_history(
@@ -132,7 +132,7 @@ def test_request_from_elsewhere_is_known_from_the_history(
 
     xcom = run.xcom()
     assert (xcom["prompt"], xcom["seed"], xcom["cost_usd"]) == ("a gull", 7, 0.05)
-    assert ideogram_emulator.stats().charges == 1
+    assert ideogram_emulator.stats().accepted == 1
 
 
 def test_image_is_stored_where_nobody_knows_what_was_asked_for(
@@ -173,7 +173,7 @@ def test_failed_job_fails_it_or_skips_it(
 
     assert run.xcom("failure")["reason"] == "request_failed"
     assert "A retry of the task that submitted it pays for a new one" in run.xcom("failure")["error"]
-    assert ideogram_emulator.stats().charges == 1
+    assert ideogram_emulator.stats().accepted == 1
 
 
 def test_key_that_is_not_accepted_leaves_the_paid_image_to_a_retry(

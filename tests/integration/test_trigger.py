@@ -124,7 +124,7 @@ async def test_two_copies_at_once_change_nothing(submit: Submit, ideogram_emulat
     for event in (first, second):
         assert event["requests"][request_id]["outcome"] == "completed"
     stats = ideogram_emulator.stats()
-    assert (stats.charges, stats.calls["submit"]) == (1, 1)
+    assert (stats.accepted, stats.calls["submit"]) == (1, 1)
     assert set(stats.calls) == {"submit", "status"}
     assert is_idle()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +17,9 @@ from airflow_provider_ideogram.api.history import (
     SUBMIT_WINDOW,
     HistoryRow,
     find_submitted,
+    history_request,
     parse_history,
+    parse_history_row,
     request_history,
 )
 from airflow_provider_ideogram.api.parameters import GenerationRequest
@@ -24,12 +27,25 @@ from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramError,
+    IdeogramInvalidInput,
+    IdeogramNotFound,
     IdeogramServerUnavailable,
 )
 
 AT = datetime(2026, 11, 23, 0, 0, 30, tzinfo=UTC).timestamp()
 REQUEST = GenerationRequest("a cat", seed=7, model_params={"guidance": 3})
-ROW = {"request_id": "r-1", "request_body": REQUEST.body(), "created_at": "2026-11-23T00:00:30Z"}
+ROW = {
+    "request_id": "r-1",
+    "model_name": REQUEST.model,
+    "model_status": "COMPLETED",
+    "request_body": REQUEST.body(),
+    "created_at": "2026-11-23T00:00:30Z",
+    "generation_url": "https://images.segmind.com/a.png",
+    "credits_deduction": 0.05,
+}
+FOUND = HistoryRow(
+    "r-1", REQUEST.model, REQUEST.body(), AT, "COMPLETED", image_url="https://images.segmind.com/a.png", cost_usd=0.05
+)
 
 
 def _parsed(rows: Any, status: int = 200) -> Sequence[HistoryRow]:
@@ -61,7 +77,7 @@ def test_call_asks_for_the_models_requests_of_the_days_around() -> None:
     ],
 )
 def test_row_is_read_in_every_form(row: dict[str, Any]) -> None:
-    assert _parsed([row]) == _parsed({"data": [row]}) == [HistoryRow("r-1", REQUEST.body(), AT)]
+    assert _parsed([row]) == _parsed({"data": [row]}) == [FOUND]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +94,8 @@ def test_row_is_read_in_every_form(row: dict[str, Any]) -> None:
         {**ROW, "created_at": None},
         {**ROW, "created_at": 1795392000},
         {**ROW, "created_at": "yesterday"},
+        {**ROW, "model_name": None},
+        {**ROW, "model_status": None},
     ],
 )
 def test_row_that_cannot_be_read_is_left_out(row: Any) -> None:
@@ -121,16 +139,17 @@ def test_refusal_is_an_error() -> None:
     ],
 )
 def test_request_is_found_in_the_minutes_of_its_submit(created_at: float, found: bool) -> None:
-    rows = [HistoryRow("r-1", REQUEST.body(), created_at)]
+    rows = [replace(FOUND, created_at=created_at)]
     assert find_submitted(rows, REQUEST, AT) == ({"r-1"} if found else set())
 
 
 def test_request_is_found_by_all_its_inputs_whatever_the_server_added() -> None:
     rows = [
-        HistoryRow("same", {**REQUEST.body(), "added": 1}, AT),
-        HistoryRow("other seed", {**REQUEST.body(), "seed": 8}, AT),
-        HistoryRow("other prompt", {**REQUEST.body(), "prompt": "a dog"}, AT),
-        HistoryRow("no guidance", GenerationRequest("a cat", seed=7).body(), AT),
+        replace(FOUND, request_id="same", body={**REQUEST.body(), "added": 1}),
+        replace(FOUND, request_id="other seed", body={**REQUEST.body(), "seed": 8}),
+        replace(FOUND, request_id="other prompt", body={**REQUEST.body(), "prompt": "a dog"}),
+        replace(FOUND, request_id="other model", model=f"{REQUEST.model}-fast"),
+        replace(FOUND, request_id="no guidance", body=GenerationRequest("a cat", seed=7).body()),
     ]
     assert find_submitted(rows, REQUEST, AT) == {"same"}
 
@@ -154,3 +173,34 @@ def test_no_history_raises_anything_but_an_error_of_ours(rows: list[dict[str, An
         assert str(error)  # noqa: PT017
     else:
         assert len(found) <= len(rows)
+
+
+def test_one_request_is_asked_for_by_its_id() -> None:
+    call = history_request("https://history.segmind.com/requests", "r-1")
+    assert (call.method, call.path, call.charges) == ("GET", "https://history.segmind.com/requests/r-1", False)
+    with pytest.raises(IdeogramInvalidInput):
+        history_request("https://history.segmind.com/requests", "../r")
+
+
+@pytest.mark.parametrize("body", [ROW, {"data": ROW}])
+def test_one_request_is_read(body: dict[str, Any]) -> None:
+    assert parse_history_row(ApiResponse(200, {}, json.dumps(body).encode())) == FOUND
+
+
+def test_one_request_that_is_not_there_is_not_found() -> None:
+    with pytest.raises(IdeogramNotFound):
+        parse_history_row(ApiResponse(404, {}, b'{"error": "request not found"}'))
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": {}}'])
+def test_unreadable_request_is_a_temporary_error(body: bytes) -> None:
+    with pytest.raises(IdeogramServerUnavailable, match="has no readable request"):
+        parse_history_row(ApiResponse(200, {}, body))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("succeeded", "COMPLETED"), ("PENDING", "PENDING"), ("error", "FAILED")]
+)
+def test_states_of_the_history_are_mapped(state: str, expected: str) -> None:
+    [row] = _parsed([{**ROW, "model_status": state, "error": "no\nway", "generation_url": None}])
+    assert (row.state, row.error, row.image_url) == (expected, "no way", None)

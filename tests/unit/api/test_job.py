@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
-
-import pytest
 
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
@@ -37,10 +34,3 @@ def test_json_of_the_first_version_is_read_and_written() -> None:
     where = ("s3://bucket/a/cat.png", "_ideogram/k", '"e"')
     assert job == Job("0f3c-1", 1795392000.25, request, "00ff", *where, paid_by_other_task=True, attempt_group="0a0b")
     assert job.to_json() == JSON_OF_0_1_0
-
-
-@pytest.mark.parametrize(("model", "cost"), [("ideogram-2a-txt-2-img", 0.05), ("ideogram-3-txt-2-img", None)])
-def test_cost_is_the_list_price_where_there_is_one(model: str, cost: float | None) -> None:
-    job = Job("r", 0.0, GenerationRequest("a cat", model=model), "", "")
-    assert job.cost_usd == cost
-    assert replace(job, paid_by_other_task=True).cost_usd == 0.0

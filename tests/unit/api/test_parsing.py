@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl
 from airflow_provider_ideogram.api.parsing import (
     Credits,
     GenerationResult,
-    ImageBytes,
-    ImageUrl,
     RequestStatus,
     Submission,
-    find_image,
     parse_credits,
     parse_generated,
     parse_result,
@@ -33,6 +31,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramNotFound,
     IdeogramRateLimited,
     IdeogramServerUnavailable,
+    IdeogramSubmitFailed,
     IdeogramUnexpectedResponse,
     IdeogramUnknownSubmit,
 )
@@ -55,7 +54,7 @@ def _result(answer: ApiResponse) -> GenerationResult:
 
 
 @pytest.mark.parametrize("request_id", ["", "..", "a/b", "a\n", None, 7, {"a": 1}])
-def test_submit_whose_request_id_cannot_stand_in_a_path_may_be_paid(request_id: object) -> None:
+def test_submit_with_an_unusable_request_id_is_unknown(request_id: object) -> None:
     with pytest.raises(IdeogramUnknownSubmit, match="holds no usable request_id"):
         parse_submission(_answer({"request_id": request_id}))
 
@@ -71,8 +70,8 @@ def test_submission(credits_left: str, remaining: float | None) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"[]", b"{", b"\xff\xfe", b'"id"', b"[" * 5000, {}, {"id": ID}])
-def test_success_without_a_usable_id_is_a_charge_that_nobody_can_follow(body: Any) -> None:
-    with pytest.raises(IdeogramUnknownSubmit, match=r"HTTP 200.*probably charged"):
+def test_success_without_a_request_id_is_unknown(body: Any) -> None:
+    with pytest.raises(IdeogramUnknownSubmit, match=r"HTTP 200.*is charged when it completes"):
         parse_submission(_answer(body))
 
 
@@ -82,10 +81,11 @@ def test_success_without_a_usable_id_is_a_charge_that_nobody_can_follow(body: An
         (401, IdeogramAuthenticationError),
         (422, IdeogramInvalidInput),
         (429, IdeogramRateLimited),
-        (503, IdeogramUnknownSubmit),
+        (503, IdeogramSubmitFailed),
+        (504, IdeogramUnknownSubmit),
     ],
 )
-def test_refused_submission_is_refused_whatever_it_says(status: int, kind: type[IdeogramError]) -> None:
+def test_refused_submit_is_refused_despite_a_request_id(status: int, kind: type[IdeogramError]) -> None:
     with pytest.raises(kind):
         parse_submission(_answer({"request_id": ID, "error": "no"}, status))
 
@@ -99,6 +99,15 @@ def test_refused_submission_is_refused_whatever_it_says(status: int, kind: type[
         ({"status": "COMPLETED", "metrics": {"inference_time": "12"}}, RequestStatus("COMPLETED", 12.0)),
         ({"status": "COMPLETED", "metrics": {"inference_time": True}}, RequestStatus("COMPLETED")),
         ({"status": "COMPLETED", "metrics": {"inference_time": 10**400}}, RequestStatus("COMPLETED")),
+        (
+            {"status": "COMPLETED", "metrics": {"cost": 0.05, "remaining_credits": 3, "inference_time": 12}},
+            RequestStatus("COMPLETED", 12.0, None, 0.05, 3.0),
+        ),
+        ({"status": "COMPLETED", "metrics": {"cost": -1, "remaining_credits": "?"}}, RequestStatus("COMPLETED")),
+        ({"status": "succeeded"}, RequestStatus("COMPLETED")),
+        ({"status": "Done"}, RequestStatus("COMPLETED")),
+        ({"status": "error", "error": "no"}, RequestStatus("FAILED", None, "no")),
+        ({"status": "in-queue"}, RequestStatus("IN_QUEUE")),
         ({"status": "COMPLETED", "metrics": ["?"]}, RequestStatus("COMPLETED")),
         ({"status": "IN_QUEUE"}, RequestStatus("IN_QUEUE")),
         ({"status": "FAILED", "error": {"message": "out of\nmemory"}}, RequestStatus("FAILED", None, "out of memory")),
@@ -117,7 +126,7 @@ def test_failed_request_is_served_as_422() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>no</html>", {"error": "no"}, {"status": "QUEUED"}, {"status": 422}])
-def test_422_without_a_failed_request_is_an_ordinary_refusal(body: Any) -> None:
+def test_422_without_a_failed_request_is_a_refusal(body: Any) -> None:
     with pytest.raises(IdeogramInvalidInput, match="HTTP 422"):
         parse_status(_answer(body, 422))
     with pytest.raises(IdeogramInvalidInput, match="HTTP 422"):
@@ -125,7 +134,7 @@ def test_422_without_a_failed_request_is_an_ordinary_refusal(body: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 406, 429, 500, 503])
-def test_failed_is_believed_only_as_the_api_serves_it(status: int) -> None:
+def test_failed_counts_only_with_the_statuses_of_the_api(status: int) -> None:
     answer = _answer({"status": "failed", "error": "try again later"}, status)
     for parse in (parse_status, _result):
         with pytest.raises(IdeogramError, match=f"HTTP {status}: try again later") as caught:
@@ -134,7 +143,7 @@ def test_failed_is_believed_only_as_the_api_serves_it(status: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [100, *range(880, 1000)])
-def test_error_that_is_nested_deep_has_words_all_the_same(depth: int) -> None:
+def test_deeply_nested_error_has_a_message(depth: int) -> None:
     body = '{"status":"FAILED","error":' + "[" * depth + "]" * depth + "}"
     with suppress(IdeogramInvalidInput):  # a 422 whose body can't be read at all
         assert parse_status(_answer(body.encode(), 422)).error
@@ -143,7 +152,7 @@ def test_error_that_is_nested_deep_has_words_all_the_same(depth: int) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[1]", b"<html></html>", {}, {"status": ""}, {"status": None}, {"status": "a\n"}]
 )
-def test_status_answer_without_a_status_may_be_better_next_time(body: Any) -> None:
+def test_response_without_a_status_is_temporary(body: Any) -> None:
     with pytest.raises(IdeogramServerUnavailable, match="has no status"):
         parse_status(_answer(body))
 
@@ -174,7 +183,7 @@ def test_unknown_request_is_not_found() -> None:
         "failed moderation",
     ],
 )
-def test_content_block_is_told_by_the_errors_text(error: str) -> None:
+def test_text_of_the_error_tells_a_content_block(error: str) -> None:
     answer = _answer({"status": "FAILED", "error": error}, 422)
     assert parse_status(answer).content_blocked
     with pytest.raises(
@@ -201,10 +210,10 @@ def test_content_block_is_told_by_the_errors_text(error: str) -> None:
         "no content. The request was blocked by a proxy",
     ],
 )
-def test_other_failures_are_no_content_block(error: str | None) -> None:
+def test_other_failures_are_not_content_blocks(error: str | None) -> None:
     answer = _answer({"status": "FAILED", "error": error}, 422)
     assert not parse_status(answer).content_blocked
-    with pytest.raises(IdeogramJobFailed, match="may have been charged") as caught:
+    with pytest.raises(IdeogramJobFailed, match="was not charged") as caught:
         _result(answer)
     assert type(caught.value) is IdeogramJobFailed
     assert caught.value.retryable
@@ -214,89 +223,57 @@ def test_only_a_failed_request_is_blocked() -> None:
     assert not RequestStatus("COMPLETED", error="safety checked").content_blocked
 
 
-IMAGE_FORMS: dict[str, tuple[Any, Any]] = {
-    "output url": ({"output": URL}, ImageUrl(URL)),
-    "output url in spaces": ({"output": f" {URL}\n"}, ImageUrl(URL)),
-    "output url in capitals": ({"output": "HTTPS://images.segmind.com/A"}, ImageUrl("HTTPS://images.segmind.com/A")),
-    "output list": ({"output": [URL, "https://other"]}, ImageUrl(URL)),
-    "output object url": ({"output": {"url": URL}}, ImageUrl(URL)),
-    "output object image_url": ({"output": {"image_url": URL}}, ImageUrl(URL)),
-    "output list of objects": ({"output": [{"url": URL}]}, ImageUrl(URL)),
-    "output base64": ({"output": BASE64}, ImageBytes(PNG)),
-    "output base64 in lines": ({"output": f"{BASE64[:12]}\n{BASE64[12:]}"}, ImageBytes(PNG)),
-    "output base64 without padding": ({"output": BASE64.rstrip("=")}, ImageBytes(PNG)),
-    "output data uri": ({"output": f"data:image/png;base64,{BASE64}"}, ImageBytes(PNG)),
-    "output data uri in capitals": ({"output": f"DATA:image/png;BASE64,{BASE64}"}, ImageBytes(PNG)),
-    "output data uri, quoted": ({"output": "data:image/png,%89PNG%0D%0A%1A%0A and more"}, ImageBytes(PNG)),
-    "output data uri, base64 quoted": ({"output": f"data:;base64,{BASE64.replace('=', '%3D')}"}, ImageBytes(PNG)),
-    "image": ({"image": URL}, ImageUrl(URL)),
-    "images[0]": ({"images": [URL]}, ImageUrl(URL)),
-    "images[0].url": ({"images": [{"url": URL, "seed": 7}]}, ImageUrl(URL)),
-    "url": ({"url": URL}, ImageUrl(URL)),
-    "data[0].url": ({"data": [{"url": URL}]}, ImageUrl(URL)),
-    "data[0].b64_json": ({"data": [{"b64_json": BASE64}]}, ImageBytes(PNG)),
-    "empty before full": ({"output": None, "images": [], "image": "", "data": [{}, {"url": URL}]}, ImageUrl(URL)),
-    "nothing": ({}, None),
-    "nothing known": ({"picture": URL}, None),
-    "no text": ({"output": 7, "image": True, "images": None}, None),
-    "no address": ({"output": "ftp://images.segmind.com/a"}, None),
-    "no base64": ({"output": "it is done!"}, None),
-    "word that is base64": ({"output": "done", "url": URL}, ImageUrl(URL)),
-    "base64 of no image": ({"output": base64.b64encode(b"<html></html>").decode()}, None),
-    "data uri of no image": ({"output": "data:text/plain,done", "url": URL}, ImageUrl(URL)),
-    "not ASCII": ({"output": "ä"}, None),
-    "half a surrogate": ({"output": "data:,\ud800"}, None),
-    "data uri without data": ({"output": "data:image/png;base64"}, None),
-    "data uri with bad data": ({"output": "data:;base64,?"}, None),
-    "too deep": ({"output": [[[[[URL]]]]]}, None),
-}
-
-
-@pytest.mark.parametrize("form", IMAGE_FORMS)
-def test_image_is_found_in_every_form(form: str) -> None:
-    body, image = IMAGE_FORMS[form]
-    assert find_image(body) == image
-    whole = _answer({"status": "COMPLETED", "metrics": {"inference_time": 13}, **body})
-    if image is None:
-        with pytest.raises(IdeogramUnexpectedResponse, match=r"holds no image.*was charged") as caught:
-            _result(whole)
-        assert caught.value.request_id == ID
-        with pytest.raises(IdeogramUnexpectedResponse, match=r"was charged.*holds no image"):
-            parse_generated(whole)
-    else:
-        assert _result(whole) == GenerationResult(image, 13.0)
-        assert _result(_answer(body)) == GenerationResult(image)
-        assert parse_generated(_answer(body)) == GenerationResult(image)
-
-
-@pytest.mark.parametrize(
-    "data", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\n\0\0\0WEBPVP8 ", b"GIF89a", b"\0\0\0 ftypavif"]
-)
-def test_base64_of_every_kind_of_image(data: bytes) -> None:
-    assert find_image({"output": base64.b64encode(data).decode()}) == ImageBytes(data)
-
-
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", " Image/WebP; q=1"])
-def test_image_may_be_the_answer_itself(content_type: str) -> None:
+def test_response_may_be_the_image_itself(content_type: str) -> None:
     answer = _answer(PNG, content_type=content_type)
     assert _result(answer) == parse_generated(answer) == GenerationResult(ImageBytes(PNG))
 
 
-def test_an_errors_picture_is_no_result() -> None:
+IMAGE_FORMS: list[tuple[Any, Any]] = [
+    ({"output": URL}, ImageUrl(URL)),
+    ({"output": BASE64}, ImageBytes(PNG)),
+    ({"images": [{"url": URL}]}, ImageUrl(URL)),
+    ({"picture": URL}, None),
+]
+
+
+@pytest.mark.parametrize(("body", "image"), IMAGE_FORMS)
+def test_result(body: dict[str, Any], image: Any) -> None:
+    whole = _answer({"status": "COMPLETED", "metrics": {"inference_time": 13, "cost": 0.05}, **body})
+    if image is None:
+        with pytest.raises(IdeogramUnexpectedResponse, match=r"holds no image") as caught:
+            _result(whole)
+        assert (caught.value.request_id, caught.value.charged) == (ID, True)
+        with pytest.raises(IdeogramUnexpectedResponse, match=r"holds no image") as caught:
+            parse_generated(whole)
+        assert caught.value.charged is True
+    else:
+        assert _result(whole) == GenerationResult(image, 13.0, 0.05)
+        assert _result(_answer(body)) == GenerationResult(image)
+        assert parse_generated(_answer(body)) == GenerationResult(image)
+
+
+def test_synchronous_result_has_its_metrics_in_headers() -> None:
+    headers = {"x_cost": "0.05", "x_remaining_credits": "7.5", "x_generation_time": "11.2"}
+    answer = _answer(PNG, content_type="image/png", **headers)
+    assert parse_generated(answer) == GenerationResult(ImageBytes(PNG), 11.2, 0.05, 7.5)
+
+
+def test_image_of_an_error_is_not_a_result() -> None:
     with pytest.raises(IdeogramServerUnavailable):
         _result(_answer(PNG, 502, content_type="image/png"))
     with pytest.raises(IdeogramUnknownSubmit):
         parse_generated(_answer(PNG, 502, content_type="image/png"))
 
 
-def test_result_of_a_request_that_is_not_done_may_be_there_next_time() -> None:
+def test_result_of_a_running_request_is_temporary() -> None:
     for inputs in ({}, {"image": "https://images.segmind.com/input.png"}):
         with pytest.raises(IdeogramServerUnavailable, match="it is PROCESSING"):
             _result(_answer({"status": "PROCESSING", **inputs}))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b"null"])
-def test_result_without_anything_is_unexpected(body: bytes) -> None:
+def test_result_without_a_body_is_unexpected(body: bytes) -> None:
     with pytest.raises(IdeogramUnexpectedResponse, match="holds no image"):
         _result(_answer(body))
 
@@ -315,21 +292,31 @@ def test_credits(body: Any, bought: float, free: float) -> None:
     assert math.isclose(balance.total, bought + free)
 
 
+def test_missing_balance_record_is_not_an_error() -> None:
+    balance = parse_credits(_answer({"error": "No credits found for the user"}, 404))
+    assert (balance.total, balance.has_record) == (0.0, False)
+    with pytest.raises(IdeogramNotFound):
+        parse_credits(_answer({"error": "no such endpoint"}, 404))
+
+
+@pytest.mark.parametrize("state", ["PROCESSING", "SOMETHING_NEW"])
+def test_unknown_states_are_told_apart(state: str) -> None:
+    assert RequestStatus(state).is_known is (state == "PROCESSING")
+
+
 @pytest.mark.parametrize("body", [b"", [], {"credits": "a lot"}, {"credits": None}])
-def test_credits_answer_without_credits(body: Any) -> None:
+def test_response_without_credits_is_temporary(body: Any) -> None:
     with pytest.raises(IdeogramServerUnavailable, match="has no credits"):
         parse_credits(_answer(body))
 
 
 @given(**hostile.ANSWERS)
-def test_whatever_an_answer_is_it_is_a_meaning_or_an_error_of_ours(
-    status: int, headers: dict[str, str], body: bytes
-) -> None:
+def test_any_response_has_a_meaning_or_is_our_error(status: int, headers: dict[str, str], body: bytes) -> None:
     hostile.check_answer(status, headers, body)
 
 
 @pytest.mark.parametrize("key", [KEY, KEY.replace("S", "\\u0053"), KEY.replace("_", "\\u005F")])
-def test_key_is_no_request_id(key: str) -> None:
+def test_key_is_not_a_request_id(key: str) -> None:
     answer = hostile.received(200, {}, b'{"request_id": "%s"}' % key.encode())
     with pytest.raises(IdeogramUnknownSubmit, match=r"no usable request_id.*\*\*\*") as caught:
         parse_submission(answer)
@@ -337,7 +324,7 @@ def test_key_is_no_request_id(key: str) -> None:
 
 
 @pytest.mark.parametrize("status", [101, 204, 304])
-def test_only_success_brings_an_image(status: int) -> None:
+def test_only_success_has_an_image(status: int) -> None:
     answer = ApiResponse(status, {"content-type": "image/png"}, PNG)
     if status == 204:
         assert _result(answer) == GenerationResult(ImageBytes(PNG))

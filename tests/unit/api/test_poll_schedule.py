@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from airflow_provider_ideogram.api.back_off import RATE_WINDOW, back_off, submit_delay
 from airflow_provider_ideogram.api.poll_schedule import (
     EXPECTED_SECONDS,
     MAX_INTERVAL,
     MIN_FIRST_POLL,
     MIN_INTERVAL,
+    JobDurations,
     PollSchedule,
     default_schedule,
     next_poll,
@@ -91,22 +91,38 @@ def test_unlike_the_rest_a_single_job_changes_no_span_but_the_last() -> None:
     assert one_is_slow.spans[-1].until < 22.0
 
 
-@pytest.mark.parametrize(
-    ("attempt", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (50, 30.0), (100_000, 30.0)]
-)
-def test_back_off_is_exponential_capped_and_jittered(attempt: int, ceiling: float) -> None:
-    low, high = _span([back_off(attempt, RNG) for _ in range(500)])
-    assert ceiling / 2 <= low < 0.6 * ceiling
-    assert 0.9 * ceiling < high <= ceiling
+MODEL = "ideogram-2a-txt-2-img"
 
 
-@pytest.mark.parametrize(
-    ("retry_after", "asked", "spread"),
-    [(None, RATE_WINDOW, RATE_WINDOW / 2), (0.0, 0.0, 5.0), (4.0, 4.0, 5.0), (100.0, 100.0, 50.0)],
-)
-def test_a_submit_comes_back_after_the_servers_time_and_spread(
-    retry_after: float | None, asked: float, spread: float
-) -> None:
-    low, high = _span([submit_delay(retry_after, RNG) for _ in range(500)])
-    assert asked <= low < asked + 0.2 * spread
-    assert asked + 0.8 * spread < high <= asked + spread
+def _after(*seconds: float) -> PollSchedule:
+    durations = JobDurations()
+    for each in seconds:
+        durations.observe(MODEL, each)
+    return durations.schedule(MODEL)
+
+
+def test_default_schedule_holds_until_ten_jobs_were_observed() -> None:
+    assert _after() == _after(*[3.0] * 9) == default_schedule()
+    assert _after(*[3.0] * 10) == poll_schedule_of([3.0] * 10)
+
+
+@pytest.mark.parametrize("outlier", [0.0, 900.0])
+def test_outliers_change_nothing(outlier: float) -> None:
+    same = poll_schedule_of([12.0] * 10)
+    assert _after(*[12.0] * 9, outlier).early == same.early
+    assert _after(*[outlier] * 6, *[12.0] * 94) == poll_schedule_of([12.0] * 100)
+
+
+def test_schedule_follows_slower_jobs() -> None:
+    assert _after(*[12.0] * 100, *[20.0] * 94).early == poll_schedule_of([20.0] * 100).early
+
+
+def test_models_are_separate_and_bounded() -> None:
+    durations = JobDurations()
+    for number in range(1000):
+        for _ in range(200):
+            durations.observe(f"model-{number}", float(number))
+    assert durations.schedule("model-999") == poll_schedule_of([999.0] * 100)
+    assert durations.schedule("model-0") == default_schedule()
+    assert len(durations._observed) == len(durations._schedules) == 32
+    assert len(durations._observed["model-999"]) == 100

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from dataclasses import replace
 
 import pytest
 
+from airflow_provider_ideogram.api.history import HistoryRow
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.poll_schedule import JobDurations, default_schedule
 from airflow_provider_ideogram.api.polling import (
-    FETCH_MARGIN,
     MAX_CONSECUTIVE_ERRORS,
     RESULT_LIFETIME,
     Outcome,
@@ -77,26 +79,26 @@ def test_failed(error: str | None, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("error", [IdeogramAuthenticationError("401"), IdeogramPermissionError("403")])
-def test_key_that_may_not_ask_ends_polling_at_once(error: IdeogramError) -> None:
+def test_refused_key_ends_polling_at_once(error: IdeogramError) -> None:
     assert _after(error).outcome is Outcome.REFUSED
 
 
 def test_not_found_is_the_end_only_when_the_hour_is_over() -> None:
-    assert _after(GONE, now=HOUR_OVER).outcome is Outcome.EXPIRED
+    assert _after(GONE, now=HOUR_OVER).outcome is Outcome.RECORD_GONE
     assert not _after(GONE, now=HOUR_OVER - 1).settled
     assert _after(*[GONE] * MAX_CONSECUTIVE_ERRORS, now=HOUR_OVER - 1).outcome is Outcome.UNREACHABLE
 
 
-def test_job_that_was_given_up_within_its_hour_is_expired_after_it() -> None:
+def test_record_is_gone_after_the_hour_only() -> None:
     poll = _after(*[GONE] * MAX_CONSECUTIVE_ERRORS)
     poll.on_error(AWAY, HOUR_OVER)
     assert poll.outcome is Outcome.UNREACHABLE
     poll.on_error(GONE, HOUR_OVER)
-    assert poll.outcome is Outcome.EXPIRED
+    assert poll.outcome is Outcome.RECORD_GONE
 
 
 @pytest.mark.parametrize("error", [AWAY, GONE, IdeogramRateLimited("429")])
-def test_errors_that_may_pass_are_bounded_in_a_row(error: IdeogramError) -> None:
+def test_consecutive_temporary_errors_are_bounded(error: IdeogramError) -> None:
     many = [error] * (MAX_CONSECUTIVE_ERRORS - 1)
     assert not _after(*many).settled
     assert not _after(*many, RequestStatus("QUEUED"), *many).settled
@@ -106,7 +108,7 @@ def test_errors_that_may_pass_are_bounded_in_a_row(error: IdeogramError) -> None
 
 
 @pytest.mark.parametrize("error", [IdeogramInvalidInput("HTTP 302"), IdeogramJobError("what is this")])
-def test_errors_that_will_not_pass_are_final(error: IdeogramError) -> None:
+def test_permanent_errors_are_final(error: IdeogramError) -> None:
     assert _after(error).outcome is Outcome.UNREACHABLE
 
 
@@ -117,7 +119,7 @@ def test_errors_that_will_not_pass_are_final(error: IdeogramError) -> None:
         (_after(RequestStatus("COMPLETED")), False),
         (_after(IdeogramPermissionError("403")), False),
         (_after(*[GONE] * MAX_CONSECUTIVE_ERRORS), False),
-        (_after(GONE, now=HOUR_OVER), True),
+        (_after(GONE, now=HOUR_OVER), False),
         (_after(RequestStatus("FAILED")), True),
         (_after(RequestStatus("FAILED", None, "NSFW")), True),
     ],
@@ -126,7 +128,7 @@ def test_only_failed_and_expired_requests_are_terminal(poll: RequestPoll, expect
     assert poll.is_terminal_failure is expected
 
 
-def test_delay_follows_the_jobs_age_while_all_is_well() -> None:
+def test_delay_follows_the_age_without_errors() -> None:
     assert 8.0 < _poll().delay(1000.0, RNG) < 13.0
     assert 0.6 < _after(AWAY, RequestStatus("QUEUED")).delay(1012.4, RNG) < 0.9
     assert 40.0 <= RequestPoll(ID, 1000.0, poll_interval=50.0).delay(1000.0, RNG) < 60.0
@@ -153,37 +155,70 @@ def test_delay_after_errors_backs_off_and_honours_retry_after() -> None:
             IdeogramTimeout,
             "not done in time (last state: PROCESSING; last error: the API is away)",
         ),
-        ([GONE], IdeogramTimeout, "last error: HTTP 404, though its hour at the vendor is not over"),
-        ([GONE] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "check the connection's host and key"),
+        ([GONE], IdeogramTimeout, "last error: HTTP 404, within the hour in which the vendor serves it"),
+        ([GONE] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "check the connection's base URL and API key"),
         (
             [IdeogramAuthenticationError("401 no key", "Nothing was charged.")],
             IdeogramJobUnreachable,
-            "can't be fetched or stored: 401 no key. The vendor holds",
+            "can't be fetched or stored: 401 no key. The request is charged",
         ),
         ([AWAY] * MAX_CONSECUTIVE_ERRORS, IdeogramJobUnreachable, "can't be fetched or stored: the API is away"),
     ],
 )
-def test_failure_names_the_request_and_says_that_money_was_spent(
+def test_failure_names_the_request_and_the_money(
     events: list[RequestStatus | IdeogramError], kind: type[IdeogramJobError], said: str
 ) -> None:
     failure = _after(*events).failure()
     assert type(failure) is kind
     assert failure.request_id == ID
-    assert f"Request {ID} " in str(failure)
+    assert re.search(rf"[Rr]equest {ID}\b", failure.reason)
     assert said in str(failure)
-    assert "was submitted and paid" in str(failure) or "may have been charged" in str(failure)
+    assert "charged" in failure.advice
+    assert failure.charged is (False if isinstance(failure, IdeogramJobFailed) else None)
     assert "Nothing was charged" not in str(failure)
     assert ".." not in str(failure)
 
 
-def test_failure_of_an_expired_job_says_that_it_is_lost() -> None:
-    failure = _after(GONE, now=HOUR_OVER).failure()
+def test_expired_request_is_named_and_may_have_been_charged() -> None:
+    poll = _after(GONE, now=HOUR_OVER)
+    assert type(poll.failure()) is IdeogramJobUnreachable
+    poll.outcome = Outcome.EXPIRED
+    failure = poll.failure()
     assert type(failure) is IdeogramResultExpired
-    assert f"Request {ID} was submitted and paid, but the vendor no longer knows it" in str(failure)
-    assert (
-        "Another attempt of the task that submitted it, by its retries or after it was cleared, submits and pays"
-        in str(failure)
-    )
+    assert failure.reason == f"The vendor no longer holds the image of request {ID}"
+    assert "submits and pays for a new request" in failure.advice
+    assert failure.charged is None
+
+
+ROW = HistoryRow(ID, DEFAULT_MODEL, {}, 1000.0, "COMPLETED", "https://images.segmind.com/a.png", 0.05)
+
+
+def test_completed_request_of_the_history_has_image_and_cost() -> None:
+    poll = _after(GONE, now=HOUR_OVER)
+    poll.on_history(ROW, HOUR_OVER)
+    assert (poll.outcome, poll.image_url, poll.cost_usd) == (Outcome.COMPLETED, ROW.image_url, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome"),
+    [
+        (replace(ROW, state="PENDING", image_url=None), Outcome.PENDING),
+        (replace(ROW, image_url=None), Outcome.PENDING),
+        (replace(ROW, state="FAILED", error="oom"), Outcome.FAILED),
+        (replace(ROW, state="FAILED", error="NSFW"), Outcome.CONTENT_BLOCKED),
+    ],
+)
+def test_other_states_of_the_history(row: HistoryRow, outcome: Outcome) -> None:
+    poll = _after(GONE, now=HOUR_OVER)
+    poll.on_history(row, HOUR_OVER)
+    assert poll.outcome is outcome
+
+
+def test_late_validation_reads_as_refused_parameters() -> None:
+    early, late = RequestStatus("FAILED", None, "bad seed"), _poll()
+    assert "refused its parameters: bad seed" in str(_after(early, now=1000.5).failure())
+    late.on_status(early, 1010.0)
+    assert "refused its parameters" not in str(late.failure())
 
 
 @pytest.mark.parametrize(
@@ -196,7 +231,7 @@ def test_failure_of_an_expired_job_says_that_it_is_lost() -> None:
         [AWAY] * MAX_CONSECUTIVE_ERRORS,
     ],
 )
-def test_report_carries_all_that_a_resumed_task_asks_for(events: list[RequestStatus | IdeogramError]) -> None:
+def test_report_has_all_that_a_resumed_task_needs(events: list[RequestStatus | IdeogramError]) -> None:
     poll, resumed = _after(*events), _poll()
     report = json.loads(json.dumps(poll.report()))
     resumed.take_report(report)
@@ -206,12 +241,11 @@ def test_report_carries_all_that_a_resumed_task_asks_for(events: list[RequestSta
         assert str(resumed.failure()) == str(poll.failure())
 
 
-def test_waiting_ends_at_the_timeout_and_in_time_to_fetch_at_the_latest() -> None:
+def test_waiting_ends_at_the_timeout() -> None:
     assert deadline_of(1000.0, 600) == 1600.0
-    assert deadline_of(1000.0, 1e9) == 1000.0 + RESULT_LIFETIME - FETCH_MARGIN
 
 
-def test_what_is_seen_of_a_models_jobs_decides_when_the_next_is_asked_for() -> None:
+def test_observed_durations_decide_the_next_poll() -> None:
     durations = JobDurations()
     for _ in range(10):
         RequestPoll(ID, 1000.0, model="fast", durations=durations).on_status(RequestStatus("COMPLETED", 3.0), 1010.0)
@@ -229,8 +263,8 @@ def test_time_in_the_vendors_queue_counts() -> None:
     assert RequestPoll(ID, 1000.0, durations=durations).delay(1000.0, RNG) > 39.0
 
 
-def test_job_without_a_known_duration_teaches_nothing() -> None:
+def test_job_without_a_duration_is_not_observed() -> None:
     durations = JobDurations()
     for _ in range(10):
         RequestPoll(ID, 1000.0, durations=durations).on_status(RequestStatus("COMPLETED"), 1100.0)
-    assert durations.poll_schedule_of(DEFAULT_MODEL) == default_schedule()
+    assert durations.schedule(DEFAULT_MODEL) == default_schedule()

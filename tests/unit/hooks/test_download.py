@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_ideogram.api.calls import MAX_ATTEMPTS
-from airflow_provider_ideogram.api.parsing import ImageBytes, ImageUrl
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import (
     IdeogramInvalidImage,
     IdeogramServerUnavailable,

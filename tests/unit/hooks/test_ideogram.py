@@ -13,8 +13,9 @@ import pytest
 
 from airflow_provider_ideogram import hooks
 from airflow_provider_ideogram.api.history import PER_PAGE
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.api.parsing import ImageBytes, ImageUrl, RequestStatus
+from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramInvalidInput, IdeogramServerUnavailable
 from airflow_provider_ideogram.get_provider_info import get_provider_info
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS

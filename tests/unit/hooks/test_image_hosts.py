@@ -6,7 +6,7 @@ import httpx
 import pytest
 from hypothesis import given
 
-from airflow_provider_ideogram.api.parsing import ImageUrl
+from airflow_provider_ideogram.api.image_source import ImageUrl
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.download import download_image

@@ -105,7 +105,7 @@ class World:
         return self.emulator.stats().calls.get("submit", 0)
 
     def charged(self) -> int:
-        return self.emulator.stats().charges
+        return self.emulator.stats().accepted
 
 
 @pytest.fixture
@@ -220,15 +220,15 @@ class TestNoRecord:
         assert intended.intent.fingerprint == ASKED.fingerprint
         recorded = world.record()
         assert recorded == replace(intended, request_id=job.request_id, etag=recorded.etag)
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         assert charge.request_id == job.request_id == poll.request_id
         assert charge.inputs == intended.intent.request.body()
-        assert (job, job.paid_by_other_task, job.cost_usd) == (recorded.job, False, 0.05)
+        assert (job, job.paid_by_other_task) == (recorded.job, False)
         assert poll.outcome is Outcome.PENDING
 
     def test_the_user_s_seed_is_sent(self, world: World) -> None:
         job, _ = world.get_or_submit(replace(ASKED, seed=77))
-        assert job.request.seed == world.emulator.charges()[0].inputs["seed"] == 77
+        assert job.request.seed == world.emulator.requests()[0].inputs["seed"] == 77
 
     def test_nothing_is_submitted_where_the_intent_cannot_be_written(self, world: World) -> None:
         with _s3_answers(world.client, "PutObject", 403), pytest.raises(IdeogramLedgerError):
@@ -253,7 +253,7 @@ class TestRunning:
         job, poll = world.get_or_submit()
 
         assert (job.request_id, poll.request_id, poll.outcome) == (request_id, request_id, Outcome.PENDING)
-        assert (job.paid_by_other_task, job.cost_usd) == ((False, 0.05) if owner == ME else (True, 0.0))
+        assert job.paid_by_other_task is (owner != ME)
         assert world.submits() == world.charged() == 1
         assert world.record().job == replace(job, paid_by_other_task=False)
 
@@ -276,7 +276,7 @@ class TestRunning:
 
         job, _ = world.get_or_submit(OTHER_INPUTS)
 
-        assert [charge.inputs["prompt"] for charge in world.emulator.charges()] == ["a lighthouse", "a harbour"]
+        assert [charge.inputs["prompt"] for charge in world.emulator.requests()] == ["a lighthouse", "a harbour"]
         assert job.request_id == world.record().request_id != request_id
         assert f"Request {request_id}" in caplog.text
         assert "given up" in caplog.text
@@ -314,7 +314,7 @@ class TestCompleted:
 
         job, _ = world.get_or_submit(OTHER_INPUTS)
 
-        assert job.request_id == world.record().request_id == world.emulator.charges()[1].request_id
+        assert job.request_id == world.record().request_id == world.emulator.requests()[1].request_id
         assert f"Request {request_id} of {owner} was paid" in caplog.text
 
     def test_other_inputs_leave_another_task_the_time_to_store_it(self, world: World) -> None:
@@ -341,7 +341,7 @@ class TestDead:
 
         assert world.charged() == 2
         assert job.request_id == world.record().request_id == poll.request_id != first
-        assert (job.paid_by_other_task, job.cost_usd, poll.outcome) == (False, 0.05, Outcome.PENDING)
+        assert (job.paid_by_other_task, poll.outcome) == (False, Outcome.PENDING)
         assert world.record().intent.owner == ME
         assert job.submitted_at == time.time()
 
@@ -349,7 +349,7 @@ class TestDead:
     def test_the_same_image_is_asked_for_again(self, world: World, state: State) -> None:
         state(world, ME)
         world.get_or_submit()
-        first, second = world.emulator.charges()
+        first, second = world.emulator.requests()
         assert first.inputs == second.inputs
 
     @OWNERS
@@ -441,7 +441,7 @@ class TestUnknown:
     @OWNERS
     def test_what_the_history_shows_is_adopted(self, world: World, owner: str) -> None:
         _left_unknown(world, owner, accepted=True)
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         world.pass_time(SUBMIT_SECONDS)
 
         job, poll = world.get_or_submit()
@@ -455,7 +455,7 @@ class TestUnknown:
     ) -> None:
         world.emulator.fault("job", "failed")
         _left_unknown(world, ME, accepted=True)
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         world.pass_time(SUBMIT_SECONDS + QUEUE_SECONDS + JOB_SECONDS)
 
         job, _ = world.get_or_submit()
@@ -468,7 +468,7 @@ class TestUnknown:
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
         _left_unknown(world, ME, accepted=True)
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         world.pass_time(SUBMIT_SECONDS)
 
         world.get_or_submit(OTHER_INPUTS)
@@ -506,7 +506,7 @@ class TestUnknown:
 
         job, _ = world.get_or_submit()
 
-        assert job.request_id == world.emulator.charges()[0].request_id
+        assert job.request_id == world.emulator.requests()[0].request_id
         assert world.charged() == 1
 
     @OWNERS
@@ -564,7 +564,7 @@ class TestUnknown:
 
         job, _ = world.get_or_submit(OTHER_INPUTS)
 
-        assert job.request.prompt == world.emulator.charges()[0].inputs["prompt"] == "a harbour"
+        assert job.request.prompt == world.emulator.requests()[0].inputs["prompt"] == "a harbour"
         assert "Since the inputs were changed, a new request is submitted and charged" in caplog.text
 
     def test_another_task_s_with_other_inputs_is_waited_for(self, world: World) -> None:
@@ -629,7 +629,7 @@ class TestHistory:
 
         if accepted:
             job, _ = world.get_or_submit()
-            assert job.request_id == world.emulator.charges()[1].request_id
+            assert job.request_id == world.emulator.requests()[1].request_id
         else:
             with pytest.raises(RetryLater, match="shows no requests"):
                 world.get_or_submit()
@@ -660,7 +660,7 @@ class TestHistory:
 
         world.emulator.clear_faults()
         job, _ = world.get_or_submit()
-        assert job.request_id == world.emulator.charges()[0].request_id
+        assert job.request_id == world.emulator.requests()[0].request_id
 
 
 class TestSubmit:
@@ -676,7 +676,7 @@ class TestSubmit:
 
         job, poll = world.get_or_submit()
 
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         assert job.request_id == poll.request_id == charge.request_id == world.record().request_id
         assert (poll.outcome, job.paid_by_other_task) == (Outcome.PENDING, False)
         assert world.submits() == 1
@@ -699,7 +699,7 @@ class TestSubmit:
     def test_an_answer_that_names_no_request_is_looked_up(self, world: World) -> None:
         world.emulator.fault("submit", "not_image")
         job, _ = world.get_or_submit()
-        assert job.request_id == world.emulator.charges()[0].request_id
+        assert job.request_id == world.emulator.requests()[0].request_id
         assert world.submits() == 1
 
     def test_the_rate_limit_frees_the_target(self, world: World) -> None:
@@ -775,7 +775,7 @@ class TestSubmit:
             job, _ = world.get_or_submit()
         refusing.__exit__(None, None, None)
 
-        [charge] = world.emulator.charges()
+        [charge] = world.emulator.requests()
         assert job.request_id == charge.request_id
         [error] = [record for record in caplog.records if record.levelname == "ERROR"]
         for words in (job.request_id, "submitted and paid", "the account's history", "one hour"):
@@ -799,7 +799,7 @@ class TestSubmit:
         with mock.patch.object(world.hook, "submit", submit):
             job, _ = world.get_or_submit()
 
-        assert job.request_id == world.emulator.charges()[0].request_id
+        assert job.request_id == world.emulator.requests()[0].request_id
         assert f"Request {job.request_id} is submitted and paid" in caplog.text
         assert world.record().intent.owner == SOMEBODY
 
@@ -821,7 +821,7 @@ class TestConcurrentTasks:
 
         assert len(waited) == 1
         assert (theirs.request_id, theirs.paid_by_other_task) == (mine.request_id, True)
-        assert (mine.cost_usd, theirs.cost_usd) == (0.05, 0.0)
+        assert (mine.paid_by_other_task, theirs.paid_by_other_task) == (False, True)
         assert world.charged() == 1
 
     def test_a_dead_request_is_replaced_by_one_of_two(self, world: World) -> None:
@@ -955,7 +955,7 @@ class TestNoLedger:
     def test_an_unanswered_submit_is_still_looked_up(self, world: World) -> None:
         world.emulator.fault("submit", "reset", when="after")
         job, _ = world.get_or_submit()
-        assert job.request_id == world.emulator.charges()[0].request_id
+        assert job.request_id == world.emulator.requests()[0].request_id
         assert world.submits() == 1
 
     def test_an_unanswered_submit_that_is_not_found_fails(self, world: World) -> None:

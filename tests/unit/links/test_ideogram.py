@@ -80,7 +80,7 @@ def test_links_are_there_while_the_task_is_deferred_and_afterwards(
     operator = IdeogramGenerateImageOperator(task_id="generate", prompt="A cat", s3_bucket=s3_bucket, s3_key="cat.png")
     run = task_runner(operator)
     assert run.execute().state == "deferred"
-    [charge] = ideogram_emulator.charges()
+    [charge] = ideogram_emulator.requests()
     assert run.link("Segmind request") == f"{USAGE}#{charge.request_id}"
     page = f"/tasks/generate/plugin/{links.UI_ROUTE}" if links.has_gallery() else ""  # there is no object yet
     assert run.link("Image").endswith(page)

@@ -1,26 +1,28 @@
-"""The vendor's SDK, unchanged, is the referee."""
+"""The vendor's unmodified SDK against the emulator."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from segmind import InferenceFailed, InferenceTimeout, SegmindClient, SegmindError
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.emulator.running import RunningEmulator
 
 
 @pytest.fixture
-def sdk(ideogram_emulator, monkeypatch) -> Iterator[SegmindClient]:
-    # The attribute "generations" of the package hides its module.
+def sdk(ideogram_emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[SegmindClient]:
+    # The package has an attribute "generations" that is not this module.
     monkeypatch.setattr(sys.modules["segmind.generations"], "REQUEST_HISTORY_URL", ideogram_emulator.history_url)
     client = SegmindClient(api_key=ideogram_emulator.api_key, base_url=f"{ideogram_emulator.url}/v1")
     yield client
     client._client.close()
 
 
-def test_run(sdk, ideogram_emulator):
+def test_run(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=0, queue_seconds=0)
     result = sdk.run(DEFAULT_MODEL, prompt="a lighthouse", seed=7)
     [charge] = ideogram_emulator.charges()
@@ -29,14 +31,20 @@ def test_run(sdk, ideogram_emulator):
     assert charge.inputs == {"prompt": "a lighthouse", "seed": 7}
 
 
-def test_submit_async_and_wait(sdk):
+def test_submit_async_and_wait(sdk: SegmindClient) -> None:
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
     result = job.wait(timeout=20, interval=0.02)
     assert result["request_id"] == job.request_id
-    assert result["metrics"]["inference_time"] == 0.15
+    assert result["metrics"] == {
+        "inference_time": 0.15,
+        "queue_time": 0.05,
+        "total_time": 0.2,
+        "cost": 0.05,
+        "remaining_credits": 999.95,
+    }
 
 
-def test_states_as_the_sdk_sees_them(sdk, ideogram_emulator):
+def test_states(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=100, queue_seconds=100)
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
     assert job.status()["status"] == "QUEUED"
@@ -47,7 +55,7 @@ def test_states_as_the_sdk_sees_them(sdk, ideogram_emulator):
     assert job.status()["status"] == "COMPLETED"
 
 
-def test_failure(sdk, ideogram_emulator):
+def test_failure(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("job", "failed", text="the worker was lost")
     ideogram_emulator.configure(job_seconds=0, queue_seconds=0)
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
@@ -56,9 +64,15 @@ def test_failure(sdk, ideogram_emulator):
     assert caught.value.detail == "the worker was lost"
     assert caught.value.status_body["status"] == "FAILED"
     assert job.result()["error"] == "the worker was lost"
+    assert ideogram_emulator.stats().charged_usd == 0
 
 
-def test_timeout(sdk, ideogram_emulator):
+def test_invalid_parameters_fail_late(sdk: SegmindClient) -> None:
+    with pytest.raises(InferenceFailed, match="style_type"):
+        sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse", style_type="CUBIST").wait(interval=0.02)
+
+
+def test_timeout(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=100)
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
     with pytest.raises(InferenceTimeout) as caught:
@@ -66,15 +80,15 @@ def test_timeout(sdk, ideogram_emulator):
     assert caught.value.request_id == job.request_id
 
 
-def test_run_sync(sdk, ideogram_emulator):
-    answer = sdk.run_sync(DEFAULT_MODEL, prompt="a lighthouse")
+def test_run_sync(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    response = sdk.run_sync(DEFAULT_MODEL, prompt="a lighthouse")
     [charge] = ideogram_emulator.charges()
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["x-remaining-credits"] == "999.95"
-    assert answer.content == ideogram_emulator.image_bytes(charge.request_id)
+    assert response.headers["content-type"] == "image/png"
+    assert (response.headers["x-cost"], response.headers["x-remaining-credits"]) == ("0.05", "999.95")
+    assert response.content == ideogram_emulator.image_bytes(charge.request_id)
 
 
-def test_history(sdk, ideogram_emulator):
+def test_history(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     first, second = (sdk.submit_async(DEFAULT_MODEL, prompt=prompt) for prompt in ("one", "two"))
     ideogram_emulator.advance(10)
     history = sdk.generations.history(per_page=1, model_name="ideogram", status="COMPLETED")
@@ -85,18 +99,42 @@ def test_history(sdk, ideogram_emulator):
     assert sdk.generations.get(first.request_id)["request_body"] == {"prompt": "one"}
 
 
+def test_history_of_a_team(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    teammates = ideogram_emulator.add_teammate_request({"prompt": "a lighthouse"})
+    [row] = sdk.generations.history()["data"]
+    assert row["request_id"] == teammates
+    assert sdk.generations.history(user_id="emulator-user")["data"] == []
+    with pytest.raises(SegmindError) as caught:
+        sdk.generations.get(teammates)
+    assert caught.value.status == 404
+
+
+def test_recovery_after_the_record_has_expired(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
+    ideogram_emulator.advance(30 * 86_400)
+    with pytest.raises(SegmindError) as caught:
+        job.result()
+    assert caught.value.status == 404
+    row = sdk.generations.get(job.request_id)
+    assert (row["model_status"], row["credits_deduction"]) == ("COMPLETED", 0.05)
+
+
 @pytest.mark.parametrize(
     ("key", "slug", "inputs", "status"),
     [
         ("unknown", DEFAULT_MODEL, {"prompt": "a lighthouse"}, 401),
         ("emulator-key", "no-such-model", {"prompt": "a lighthouse"}, 404),
-        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse", "style_type": "CUBIST"}, 400),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:credits-402]]"}, 402),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:spend-limit]]"}, 406),
+        ("emulator-key", DEFAULT_MODEL, {"prompt": "a lighthouse [[fault:model-retired]]"}, 410),
     ],
 )
-def test_errors_are_in_the_form_that_the_sdk_reads(sdk, ideogram_emulator, key, slug, inputs, status):
+def test_errors(
+    sdk: SegmindClient, ideogram_emulator: RunningEmulator, key: str, slug: str, inputs: dict[str, Any], status: int
+) -> None:
     sdk._client.headers["x-api-key"] = key
     with pytest.raises(SegmindError) as caught:
         sdk.submit_async(slug, **inputs)
     assert caught.value.status == status
     assert caught.value.detail
-    assert ideogram_emulator.charges() == []
+    assert ideogram_emulator.requests() == []

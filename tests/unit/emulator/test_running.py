@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from airflow_provider_ideogram.emulator import cli
-from airflow_provider_ideogram.emulator.running import run_emulator
+from airflow_provider_ideogram.emulator.account import Account
+from airflow_provider_ideogram.emulator.running import RunningEmulator, run_emulator
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 
 
-def test_the_connection_is_one_for_airflow(ideogram_emulator, ideogram_connection):
+def test_connection_is_an_airflow_connection(ideogram_emulator: RunningEmulator, ideogram_connection: str) -> None:
     assert ideogram_connection == "ideogram_default"
     assert json.loads(os.environ["AIRFLOW_CONN_IDEOGRAM_DEFAULT"]) == {
         "conn_type": "ideogram",
@@ -25,11 +26,11 @@ def test_the_connection_is_one_for_airflow(ideogram_emulator, ideogram_connectio
     }
 
 
-def test_the_emulator_alone_sets_nothing(ideogram_emulator):
+def test_emulator_does_not_change_the_environment(ideogram_emulator: RunningEmulator) -> None:
     assert "AIRFLOW_CONN_IDEOGRAM_DEFAULT" not in os.environ
 
 
-def test_it_ends_with_its_thread_and_its_socket():
+def test_stop_ends_thread_and_socket() -> None:
     with run_emulator() as emulator:
         assert httpx.get(f"{emulator.url}/_emulator/stats", trust_env=False).status_code == 200
         assert "ideogram-emulator" in {thread.name for thread in threading.enumerate()}
@@ -38,8 +39,8 @@ def test_it_ends_with_its_thread_and_its_socket():
         httpx.get(emulator.url, trust_env=False)
 
 
-def test_it_ends_though_a_call_is_waiting():
-    answers: list[Exception] = []
+def test_stop_aborts_a_waiting_call() -> None:
+    responses: list[Exception] = []
 
     def generate(url: str) -> None:
         try:
@@ -51,19 +52,19 @@ def test_it_ends_though_a_call_is_waiting():
                 trust_env=False,
             )
         except httpx.HTTPError as error:
-            answers.append(error)
+            responses.append(error)
 
     with run_emulator(EmulatorSettings(job_seconds=1000)) as emulator:
         accepted = threading.Event()
         client = threading.Thread(target=generate, args=(emulator.url,))
         client.start()
-        while not emulator.charges():
+        while not emulator.requests():
             accepted.wait(0.01)
     client.join(timeout=30)
-    assert [type(answer) for answer in answers] == [httpx.RemoteProtocolError]
+    assert [type(response) for response in responses] == [httpx.RemoteProtocolError]
 
 
-def test_it_ends_though_the_test_fails():
+def test_stop_after_an_exception() -> None:
     def fail() -> None:
         with run_emulator():
             raise RuntimeError("the test")
@@ -73,7 +74,7 @@ def test_it_ends_though_the_test_fails():
     assert "ideogram-emulator" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_port_that_is_taken(ideogram_emulator, capsys):
+def test_occupied_port(ideogram_emulator: RunningEmulator, capsys: pytest.CaptureFixture[str]) -> None:
     port = int(ideogram_emulator.url.rpartition(":")[2])
     with pytest.raises(OSError, match="address"), run_emulator(EmulatorSettings(port=port)):
         raise AssertionError("it must not run")
@@ -81,7 +82,7 @@ def test_a_port_that_is_taken(ideogram_emulator, capsys):
     assert "address" in capsys.readouterr().err
 
 
-def test_many_threads_at_once(ideogram_emulator):
+def test_concurrent_threads(ideogram_emulator: RunningEmulator) -> None:
     def work() -> None:
         headers = {"x-api-key": ideogram_emulator.api_key}
         with httpx.Client(base_url=ideogram_emulator.url, headers=headers, trust_env=False) as client:
@@ -94,13 +95,12 @@ def test_many_threads_at_once(ideogram_emulator):
         thread.start()
     for thread in threads:
         thread.join()
-    charges = ideogram_emulator.charges()
-    assert len({charge.request_id for charge in charges}) == 100
-    assert ideogram_emulator.stats().charges == 100
+    assert len({request.request_id for request in ideogram_emulator.requests()}) == 100
+    assert ideogram_emulator.stats().accepted == 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command(number):
+def test_command(number: signal.Signals) -> None:
     command = [
         sys.executable,
         "-W",
@@ -108,20 +108,21 @@ def test_command(number):
         "-c",
         "from airflow_provider_ideogram.emulator.cli import main; raise SystemExit(main())",
     ]
-    options = ["--port", "0", "--key", "one", "--key", "two", "--job-seconds", "0", "--queue-seconds", "0"]
+    options = ["--port", "0", "--api-key", "one", "--api-key", "two", "--job-seconds", "0", "--queue-seconds", "0"]
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         try:
             url = process.stdout.readline().split()[-1]
             connection = json.loads(process.stdout.readline().partition("=")[2].strip().strip("'"))
             assert connection["host"] == url
             assert connection["password"] == "one"
-            answer = httpx.post(
+            response = httpx.post(
                 f"{url}/v1/ideogram-2a-txt-2-img",
                 json={"prompt": "a lighthouse"},
                 headers={"x-api-key": "two"},
                 trust_env=False,
             )
-            assert answer.headers["content-type"] == "image/png"
+            assert response.headers["content-type"] == "image/png"
             process.send_signal(number)
             _, errors = process.communicate(timeout=30)
         finally:
@@ -129,10 +130,10 @@ def test_command(number):
     assert (process.returncode, errors) == (0, "")
 
 
-def test_command_in_this_process(monkeypatch, capsys):
+def test_command_in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     served: list[EmulatorSettings] = []
 
-    async def serve(account):
+    async def serve(account: Account) -> None:
         served.append(account.settings)
 
     monkeypatch.setattr(cli, "_serve", serve)
@@ -140,7 +141,7 @@ def test_command_in_this_process(monkeypatch, capsys):
     assert served == [
         EmulatorSettings(port=8700, rate_limit=5, credits=2.0, jitter=0.1, image_format="webp"),
     ]
-    assert cli.main(["--key", "X"]) == cli.main(["--key", "X", "--key", "Y"]) == 0
+    assert cli.main(["--api-key", "X"]) == cli.main(["--api-key", "X", "--api-key", "Y"]) == 0
     assert [settings.keys for settings in served[1:]] == [("X",), ("X", "Y")]
     with pytest.raises(SystemExit):
         cli.main(["--jitter", "2"])

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.emulator.running import RunningEmulator
+from tests.support.emulator_client import EmulatorClient
 
 PICTURE = Picture(
     model="ideogram-2a-txt-2-img",
@@ -21,7 +24,7 @@ PICTURE = Picture(
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
-def test_formats(image_format):
+def test_formats(image_format: str) -> None:
     with Image.open(io.BytesIO(draw(replace(PICTURE, image_format=image_format)))) as image:
         image.load()
         assert image.format == image_format.upper()
@@ -29,12 +32,12 @@ def test_formats(image_format):
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS[::11])
-def test_sizes(resolution):
+def test_sizes(resolution: str) -> None:
     with Image.open(io.BytesIO(draw(replace(PICTURE, resolution=resolution)))) as image:
         assert resolution == "RESOLUTION_{}_{}".format(*image.size)
 
 
-def test_equal_inputs_are_equal_bytes_even_when_drawn_again():
+def test_equal_pictures_have_equal_bytes() -> None:
     first = draw(PICTURE)
     draw.cache_clear()
     assert draw(replace(PICTURE)) == first
@@ -44,11 +47,11 @@ def test_equal_inputs_are_equal_bytes_even_when_drawn_again():
     "other",
     [{"prompt": "a lighthouse!"}, {"seed": 8}, {"style_type": "ANIME"}, {"magic_prompt_option": "ON"}, {"model": "x"}],
 )
-def test_other_inputs_are_other_images(other):
+def test_each_input_changes_the_image(other: dict[str, Any]) -> None:
     assert draw(replace(PICTURE, **other)) != draw(PICTURE)
 
 
-def test_the_prompt_is_shown():
+def test_caption_shows_the_prompt() -> None:
     def caption(prompt: str) -> bytes:
         with Image.open(io.BytesIO(draw(replace(PICTURE, prompt=prompt)))) as image:
             return image.crop((0, 1400, 512, 1500)).tobytes()
@@ -57,20 +60,20 @@ def test_the_prompt_is_shown():
 
 
 @pytest.mark.parametrize("prompt", ["\n", "word " * 2000, "x" * 5000, "灯台 \U0001f5fc", "\ud800", "a\x00b"])
-def test_prompts_that_are_hard_to_draw(prompt):
+def test_unusual_prompts_can_be_drawn(prompt: str) -> None:
     for resolution in ("RESOLUTION_1536_512", "RESOLUTION_512_1536"):
         assert draw(replace(PICTURE, prompt=prompt, resolution=resolution)).startswith(b"\x89PNG")
 
 
-def test_the_images_of_requests(api, ideogram_emulator):
+def test_images_of_requests(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     first, again, other = api.done(seed=1), api.done(seed=1), api.done(seed=2)
     images = [ideogram_emulator.image_bytes(request_id) for request_id in (first, again, other)]
     assert images[0] == images[1] != images[2]
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
-def test_other_formats_are_served(api, ideogram_emulator, image_format):
+def test_image_formats_are_served(api: EmulatorClient, ideogram_emulator: RunningEmulator, image_format: str) -> None:
     ideogram_emulator.configure(image_format=image_format)
-    answer = api.image(api.done())
-    assert answer.headers["content-type"] == f"image/{image_format}"
-    assert answer.url.path.endswith(f".{image_format}")
+    response = api.image(api.done())
+    assert response.headers["content-type"] == f"image/{image_format}"
+    assert response.url.path.endswith(f".{image_format}")

@@ -5,6 +5,8 @@ import base64
 import pytest
 
 from airflow_provider_ideogram.emulator.results import RESULT_FORMS
+from airflow_provider_ideogram.emulator.running import RunningEmulator
+from tests.support.emulator_client import EmulatorClient
 
 PATHS = {
     "url": lambda body: body["output"],
@@ -20,36 +22,36 @@ PATHS = {
 
 
 @pytest.mark.parametrize("form", PATHS)
-def test_forms_that_name_the_image(api, ideogram_emulator, form):
+def test_forms_with_a_url(api: EmulatorClient, ideogram_emulator: RunningEmulator, form: str) -> None:
     request_id = api.done(f"[[result:{form}]]")
     address = PATHS[form](api.result(request_id).json())
     assert api.http.get(address).content == ideogram_emulator.image_bytes(request_id)
 
 
-def test_base64(api, ideogram_emulator):
+def test_base64(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done("[[result:base64]]")
     output = api.result(request_id).json()["output"]
     assert base64.b64decode(output, validate=True) == ideogram_emulator.image_bytes(request_id)
 
 
-def test_data_uri(api, ideogram_emulator):
+def test_data_uri(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done("[[result:data-uri]]")
     head, _, payload = api.result(request_id).json()["output"].partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(payload) == ideogram_emulator.image_bytes(request_id)
 
 
-def test_raw(api, ideogram_emulator):
+def test_raw(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:
     request_id = api.done("[[result:raw]]")
-    answer = api.result(request_id)
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.content == ideogram_emulator.image_bytes(request_id)
+    response = api.result(request_id)
+    assert response.headers["content-type"] == "image/png"
+    assert response.content == ideogram_emulator.image_bytes(request_id)
 
 
-def test_none(api):
+def test_none(api: EmulatorClient) -> None:
     request_id = api.done("[[result:none]]")
     assert api.result(request_id).json().keys() == {"request_id", "status", "metrics"}
 
 
-def test_no_form_is_forgotten():
+def test_all_forms_are_tested() -> None:
     assert set(RESULT_FORMS) == {*PATHS, "base64", "data-uri", "raw", "none"}

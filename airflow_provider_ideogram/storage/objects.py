@@ -1,0 +1,210 @@
+"""
+Objects in S3: the only module that calls boto3's client and interprets its errors.
+
+Invariant: "missing" is None, and every other failure is an error: "could not be read" is never "is not there". The HTTP
+status decides what an error means, since stores that imitate S3 differ in their error codes. Names of metadata are in
+lower case, whatever case a store or a proxy returns.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
+
+_NOT_FOUND = 404
+_CONFLICT = 409  # S3's response to one of two conditional writes at the same time
+_PRECONDITION_FAILED = 412
+_NOT_IMPLEMENTED = 501
+_DELETED_AT_ONCE = 1000
+NOTHING_CHARGED = "Nothing was charged by it."
+
+
+class PreconditionFailed(Exception):
+    """The object is not, or no longer, the version that a conditional write names."""
+
+
+class ConditionsNotSupported(Exception):
+    """The store does not support conditional writes, and says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """
+    An object that was read.
+
+    :param body: Its content.
+    :param etag: Its ETag as S3 returns it, with quotes.
+    """
+
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """
+    An object in a listing.
+
+    :param etag: Its ETag without quotes.
+    :param modified_at: When it was stored, in seconds since the epoch.
+    """
+
+    key: str
+    etag: str
+    modified_at: float
+
+
+class ObjectStore:
+    """
+    Objects of any bucket.
+
+    Every method raises IdeogramStorageError if S3 can't be reached or refuses the call; ``advice`` is the error's.
+
+    :param client: boto3's S3 client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def get(
+        self, bucket: str, key: str, *, max_bytes: int | None = None, advice: str = NOTHING_CHARGED
+    ) -> StoredObject | None:
+        """Return an object, None if it is missing; of a larger one than ``max_bytes`` only the beginning."""
+        with storage_errors(f"Reading s3://{bucket}/{key}", advice):
+            response = _unless_missing(self.client.get_object, Bucket=bucket, Key=key)
+            return response and StoredObject(response["Body"].read(max_bytes), response["ETag"])
+
+    def open(self, bucket: str, key: str) -> IO[bytes]:
+        """Open an object for reading as a stream; the caller closes it."""
+        with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
+            return io.BufferedReader(self.client.get_object(Bucket=bucket, Key=key)["Body"])
+
+    def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
+        """Return S3's description of an object, None if it is missing."""
+        with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
+            head: dict[str, Any] | None = _unless_missing(self.client.head_object, Bucket=bucket, Key=key)
+            if head is not None:
+                head["Metadata"] = {name.lower(): value for name, value in head.get("Metadata", {}).items()}
+            return head
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        body: bytes | IO[bytes],
+        *,
+        if_match: str | None = None,
+        if_missing: bool = False,
+        advice: str = NOTHING_CHARGED,
+        **arguments: Any,
+    ) -> Mapping[str, Any]:
+        """
+        Write an object, and return S3's response.
+
+        :param if_match: The ETag of the version that is replaced, None for any.
+        :param if_missing: Whether the write must not replace an object.
+        :param arguments: Further arguments of ``put_object``.
+        :raises PreconditionFailed: If the condition does not hold.
+        :raises ConditionsNotSupported: If the store refuses conditions.
+        """
+        condition = {"IfMatch": if_match} if if_match is not None else {"IfNoneMatch": "*"} if if_missing else {}
+        with storage_errors(f"Writing s3://{bucket}/{key}", advice), _conditions(condition):
+            response: Mapping[str, Any] = self.client.put_object(
+                **arguments, **condition, Bucket=bucket, Key=key, Body=body
+            )
+        return response
+
+    def copy(self, source: tuple[str, str], bucket: str, key: str, **arguments: Any) -> Mapping[str, Any]:
+        """Copy an object with its metadata, and return S3's response; ``source`` is its bucket and key."""
+        with storage_errors(f"Copying s3://{'/'.join(source)} to s3://{bucket}/{key}", NOTHING_CHARGED):
+            response: Mapping[str, Any] = self.client.copy_object(
+                **arguments, CopySource={"Bucket": source[0], "Key": source[1]}, Bucket=bucket, Key=key
+            )
+        return response
+
+    def list(self, bucket: str, prefix: str, *, delimiter: str = "") -> Iterator[ListedObject]:
+        """Yield the objects below a prefix in the order of their keys, a thousand a call."""
+        options = {"Delimiter": delimiter} if delimiter else {}
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options)
+        with storage_errors(f"Listing s3://{bucket}/{prefix}", NOTHING_CHARGED):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield ListedObject(item["Key"], item["ETag"].strip('"'), item["LastModified"].timestamp())
+
+    def delete(self, bucket: str, key: str, *, if_match: str | None = None, advice: str = NOTHING_CHARGED) -> None:
+        """
+        Delete an object; a missing one is no error.
+
+        :param if_match: The ETag of the version that is deleted, None for any.
+        :raises PreconditionFailed: If another version is there.
+        :raises ConditionsNotSupported: If the store refuses conditions.
+        """
+        condition = {} if if_match is None else {"IfMatch": if_match}
+        with storage_errors(f"Deleting s3://{bucket}/{key}", advice), _conditions(condition):
+            self.client.delete_object(**condition, Bucket=bucket, Key=key)
+
+    def delete_many(self, bucket: str, keys: Iterable[str], *, advice: str = NOTHING_CHARGED) -> None:
+        """Delete objects, a thousand a call; missing ones are no error."""
+        remaining = list(keys)
+        with storage_errors(f"Deleting {len(remaining)} objects of s3://{bucket}", advice):
+            for first in range(0, len(remaining), _DELETED_AT_ONCE):
+                objects = [{"Key": key} for key in remaining[first : first + _DELETED_AT_ONCE]]
+                self.client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+
+    def check_bucket(self, bucket: str, advice: str) -> None:
+        """Raise IdeogramStorageError if the bucket is missing: only this call tells it from a missing key."""
+        with storage_errors(f"Reading the bucket s3://{bucket}", advice):
+            self.client.head_bucket(Bucket=bucket)
+
+
+@contextmanager
+def storage_errors(doing: str, advice: str) -> Iterator[None]:
+    """
+    Translate botocore's errors into IdeogramStorageError.
+
+    :param doing: What was being done, as the beginning of the error's reason.
+    :param advice: The error's advice.
+    """
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise IdeogramStorageError(
+            f"{doing} failed: {error}", advice, status_code=status_of(error) if isinstance(error, ClientError) else None
+        ) from error
+
+
+@contextmanager
+def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        status = status_of(error)
+        # A conditional write over a missing object is answered 404.
+        if condition and status in (_PRECONDITION_FAILED, _CONFLICT, _NOT_FOUND):
+            raise PreconditionFailed from error
+        if condition and status == _NOT_IMPLEMENTED:
+            raise ConditionsNotSupported from error
+        raise
+
+
+def status_of(error: ClientError) -> int:
+    """Return the HTTP status of S3's response, 0 if there is none."""
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status
+
+
+def _unless_missing(call: Any, **arguments: Any) -> Any:
+    """Return the response of a read, None if the key is missing; a missing bucket is an error."""
+    try:
+        return call(**arguments)
+    except ClientError as error:
+        if status_of(error) == _NOT_FOUND and error.response.get("Error", {}).get("Code") != "NoSuchBucket":
+            return None
+        raise
