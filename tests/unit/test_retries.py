@@ -26,6 +26,8 @@ NO_RETRY = {
     "IdeogramAuthenticationError",
     "IdeogramPermissionError",
     "IdeogramInsufficientCredits",
+    "IdeogramSpendLimitReached",
+    "IdeogramModelRetired",
     "IdeogramNotFound",
     "IdeogramObjectExists",
     "IdeogramContentBlocked",
@@ -55,7 +57,7 @@ class Fails(BaseOperator):
 
     def execute(self, context: Any) -> None:
         if self.wrap:
-            with airflow_failures(durable=True):
+            with airflow_failures(context["ti"], durable=True):
                 raise self.error
         raise self.error
 
