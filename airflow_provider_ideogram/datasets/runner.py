@@ -39,8 +39,10 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTemporaryError,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.completion import fetch_and_store, look
-from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
+from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
+from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.recovery import recover
+from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from
 from airflow_provider_ideogram.storage.target import Target
 
@@ -218,9 +220,11 @@ class DatasetRun:
             poll.take_report(report)
         time_left = now < deadline_of(job.submitted_at, self.timeout)
         overdue = now - job.submitted_at > EXPECTED_SECONDS
-        if poll.outcome in (Outcome.UNREACHABLE, Outcome.RECORD_GONE) or (poll.outcome is Outcome.PENDING and overdue):
+        if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
             # Done since the trigger fired, as a rule.
-            look(self.hook, poll)
+            poll_once(self.hook, poll)
+        if poll.outcome is Outcome.RECORD_GONE:
+            recover(self.hook, poll, job.request)
         if poll.outcome is Outcome.COMPLETED:
             return self._stored(flight, poll)
         if poll.outcome is Outcome.REFUSED:

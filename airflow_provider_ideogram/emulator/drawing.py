@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.emulator.jobs import Job
 
-#: Used when the inputs have no resolution, or none of Ideogram 2a's.
+#: Used when the inputs have no resolution, or an unknown one.
 _DEFAULT_RESOLUTION = "RESOLUTION_1024_1024"
 #: Encoded images in the cache, a fraction of a megabyte each. It serves clients that fetch an image twice.
 _CACHED_IMAGES = 32
@@ -52,16 +52,23 @@ class Picture:
 
 def picture_of(job: Job, output: int = 0) -> Picture:
     """Return the picture of an output of a job. Each output has its own seed."""
-    resolution = job.inputs.get("resolution")
     return Picture(
         model=job.model,
         prompt=job.prompt,
         magic_prompt_option=str(job.inputs.get("magic_prompt_option", "AUTO")),
-        resolution=resolution if resolution in RESOLUTIONS else _DEFAULT_RESOLUTION,
+        resolution=_resolution(job.inputs.get("resolution")),
         style_type=str(job.inputs.get("style_type", "GENERAL")),
         seed=job.seed + output,
         image_format=job.image_format,
     )
+
+
+def _resolution(sent: object) -> str:
+    """Return the resolution in the form of Ideogram 2a. Ideogram 3 has the form ``1024x1024``."""
+    for resolution in (sent, f"RESOLUTION_{sent}".replace("x", "_")):
+        if resolution in RESOLUTIONS:
+            return str(resolution)
+    return _DEFAULT_RESOLUTION
 
 
 @lru_cache(maxsize=_CACHED_IMAGES)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+INVALID_CONTENT_TYPE = "Invalid content type"
+RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+NO_BALANCE_RECORD = "No credits found for the user"
+
 
 class ApiError(Exception):
     """
@@ -31,18 +35,13 @@ class ApiError(Exception):
 
 def unauthorized(key: str | None) -> ApiError:
     """Return the 401 for a missing or an invalid API key."""
-    code, description = (
-        ("invalid_api_key", "The API key is invalid or expired") if key else ("missing_api_key", MISSING_KEY)
-    )
+    if key:
+        code, description = "invalid_api_key", "The API key is invalid or expired"
+    else:
+        code, description = "missing_api_key", "Missing Authorization or x-api-key in header"
     return ApiError(401, code, details={"error_description": description, "status_code": 401})
 
 
 def insufficient_credits(status: int, balance: float, price: float) -> ApiError:
     """Return the 402 or 406 for a balance that is lower than the model's price."""
     return ApiError(status, f"Insufficient credits: the balance is {balance} USD, the request needs {price} USD")
-
-
-MISSING_KEY = "Missing Authorization or x-api-key in header"
-INVALID_CONTENT_TYPE = "Invalid content type"
-RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
-NO_BALANCE_RECORD = "No credits found for the user"

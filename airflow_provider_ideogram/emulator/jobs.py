@@ -227,13 +227,7 @@ class JobStore:
         ]
 
     def _job(
-        self,
-        settings: EmulatorSettings,
-        now: float,
-        model: str,
-        inputs: dict[str, Any],
-        outcome: Outcome,
-        user: str,
+        self, settings: EmulatorSettings, now: float, model: str, inputs: dict[str, Any], outcome: Outcome, user: str
     ) -> Job:
         request_id = uuid.uuid4()
         started_at = now + (settings.queue_seconds if outcome.queue_seconds is None else outcome.queue_seconds)

@@ -1,8 +1,8 @@
 """
-Getting a paid job: the one that is there already, or a new one.
+Getting the request of a target: an existing one, or a new one.
 
-Invariant: a submit follows an intent in the ledger that nobody else holds, and a job that the ledger or the
-account's history knows is never submitted again. Only what became of it, or a person, sets the target free.
+Invariant: a submit follows an intent in the ledger that no other task holds. A request that the ledger or the account's
+history has is never submitted again; only its own end, or a person, frees the target.
 """
 
 from __future__ import annotations
@@ -17,24 +17,29 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
-from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll
-from airflow_provider_ideogram.api.prices import list_price
+from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramLedgerError,
     IdeogramObjectExists,
     IdeogramRateLimited,
-    IdeogramTargetBusy,
+    IdeogramSubmitFailed,
     IdeogramUnknownSubmit,
     job_unreachable,
 )
-from airflow_provider_ideogram.jobs.completion import look
+from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, RecordConflict
+from airflow_provider_ideogram.jobs.reconciliation import (
+    RETRY_SECONDS,
+    Reconciler,
+    RetryLater,
+    target_busy,
+)
+from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import (
     ImageRecord,
     fingerprint_of,
-    iso_utc,
     made_by,
     made_from,
     paid_by_group,
@@ -52,44 +57,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds until an accepted request is taken to be known everywhere at the vendor, who names no number.
-HISTORY_LAG = 120.0
-#: Seconds that a submit may be under way, its repeats included; until then an intent is somebody's who is at it.
+#: Seconds that a submit may take, its repeats included. A younger intent without a request id is treated as in
+#: progress.
 SUBMIT_SECONDS = 60.0
-#: Seconds between two looks at what is not decided yet.
-LOOK_AGAIN_SECONDS = 20.0
-
-#: Seconds from its submission in which a completed request's own task is left the time to store the image.
+#: Seconds from its submission in which a completed request's own task is given the time to store the image.
 STORING_SECONDS = 600.0
 
-
-class RetryLater(Exception):
-    """
-    Nothing can be done for some time, and a worker is not for waiting.
-
-    :param delay: Seconds until it is worth another try.
-    :param error: What to fail with when patience is over.
-    """
-
-    def __init__(self, delay: float, error: IdeogramError) -> None:
-        super().__init__(error.reason)
-        self.delay = delay
-        self.error = error
+__all__ = ["RETRY_SECONDS", "RetryLater", "Submitter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
     """
-    Get the job of one target.
+    Get the request of one target.
 
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the target's bucket.
     :param target: Where the image goes.
-    :param owner: Who asks: ``dag_id/run_id/task_id/map_index``.
-    :param max_tries: The task's, which changes when a person clears it.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task instance's, which changes on a clear.
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
-    :param resubmit: Whether a submit whose fate stays unknown may be paid again without a person.
+    :param resubmit: Whether an unknown submit may be followed by another one without a person.
+    :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
     """
 
@@ -101,21 +91,22 @@ class Submitter:
     max_tries: int
     if_exists: str
     resubmit: bool
+    resubmit_on_5xx: bool = True
     tried_since: float | None = None
 
     def get_or_submit(
         self, request: GenerationRequest, *, absent: bool = False
     ) -> ImageRecord | tuple[Job, RequestPoll]:
         """
-        Find the image, attach to the target's job, or submit a new one.
+        Find the image, reattach to the target's request, or submit a new one.
 
-        :param absent: Whether a listing has shown lately that there is no object at the target, and the bucket is
-            known to be there. With a ledger it is looked at once more anyway, right before the submit.
-        :return: The image, if it is stored already; else the job, and what is known of it.
+        :param absent: Whether a recent listing shows no object at the target, and the bucket exists. With a ledger the
+            target is read again right before the submit.
+        :return: The image if it is stored; else the request and its poll.
         :raises IdeogramObjectExists: If an object is at the target and ``if_exists`` is ``fail``.
-        :raises RetryLater: If it takes time to find out, or the rate limit is reached.
-        :raises IdeogramTargetBusy: If another task's job for the same target is alive and has other inputs.
-        :raises IdeogramUnknownSubmit: If a submit may have been paid, and nothing tells.
+        :raises RetryLater: If the decision takes time, or the rate limit is reached.
+        :raises IdeogramTargetBusy: If another task's request for the target is running and has other inputs.
+        :raises IdeogramUnknownSubmit: If a submit may have been accepted, and the history does not show it.
         """
         result = self._get_or_submit(request, absent=absent)
         if isinstance(result, ImageRecord) and result.reused:
@@ -127,251 +118,223 @@ class Submitter:
         stored = self._stored(head, request) if head else None
         if stored is not None:
             return stored
-        sent = request.with_seed(random.SystemRandom())
-        # The time is from before the POST: the result's hour can only end later than counted.
-        intent = Intent(sent, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
+        with_seed = request.with_seed(random.SystemRandom())
+        # The time is from before the POST, so that the request's hour never ends later than counted.
+        intent = Intent(with_seed, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
         try:
-            entry = self.ledger.write_intent(self._record_key, intent)
-            return self._stored_meanwhile(head, entry, request) or self._submit(entry)
+            record = self.ledger.write_intent(self._record_key, intent)
+            return self._stored_meanwhile(head, record, request) or self._submit(record)
         except RecordConflict:
-            found = self.ledger.read(self._record_key)
-        if found is not None:
+            existing = self.ledger.read(self._record_key)
+        if existing is not None:
             with suppress(RecordConflict):
-                if not found.not_submitted:
-                    return self._reattach(found, intent)
-                entry = self._replace(found, intent)
-                return self._stored_meanwhile(head, entry, request) or self._submit(entry)
-        raise RetryLater(LOOK_AGAIN_SECONDS, _busy(f"another task just changed the record {self._record_key}"))
+                if not existing.not_submitted:
+                    return self._reattach(existing, intent)
+                record = self._replace(existing, intent)
+                return self._stored_meanwhile(head, record, request) or self._submit(record)
+        raise RetryLater(RETRY_SECONDS, target_busy(f"another task just changed the record {self._record_key}"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
-        Return what an earlier attempt of this task has asked for, None if there was none since a person cleared it.
+        Return the request of an earlier attempt of this task, None if there was none since the last clear.
 
-        :raises IdeogramJobUnreachable: If its image is stored, and nothing tells any more what was asked for.
+        :raises IdeogramJobUnreachable: If its image is stored, and its inputs are unknown.
         """
         group = attempt_group(self.owner, self.max_tries)
-        entry = self.ledger.read(self._record_key)
-        if entry is not None:
-            own = entry.intent.attempt_group == group
-            return entry.intent.request.as_asked(entry.intent.fingerprint) if own else None
-        target, head = self._own_below() or (self.target, self.store.find(self.target))
+        record = self.ledger.read(self._record_key)
+        if record is not None:
+            own = record.intent.attempt_group == group
+            return record.intent.request.as_asked(record.intent.fingerprint) if own else None
+        target, head = self._own_in_prefix() or (self.target, self.store.find(self.target))
         if head is None or not paid_by_group(head, group):
             return None
-        # The attempt died between the record's removal and its end.
+        # The attempt died between the deletion of the record and its own end.
         stored = ImageRecord.of_object(target, head, None)
-        since = datetime.fromisoformat(stored.submitted_at or "").timestamp()
-        row = self.hook.find_request(stored.request_id or "", stored.model or "", since)
-        request = row.request(stored.model or "") if row else None
+        request = self._request_in_history(stored)
         if request is None:
-            why = "the account's request history does not tell what it asked for, and another may be asked for now"
-            raise job_unreachable(stored.request_id or "", f"its image is stored at {target.uri}, but {why}")
+            raise job_unreachable(
+                stored.request_id or "",
+                f"it is stored at {target.uri}, but the account's request history does not show its inputs, and the "
+                "function may return others now",
+            )
         return request.as_asked(fingerprint_of(head))
+
+    def _request_in_history(self, stored: ImageRecord) -> GenerationRequest | None:
+        request_id, model = stored.request_id or "", stored.model or ""
+        submitted_at = datetime.fromisoformat(stored.submitted_at or "").timestamp()
+        row = self.hook.find_in_history(request_id) or self.hook.find_in_list(request_id, model, submitted_at)
+        return row.request(model) if row else None
 
     @property
     def _record_key(self) -> str:
         return self.ledger.key_of(self.target, self.owner)
 
     def _stored(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
-        """Return the image that is at the target, if it is this task's own or is to be reused."""
+        """Return the image at the target if it is this task's own or is to be reused."""
         same = made_from(head, request)
         if same:
             self.ledger.delete_for_request(self._record_key, made_by(head))
         if same and paid_by_group(head, attempt_group(self.owner, self.max_tries)):
-            log.info("%s is this task's own: an earlier attempt died right after storing it", self.target.uri)
+            log.info("%s is this task's own image: an earlier attempt ended right after storing it", self.target.uri)
             return ImageRecord.of_object(self.target, head, request, own=True)
         if self.if_exists == "fail":
             raise IdeogramObjectExists(
-                f"{self.target.uri} exists and if_exists is 'fail'. Nothing was charged. Choose another key, or "
-                "if_exists='reuse' or 'overwrite'."
+                f"{self.target.uri} exists and if_exists is 'fail'",
+                "Nothing was charged. Choose another key, or if_exists='reuse' or 'overwrite'.",
             )
         if same and self.if_exists == "reuse":
-            log.info("%s was made from the same inputs: reused, nothing is paid", self.target.uri)
+            log.info("%s was made from the same inputs: it is reused, and nothing is paid", self.target.uri)
             return ImageRecord.of_object(self.target, head, request)
         log.info(
-            "%s is there, made from %s inputs, and will be replaced", self.target.uri, "the same" if same else "other"
+            "%s exists, made from %s inputs: it will be replaced", self.target.uri, "the same" if same else "other"
         )
         return None
 
     def _stored_meanwhile(
-        self, before: Mapping[str, Any] | None, entry: LedgerRecord, request: GenerationRequest
+        self, before: Mapping[str, Any] | None, record: LedgerRecord, request: GenerationRequest
     ) -> ImageRecord | None:
         """
-        Return the image that was stored, and its record removed, after the target was looked at.
+        Return the image that was stored, and its record deleted, since the target was read.
 
-        Airflow may have given up a part of this very task that was still at it.
+        A slice of this task that Airflow has failed may still be running.
         """
         if not self.ledger.is_durable:
             return None
         try:
-            target, head = self._own_below() or (self.target, self.store.look(self.target))
+            target, head = self._own_in_prefix() or (self.target, self.store.head(self.target))
         except IdeogramError:
-            self.ledger.cancel_intent(entry)  # nothing was submitted: nobody is to wonder about it
+            self.ledger.cancel_intent(record)
             raise
         if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
             return None
-        self.ledger.cancel_intent(entry)
-        log.info("%s was just stored, made from the same inputs: nothing more is paid", target.uri)
-        return ImageRecord.of_object(target, head, request, own=paid_by_group(head, entry.intent.attempt_group))
+        self.ledger.cancel_intent(record)
+        log.info("%s was stored just now from the same inputs: nothing more is paid", target.uri)
+        return ImageRecord.of_object(target, head, request, own=paid_by_group(head, record.intent.attempt_group))
 
-    def _own_below(self) -> tuple[Target, Mapping[str, Any]] | None:
-        """Return the image that an earlier attempt has stored below a prefix, where no key of the target tells."""
+    def _own_in_prefix(self) -> tuple[Target, Mapping[str, Any]] | None:
+        """Return the image that an earlier attempt stored below a prefix, where the target has no key."""
         if not self.target.is_prefix or self.tried_since is None:
             return None
         group = attempt_group(self.owner, self.max_tries)
-        return self.store.find_below(self.target, self.tried_since, lambda head: paid_by_group(head, group))
+        return self.store.find_in_prefix(self.target, self.tried_since, lambda head: paid_by_group(head, group))
 
-    def _reattach(self, entry: LedgerRecord, intent: Intent) -> tuple[Job, RequestPoll]:
+    def _reattach(self, record: LedgerRecord, intent: Intent) -> tuple[Job, RequestPoll]:
         """Go on with the record of an earlier attempt or of another task."""
-        if entry.request_id is None:
-            left = SUBMIT_SECONDS - (time.time() - entry.intent.intent_at)
-            if left > 0:
-                raise RetryLater(
-                    min(left, LOOK_AGAIN_SECONDS), _busy(f"{entry.intent.owner} is just submitting for it")
-                )
-            entry = self._settle(entry, intent)
-            if entry.request_id is None:
-                return self._submit(entry)
-        own, same = self._owns(entry), entry.intent.fingerprint == intent.fingerprint
-        poll = self._look(entry)
-        if not same and not own and self._is_alive(entry, poll):
+        if record.request_id is None:
+            seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
+            if seconds_left > 0 and not record.intent.submit_attempts:
+                busy = target_busy(f"{record.intent.owner} is submitting a request for it")
+                raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
+            record = self._reconcile(record, intent)
+            if record.request_id is None:
+                return self._submit(record)
+        own, same = self._owns(record), record.intent.fingerprint == intent.fingerprint
+        poll = RequestPoll(record.job.request_id, record.intent.intent_at)
+        poll_once(self.hook, poll)
+        if poll.outcome is Outcome.RECORD_GONE and same:
+            recover(self.hook, poll, record.intent.request)
+        if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
-            raise _busy(f"request {entry.request_id} of {entry.intent.owner}, with other inputs, is {state}")
+            raise target_busy(f"request {record.request_id} of {record.intent.owner}, with other inputs, is {state}")
         if not same:
             log.warning(
-                "Request %s of %s was paid for %s with other inputs. It is given up, and a new one is submitted",
-                entry.request_id,
-                entry.intent.owner,
-                entry.intent.target,
+                "Request %s of %s was submitted for %s with other inputs. It is abandoned, and a new one is submitted",
+                record.request_id,
+                record.intent.owner,
+                record.intent.target,
             )
-            return self._submit(self._replace(entry, intent))
+            return self._submit(self._replace(record, intent))
         if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED):
-            log.warning("%s. A new request is submitted and charged", poll.failure().reason)
-            return self._submit(self._replace(entry, intent))
-        log.info("Request %s of %s is taken up: nothing is submitted", entry.request_id, entry.intent.owner)
-        # A clear has begun a new lineage: what is stored for it must be known as its own by the attempts to come.
-        return replace(
-            entry.job, paid_by_other_task=not own, attempt_group=(intent if own else entry.intent).attempt_group
-        ), poll
+            log.warning("%s. A new request is submitted", poll.failure().reason)
+            return self._submit(self._replace(record, intent))
+        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, record.intent.owner)
+        # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
+        group = (intent if own else record.intent).attempt_group
+        return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
 
-    def _submit(self, entry: LedgerRecord, *, again: bool = False) -> tuple[Job, RequestPoll]:
-        """Submit what the record intends; ``again`` after an unanswered submit, which happens once in an execution."""
-        sent = entry.intent.request
+    def _submit(self, record: LedgerRecord, *, repeated: bool = False) -> tuple[Job, RequestPoll]:
+        """Submit the request of an intent; ``repeated`` after an unknown submit, at most once in an execution."""
         try:
-            submission = self.hook.submit(sent)
+            submission = self.hook.submit(record.intent.request)
         except IdeogramUnknownSubmit as unknown:
-            log.warning("%s: it is looked up in the account's request history", unknown.reason)
-            settled = self._settle(entry, entry.intent)
-            if settled.request_id is None and again:
+            log.warning("%s: the account's request history is searched for it", unknown.reason)
+            if isinstance(unknown, IdeogramSubmitFailed):
+                record = self._note_failed_submit(record)
+            reconciled = self._reconcile(record, record.intent, unknown)
+            if reconciled.request_id is not None:
+                return reconciled.job, RequestPoll(reconciled.request_id, record.intent.intent_at)
+            if repeated:
                 raise
-            if settled.request_id is None:
-                return self._submit(settled, again=True)
-            return settled.job, RequestPoll(settled.request_id, entry.intent.intent_at)
+            return self._submit(reconciled, repeated=True)
         except IdeogramRateLimited as limited:
-            self.ledger.cancel_intent(entry)
+            self.ledger.cancel_intent(record)
             raise RetryLater(submit_delay(limited.retry_after, random.Random()), limited) from None
         except IdeogramError:
-            # Refused or never sent: nothing was charged, and nobody is to wait for it.
-            self.ledger.cancel_intent(entry)
+            self.ledger.cancel_intent(record)  # refused or never sent
             raise
-        request_id = submission.request_id
-        left = submission.remaining_credits
-        log.debug("Submitted request %s; credits left: %s", request_id, left)
-        return self._recorded(entry, request_id).job, RequestPoll(request_id, entry.intent.intent_at)
+        metrics.remaining_credits(submission.remaining_credits)
+        recorded = self._record_request(record, submission.request_id)
+        return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
 
-    def _recorded(self, entry: LedgerRecord, request_id: str) -> LedgerRecord:
-        """Note a request that was accepted."""
-        metrics.submitted(entry.intent.request.model, list_price(entry.intent.request.model))
+    def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
+        """Record that the submit was answered 500, 502 or 503; without a record it stays an unknown submit."""
+        attempts = record.intent.submit_attempts + 1
         try:
-            return self.ledger.record_request(entry, request_id)
+            return self.ledger.replace(record, replace(record.intent, submit_attempts=attempts))
         except (RecordConflict, IdeogramLedgerError) as problem:
-            why = problem.reason if isinstance(problem, IdeogramLedgerError) else "another task wrote over its record"
-            log.error(
-                "Request %s is submitted and paid, but the ledger does not know its id (%s). The task goes on. If "
-                "it dies before the image is stored, the next attempt looks the request up in the account's history; "
-                "the vendor holds its result for one hour",
-                request_id,
-                why,
-            )
-            return replace(entry, request_id=request_id)
+            log.warning("The failed submit could not be recorded: %s", problem)
+            return record
 
-    def _settle(self, entry: LedgerRecord, intent: Intent) -> LedgerRecord:
-        """
-        Find out what became of a submit that nobody answered.
-
-        :return: The record with the request's id, or a new one to submit from.
-        """
+    def _record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
+        """Record the id of an accepted request."""
+        metrics.submitted(record.intent.request.model)
         try:
-            found = self.hook.find_submitted(entry.intent.request, entry.intent.intent_at) - set(
-                entry.intent.excluded_request_ids
+            return self.ledger.record_request(record, request_id)
+        except (RecordConflict, IdeogramLedgerError) as problem:
+            reason = problem.reason if isinstance(problem, IdeogramLedgerError) else "another task replaced its record"
+            log.error(
+                "Request %s is submitted, but its id could not be recorded in the ledger (%s). The task continues. If "
+                "it ends before the image is stored, the next attempt searches the account's history for the request",
+                request_id,
+                reason,
             )
-        except IdeogramError as error:
-            unknown = _unknown(entry, f"can't be read ({error.reason})")
-        else:
-            if len(found) == 1:
-                (request_id,) = found
-                log.warning(
-                    "The submit was accepted, as the account's history tells: request %s is taken up", request_id
-                )
-                return self._recorded(entry, request_id)
-            unknown = _unknown(entry, f"shows {len(found) or 'no'} requests with its inputs")
-        left = HISTORY_LAG - (time.time() - entry.intent.intent_at)
-        if left > 0 and self.ledger.is_durable:
-            raise RetryLater(min(left, LOOK_AGAIN_SECONDS), unknown)
-        consent = self._resubmit_reason(entry, intent)
-        if consent is None:
-            raise unknown
-        log.warning("%s. Since %s, a new request is submitted and charged", unknown.reason, consent)
-        return self._replace(entry, intent)
+            return replace(record, request_id=request_id)
 
-    def _resubmit_reason(self, entry: LedgerRecord, intent: Intent) -> str | None:
-        """Return why a submit whose fate is unknown may be followed by another, None if it may not."""
-        if self.resubmit:
-            return "on_unknown_submit is 'resubmit'"
-        if self._owns(entry):
-            # Airflow changes it with a clear only, and to a lower one where the DAG's retries were lowered in between.
-            if intent.max_tries != entry.intent.max_tries:
-                return "a person cleared the task"
-            return None if intent.fingerprint == entry.intent.fingerprint else "the inputs were changed"
-        return (
-            "the vendor no longer holds its result" if time.time() > entry.intent.intent_at + RESULT_LIFETIME else None
+    def _reconcile(
+        self, record: LedgerRecord, intent: Intent, unknown: IdeogramUnknownSubmit | None = None
+    ) -> LedgerRecord:
+        """Return the record with the id of its request, or a new record to submit from."""
+        reconciler = Reconciler(self.hook, resubmit=self.resubmit, resubmit_on_5xx=self.resubmit_on_5xx)
+        found = reconciler.find(
+            record, intent, owns=self._owns(record), durable=self.ledger.is_durable, answered=unknown
         )
+        if found is not None:
+            return self._record_request(record, found)
+        return self._replace(record, intent)
 
-    def _is_alive(self, entry: LedgerRecord, poll: RequestPoll) -> bool:
-        """Return whether another task's request still needs its target."""
+    def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
+        """Return whether the request of another task still needs the target."""
         if poll.outcome is Outcome.COMPLETED:
-            return time.time() < entry.intent.intent_at + STORING_SECONDS
-        return not poll.is_terminal_failure
+            return time.time() < record.intent.intent_at + STORING_SECONDS
+        return not poll.is_terminal_failure and poll.outcome is not Outcome.RECORD_GONE
 
-    def _owns(self, entry: LedgerRecord) -> bool:
-        return entry.intent.owner == self.owner
+    def _owns(self, record: LedgerRecord) -> bool:
+        return record.intent.owner == self.owner
 
-    def _replace(self, entry: LedgerRecord, intent: Intent) -> LedgerRecord:
-        """Write the intent over the record; the same inputs ask for the same image, by the seed drawn before."""
-        same = entry.intent.fingerprint == intent.fingerprint
-        request = entry.intent.request if same else intent.request
-        # Otherwise the history could take the request that has ended for the one that is about to be sent.
-        excluded = entry.intent.excluded_request_ids + ((entry.request_id,) if entry.request_id else ())
+    def _replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
+        """Write the intent over the record; the same inputs keep the seed that was drawn before."""
+        same = record.intent.fingerprint == intent.fingerprint
+        request = record.intent.request if same else intent.request
+        # Otherwise the history could take the ended request for the one that is submitted next.
+        excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
+        attempts = record.intent.submit_attempts if record.request_id is None and same else 0
         return self.ledger.replace(
-            entry, replace(intent, request=request, intent_at=time.time(), excluded_request_ids=excluded)
+            record,
+            replace(
+                intent,
+                request=request,
+                intent_at=time.time(),
+                excluded_request_ids=excluded,
+                submit_attempts=attempts,
+            ),
         )
-
-    def _look(self, entry: LedgerRecord) -> RequestPoll:
-        poll = RequestPoll(entry.job.request_id, entry.intent.intent_at)
-        look(self.hook, poll)
-        return poll
-
-
-def _busy(why: str) -> IdeogramTargetBusy:
-    return IdeogramTargetBusy(
-        f"The target is taken: {why}",
-        "Nothing was charged. A retry looks again; give each task a key of its own, or run them one after the other.",
-    )
-
-
-def _unknown(entry: LedgerRecord, history: str) -> IdeogramUnknownSubmit:
-    return IdeogramUnknownSubmit(
-        f"A submit of {entry.intent.owner} for {entry.intent.target} at {iso_utc(entry.intent.intent_at)} may have "
-        f"been accepted and charged: nobody answered it, and the account's request history {history}",
-        f"Clear the task to submit, and pay for, a new one, that is {entry.intent.owner}; on_unknown_submit='resubmit' "
-        f"does so by itself, and any other task from {iso_utc(entry.intent.intent_at + RESULT_LIFETIME)} on.",
-    )

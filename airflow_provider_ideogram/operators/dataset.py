@@ -131,7 +131,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         """Read and check the dataset, or take up where an earlier attempt stopped, and work through it."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
 
-        with airflow_failures(durable=self.durable), self._hook() as hook:
+        with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             self._check_rendered()
             output_prefix = _prefix(self.s3_prefix)
             workspace = Workspace.of(self._store.client, output_prefix, self.ledger_prefix, owner_id(context["ti"]))
@@ -142,7 +142,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         """Resume after the trigger fired: the next slice."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
 
-        with airflow_failures(durable=self.durable), self._hook() as hook:
+        with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             output_prefix = Target(event["payload"]["bucket"], event["payload"]["prefix"])
             workspace = Workspace(self._store.client, output_prefix.bucket, event["payload"]["workspace"])
             state = _saved_state(workspace)
@@ -349,7 +349,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self._show_progress(context, workspace, state, _manifest_uri(output_prefix))
         allowed = self.max_failures * state.total if 0 < self.max_failures < 1 else self.max_failures
         if state.failures > allowed:
-            raise self._failure(context, output_prefix, state)
+            raise self._failure(output_prefix, state)
         if self.if_exists == "reuse":
             workspace.clear()  # a later attempt finds all images
         else:
@@ -376,9 +376,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
         return lineage_of_dataset(self.prompts_path, self._result)
 
-    def _failure(self, context: Context, output_prefix: Target, state: DatasetState) -> IdeogramDatasetFailed:
+    def _failure(self, output_prefix: Target, state: DatasetState) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""
-        context["ti"].xcom_push(key="failure", value={"reason": "items_failed", "error": _failures(state)})
         only_blocked = state.failures == state.counts["content_blocked"]
         kind = IdeogramDatasetStopped if only_blocked else IdeogramDatasetFailed
         what_next = "A retry would be refused alike" if only_blocked else "A retry attempts only those that failed"

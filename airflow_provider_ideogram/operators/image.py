@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
+    from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+    from airflow_provider_ideogram.jobs.submission import Submitter
 
 #: Seconds by which Airflow's clock may be ahead of S3's.
 _CLOCK_SKEW = 300.0
@@ -102,7 +103,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         return self._submit_and_wait(context, resumed=event["payload"])
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_ideogram.jobs.submission import RetryLater
+        from airflow_provider_ideogram.jobs.reconciliation import RetryLater
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
         with self._failures(context), self._hook() as hook:

@@ -26,7 +26,7 @@ from airflow_provider_ideogram.datasets import runner as dataset_run
 from airflow_provider_ideogram.datasets.runner import AGAIN_SECONDS
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.jobs.submission import HISTORY_LAG
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
 from airflow_provider_ideogram.storage.image_store import ImageStore
 

@@ -26,7 +26,8 @@ import pytest
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs import completion
 from airflow_provider_ideogram.jobs.ledger import Ledger
-from airflow_provider_ideogram.jobs.submission import HISTORY_LAG, LOOK_AGAIN_SECONDS
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
+from airflow_provider_ideogram.jobs.submission import RETRY_SECONDS
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class World:
         while result.state == "deferred":
             assert run.deferral is not None
             if run.deferral["next_method"] == "submit_again":
-                self.later(LOOK_AGAIN_SECONDS)
+                self.later(RETRY_SECONDS)
             result = run.resume(run.fire())
         return result
 

@@ -31,7 +31,7 @@ from airflow_provider_ideogram.storage.image_store import ImageStore
 from tests.system.plan import KILL_POINTS, dies
 
 FAST_MOTION = {
-    submission: {"SUBMIT_SECONDS": 15.0, "HISTORY_LAG": 20.0, "LOOK_AGAIN_SECONDS": 10.0},
+    submission: {"SUBMIT_SECONDS": 15.0, "HISTORY_LAG": 20.0, "RETRY_SECONDS": 10.0},
     job: {"FETCH_AGAIN_SECONDS": 5.0},
 }
 _SEED = int(os.environ.get("SYSTEM_TEST_SEED", "0"))

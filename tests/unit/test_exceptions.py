@@ -56,5 +56,19 @@ def test_errors_carry_what_their_handlers_ask_for() -> None:
     assert exceptions.IdeogramTimeout("x", request_id="r-1").request_id == "r-1"
     unreachable = exceptions.job_unreachable("r-1", "no way")
     assert unreachable.request_id == "r-1"
-    assert "Request r-1 was submitted and paid, but its image can't be fetched or stored: no way" in str(unreachable)
-    assert "Request r-1 continues at the vendor and is paid" in exceptions.request_continues("r-1")
+    assert unreachable.reason == "The image of request r-1 can't be fetched or stored: no way"
+    assert "Request r-1 continues at the vendor" in exceptions.request_continues("r-1")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_error_carries_data(name: str) -> None:
+    error = KINDS[name]("what happened", "Nothing was charged.", charged=True, request_id="r-1", status_code=500)
+    data = (error.reason, error.advice, error.charged, error.request_id, error.status_code)
+    assert data == ("what happened", "Nothing was charged.", True, "r-1", 500)
+    assert KINDS[name]("x", charged=None).charged is None
+    assert KINDS[name]("x").charged is KINDS[name].charged
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_codes_are_unique(name: str) -> None:
+    assert [other for other, kind in KINDS.items() if kind.code == KINDS[name].code] == [name]

@@ -39,7 +39,8 @@ from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
-from airflow_provider_ideogram.jobs.submission import RetryLater, Submitter
+from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
 from airflow_provider_ideogram.operators.dataset import _saved_state
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group
@@ -91,6 +92,8 @@ RECORD = ImageRecord(
     seed=1234,
     inference_seconds=12.4,
     cost_usd=0.05,
+    original_cost_usd=0.05,
+    cost_is_estimate=False,
     reused=False,
     submitted_at="2026-11-23T00:00:00.250+00:00",
     completed_at="2026-11-23T00:00:13.750+00:00",

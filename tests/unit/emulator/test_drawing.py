@@ -71,6 +71,18 @@ def test_images_of_requests(api: EmulatorClient, ideogram_emulator: RunningEmula
     assert images[0] == images[1] != images[2]
 
 
+@pytest.mark.parametrize(
+    ("resolution", "size"), [("1344x768", (1344, 768)), (None, (1024, 1024)), ("9x9", (1024, 1024))]
+)
+def test_size_of_a_sister_models_image(
+    api: EmulatorClient, ideogram_emulator: RunningEmulator, resolution: str | None, size: tuple[int, int]
+) -> None:
+    inputs = {"prompt": "a lighthouse", "resolution": resolution}
+    request_id = api.http.post("/v2/ideogram-3", json=inputs).json()["request_id"]
+    with Image.open(io.BytesIO(ideogram_emulator.image_bytes(request_id))) as image:
+        assert image.size == size
+
+
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_image_formats_are_served(api: EmulatorClient, ideogram_emulator: RunningEmulator, image_format: str) -> None:
     ideogram_emulator.configure(image_format=image_format)

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from segmind import InferenceFailed, InferenceTimeout, SegmindClient, SegmindError
+from segmind import (  # type: ignore[import-untyped]
+    InferenceFailed,
+    InferenceTimeout,
+    SegmindClient,
+    SegmindError,
+)
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.emulator.running import RunningEmulator

@@ -38,14 +38,8 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord, NoLedger
-from airflow_provider_ideogram.jobs.submission import (
-    HISTORY_LAG,
-    LOOK_AGAIN_SECONDS,
-    STORING_SECONDS,
-    SUBMIT_SECONDS,
-    RetryLater,
-    Submitter,
-)
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RetryLater
+from airflow_provider_ideogram.jobs.submission import RETRY_SECONDS, STORING_SECONDS, SUBMIT_SECONDS, Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
@@ -412,8 +406,8 @@ class TestJustSubmitting:
     @pytest.mark.parametrize(
         ("age", "delay"),
         [
-            (0.0, LOOK_AGAIN_SECONDS),
-            (SUBMIT_SECONDS - LOOK_AGAIN_SECONDS, LOOK_AGAIN_SECONDS),
+            (0.0, RETRY_SECONDS),
+            (SUBMIT_SECONDS - RETRY_SECONDS, RETRY_SECONDS),
             (SUBMIT_SECONDS - 15, 15.0),
             (SUBMIT_SECONDS - 1, 1.0),
         ],
@@ -480,7 +474,7 @@ class TestUnknown:
     @INPUTS
     @pytest.mark.parametrize(
         ("age", "delay"),
-        [(SUBMIT_SECONDS, LOOK_AGAIN_SECONDS), (HISTORY_LAG - 10, 10.0), (HISTORY_LAG - 1, 1.0)],
+        [(SUBMIT_SECONDS, RETRY_SECONDS), (HISTORY_LAG - 10, 10.0), (HISTORY_LAG - 1, 1.0)],
     )
     def test_the_history_is_given_its_time(
         self, world: World, owner: str, request_: GenerationRequest, age: float, delay: float
@@ -691,7 +685,7 @@ class TestSubmit:
         with pytest.raises(RetryLater) as caught:
             world.get_or_submit(resubmit=resubmit)
 
-        assert caught.value.delay == LOOK_AGAIN_SECONDS
+        assert caught.value.delay == RETRY_SECONDS
         assert isinstance(caught.value.error, IdeogramUnknownSubmit)
         assert world.submits() == 1
         assert world.record().request_id is None

@@ -22,7 +22,7 @@ KEY: Any = SimpleNamespace(
     dag_id="cats", run_id="scheduled__2026-01-02T00:00:00+00:00", task_id="make it", map_index=-1
 )
 PAGE = "/dags/cats/runs/scheduled__2026-01-02T00%3A00%3A00%2B00%3A00/tasks/make%20it"
-USAGE = "https://cloud.segmind.com/console/usage"
+CONSOLE = "https://platform.segmind.com"
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:
     xcoms["return_value"] = {"request_id": None}
     assert link.get_link(OPERATOR, ti_key=KEY) == ""
     xcoms["return_value"] = {"request_id": "of a reused image"}
-    assert link.get_link(OPERATOR, ti_key=KEY) == f"{USAGE}#of%20a%20reused%20image"
+    assert link.get_link(OPERATOR, ti_key=KEY) == f"{CONSOLE}#of%20a%20reused%20image"
     xcoms["request_id"] = "request-1"
-    assert link.get_link(OPERATOR, ti_key=KEY) == f"{USAGE}#request-1"
+    assert link.get_link(OPERATOR, ti_key=KEY) == f"{CONSOLE}#request-1"
 
 
 def test_links_are_there_while_the_task_is_deferred_and_afterwards(
@@ -81,7 +81,7 @@ def test_links_are_there_while_the_task_is_deferred_and_afterwards(
     run = task_runner(operator)
     assert run.execute().state == "deferred"
     [charge] = ideogram_emulator.requests()
-    assert run.link("Segmind request") == f"{USAGE}#{charge.request_id}"
+    assert run.link("Segmind request") == f"{CONSOLE}#{charge.request_id}"
     page = f"/tasks/generate/plugin/{links.UI_ROUTE}" if links.has_gallery() else ""  # there is no object yet
     assert run.link("Image").endswith(page)
     assert bool(run.link("Image")) == links.has_gallery()

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import inspect
+import re
+from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.operators.failures import airflow_failures
 
 KINDS = [kind for kind in vars(exceptions).values() if inspect.isclass(kind) and issubclass(kind, IdeogramError)]
-# Whether another attempt of the task makes sense: always, never, or only where a ledger knows what was paid.
+#: Errors that are retried always, and never; all others only with a ledger.
 ALWAYS = {
     exceptions.IdeogramTemporaryError,
     exceptions.IdeogramRateLimited,
@@ -28,6 +30,8 @@ NEVER = {
     exceptions.IdeogramAuthenticationError,
     exceptions.IdeogramPermissionError,
     exceptions.IdeogramInsufficientCredits,
+    exceptions.IdeogramSpendLimitReached,
+    exceptions.IdeogramModelRetired,
     exceptions.IdeogramNotFound,
     exceptions.IdeogramObjectExists,
     exceptions.IdeogramContentBlocked,
@@ -35,23 +39,63 @@ NEVER = {
 }
 
 
+class TaskInstance:
+    """Keeps the XComs that are pushed."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
 @pytest.mark.parametrize("durable", [True, False], ids=["durable", "not durable"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_task_is_retried_only_where_that_can_help_and_does_not_pay_twice(
-    kind: type[IdeogramError], durable: bool
-) -> None:
+def test_only_a_retry_that_can_help_is_permitted(kind: type[IdeogramError], durable: bool) -> None:
     error = kind("what happened")
-    if kind in ALWAYS or (durable and kind not in NEVER):
-        with pytest.raises(IdeogramError) as retried, airflow_failures(durable=durable):
-            raise error
-        assert retried.value is error
-    else:
-        with pytest.raises(AirflowFailException) as failed, airflow_failures(durable=durable):
-            raise error
-        assert str(failed.value) == f"{kind.__name__}: what happened"
-        assert failed.value.__cause__ is error
+    retried = kind in ALWAYS or (durable and kind not in NEVER)
+    expected = IdeogramError if retried else AirflowFailException
+    with pytest.raises(expected) as caught, airflow_failures(TaskInstance(), durable=durable):
+        raise error
+    assert str(caught.value) == "what happened"
+    if not retried:
+        assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_error_is_pushed_as_an_xcom(kind: type[IdeogramError]) -> None:
+    ti = TaskInstance()
+    error = kind("what happened", "Nothing was charged. Wait.", charged=False, request_id="r-1")
+    with pytest.raises((IdeogramError, AirflowFailException)), airflow_failures(ti, durable=True):
+        raise error
+    assert ti.xcoms == {
+        "failure": {
+            "reason": kind.code,
+            "error": "what happened",
+            "advice": "Nothing was charged. Wait.",
+            "charged": False,
+            "request_id": "r-1",
+        }
+    }
+    assert re.fullmatch(r"[a-z0-9_]+", kind.code)
+
+
+def test_skipped_error_is_pushed_too() -> None:
+    ti = TaskInstance()
+    skipped = (exceptions.IdeogramContentBlocked,)
+    with pytest.raises(AirflowSkipException), airflow_failures(ti, durable=True, skipped=skipped):
+        raise exceptions.IdeogramContentBlocked("blocked")
+    assert ti.xcoms["failure"]["reason"] == "content_blocked"
+
+
+def test_final_error_is_not_retried() -> None:
+    final = (exceptions.IdeogramJobFailed,)
+    with pytest.raises(AirflowFailException), airflow_failures(TaskInstance(), durable=True, final=final):
+        raise exceptions.IdeogramJobFailed("failed")
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(ZeroDivisionError), airflow_failures(durable=True):
+    ti = TaskInstance()
+    with pytest.raises(ZeroDivisionError), airflow_failures(ti, durable=True):
         _ = 1 / 0
+    assert ti.xcoms == {}

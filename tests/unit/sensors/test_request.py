@@ -17,8 +17,8 @@ def _sensor(**arguments: Any) -> IdeogramRequestSensor:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"request": "no/id"}, "request: 'no/id' is no request's id"),
-        ({"request": {"prompt": "a cat"}}, "is no request's id, nor what a task that submitted one returned"),
+        ({"request": "no/id"}, "request: 'no/id' is neither a request id"),
+        ({"request": {"prompt": "a cat"}}, "is neither a request id nor the result of a task that submitted a request"),
         ({"request": None}, "request: None"),
         ({"s3_key": "cat.png"}, "s3_key: 'cat.png' names no bucket"),
         ({"s3_bucket": "my-bucket"}, "holds a bucket of its own"),

@@ -55,7 +55,7 @@ def test_object_below_a_prefix_is_found_by_what_s3_says_of_it(s3_bucket: str) ->
         store.put(replace(JOB, request_id=f"r-{key[-3:]}"), _image(), Target(s3_bucket, key), {})
 
     def find(request_id: str, since: float = 0.0) -> tuple[Target, Any] | None:
-        return store.find_below(Target(s3_bucket, "a/"), since, lambda head: made_by(head) == request_id)
+        return store.find_in_prefix(Target(s3_bucket, "a/"), since, lambda head: made_by(head) == request_id)
 
     target, head = find("r-two") or (None, {})
     assert target == Target(s3_bucket, "a/two")
