@@ -71,6 +71,7 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
         "/a",
         "",
         "https://images.segmind.com:x/",
+        f"https://images.segmind.com:{KEY}/",
         "https://[::1/",
         "https://a\x00b/",
         "https://\u2024/",
@@ -78,9 +79,10 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
     ],
 )
 def test_invalid_address_is_refused(url: str, internet: Internet) -> None:
-    with pytest.raises(IdeogramInvalidImage, match="the image's address"):
+    with pytest.raises(IdeogramInvalidImage, match="the image's address") as caught:
         _download(url)
     assert internet.requests == []
+    hostile.check_key_is_not_in(str(caught.value))
 
 
 @pytest.mark.parametrize("addresses", [None, []])
