@@ -82,9 +82,10 @@ class IdeogramHook(BaseHook):
 
     def submit(self, request: GenerationRequest) -> Submission:
         """
-        Submit a request, which is charged.
+        Submit a request, which is charged when it completes.
 
-        :raises IdeogramUnknownSubmit: If it is not known whether the request was accepted.
+        :raises IdeogramSubmitFailed: If the API answered 500, 502 or 503: the request may have been accepted.
+        :raises IdeogramUnknownSubmit: If it is not known for another reason whether the request was accepted.
         :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the
             time that the server asks to wait; None means a minute.
         """
