@@ -63,7 +63,7 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
             f"The image of request {job.request_id} can't be stored: {problem.reason}",
-            f"Request {job.request_id} was charged. A retry fetches the image again.",
+            f"{problem.advice} A retry fetches the image again.",
             request_id=job.request_id,
         ) from problem
     metrics.completed(job, record, poll.completed_at)
