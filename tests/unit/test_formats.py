@@ -33,8 +33,8 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line, stored_line, write_manifest
 from airflow_provider_ideogram.datasets.plan import plan_again
 from airflow_provider_ideogram.datasets.rows import Item
-from airflow_provider_ideogram.datasets.runner import Wait
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
+from airflow_provider_ideogram.datasets.waiting import Wait
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
