@@ -10,11 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pygments.lexers.special import TextLexer
+from sphinx.highlighting import lexers
 
 from airflow_provider_ideogram import __version__
 
 # What a fixture's decorator returns hides the function, and so its docstring.
 pytest.fixture = lambda function: function
+
+# GitHub renders Mermaid diagrams; the site shows their text.
+lexers["mermaid"] = TextLexer()
 
 project = "airflow-provider-ideogram"
 release = version = __version__
