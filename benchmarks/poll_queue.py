@@ -41,7 +41,7 @@ class PollQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     def await_requests(
-        self, polls: Sequence[RequestPoll], deadline: float, _enough: int | None, on_poll: OnPoll
+        self, polls: Sequence[RequestPoll], deadline: float, _min_settled: int | None, on_poll: OnPoll
     ) -> asyncio.Future[bool]:
         settled = self._loop.create_future()
         number = len(self._waits)
