@@ -229,7 +229,11 @@ class DatasetRunner:
         with closing(EarlierImages(objects, self.output_prefix, workspaces)) as earlier:
             plan = make_plan(self._rows(), checker, earlier, self.workspace, options.if_exists)
         price = self._price
-        self._check_cost(plan.to_do, price)
+        try:
+            self._check_cost(plan.to_do, price)
+        except IdeogramInvalidInput:
+            self.workspace.clear()
+            raise
         cost = "at an unknown price" if price is None else f"for about {plan.to_do * price:.2f} USD at most"
         log.info("%d items: %d are stored already, %d to be generated %s", plan.total, plan.reused, plan.to_do, cost)
         limit, now = options.requests_per_minute, time.time()

@@ -218,21 +218,16 @@ class IdeogramHook(BaseHook):
         """
         Poll requests until enough of them are settled; return True then, False if the deadline passes before.
 
-        All polls of a connection on the loop share one queue and one back-off.
+        All polls of a connection on the loop share one limit of polls in flight and one circuit breaker.
 
         :param polls: The state of each request, which is updated.
         :param deadline: When to stop, in seconds since the epoch.
         :param min_settled: How many requests have to be settled; None means all.
         :param on_poll: Called after each poll.
         """
-        # One coroutine for each caller, and no more: thousands of callers wait here at once.
         shared = await acquire(self.ideogram_conn_id, self._read_connection)
         try:
-            watch = shared.polls.watch(polls, deadline, min_settled, on_poll)
-            try:
-                return await watch.over
-            finally:
-                await shared.polls.forget(watch)
+            return await shared.poller.await_requests(polls, deadline, min_settled, on_poll)
         finally:
             await release(self.ideogram_conn_id, shared)
 
