@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 XCOM_KEYS = {
     *("uri", "bucket", "key", "etag", "version_id", "content_type", "size_bytes", "width", "height", "sha256"),
     *("request_id", "model", "prompt", "magic_prompt_option", "resolution", "style_type", "seed"),
-    *("inference_seconds", "cost_usd", "original_cost_usd", "cost_is_estimate", "reused", "submitted_at", "completed_at"),
+    *(
+        "inference_seconds",
+        "cost_usd",
+        "original_cost_usd",
+        "cost_is_estimate",
+        "reused",
+        "submitted_at",
+        "completed_at",
+    ),
 }
 
 

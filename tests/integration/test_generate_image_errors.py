@@ -450,7 +450,10 @@ class TestAfterMoney:
 
         assert result.state in ("failed", "up_for_retry")
         [charge] = ideogram_emulator.requests()
-        assert all(words in said(result) for words in (charge.request_id, "charged if it completes", "not done in time", "timeout"))
+        assert all(
+            words in said(result)
+            for words in (charge.request_id, "charged if it completes", "not done in time", "timeout")
+        )
 
     def test_the_wait_on_a_worker_ends_at_the_timeout_too(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
