@@ -117,7 +117,7 @@ def test_what_is_no_request_fails_before_anything_is_sent(
 
 
 def test_prompt_beside_the_function_shows_while_the_dag_is_parsed(decorate: Decorate) -> None:
-    with pytest.raises(IdeogramInvalidInput, match="prompt: is what the decorated function returns"):
+    with pytest.raises(IdeogramInvalidInput, match="prompt: is returned by the decorated function"):
         decorate(Answers().function(), prompt="a cat")
 
 
@@ -219,7 +219,7 @@ class TestAnotherAttempt:
         result = run.retry()
 
         assert result.state == "up_for_retry"
-        assert "its image is stored at" in str(result.error)
+        assert "it is stored at" in str(result.error)
         assert ideogram_emulator.stats().accepted == 1
 
 

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 XCOM_KEYS = {
     *("uri", "bucket", "key", "etag", "version_id", "content_type", "size_bytes", "width", "height", "sha256"),
     *("request_id", "model", "prompt", "magic_prompt_option", "resolution", "style_type", "seed"),
-    *("inference_seconds", "cost_usd", "reused", "submitted_at", "completed_at"),
+    *(
+        "inference_seconds",
+        "cost_usd",
+        "original_cost_usd",
+        "cost_is_estimate",
+        "reused",
+        "submitted_at",
+        "completed_at",
+    ),
 }
 
 
@@ -97,6 +105,8 @@ def test_stores_what_the_vendor_made(
         "seed": charge.inputs["seed"],
         "inference_seconds": 0.15,
         "cost_usd": 0.05,
+        "original_cost_usd": 0.05,
+        "cost_is_estimate": False,
         "reused": False,
     }
     metadata = stored["Metadata"]

@@ -16,6 +16,7 @@ from airflow_provider_ideogram.emulator.running import connection_to, run_emulat
 from airflow_provider_ideogram.emulator.settings import DEFAULT_FORBIDDEN_KEY, EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.hooks import image as image_module
+from airflow_provider_ideogram.jobs import completion
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class TestBeforeMoney:
     @pytest.mark.parametrize(
         ("key", "error", "do"),
         [
-            ("wrong-key", "IdeogramAuthenticationError", "Check the connection's password"),
-            (DEFAULT_FORBIDDEN_KEY, "IdeogramPermissionError", "Check the account's plan"),
+            ("wrong-key", "authentication", "Check the connection's API key"),
+            (DEFAULT_FORBIDDEN_KEY, "permission", "Check the account's plan"),
         ],
     )
     def test_a_key_that_may_not_is_not_tried_again(
@@ -118,10 +119,12 @@ class TestBeforeMoney:
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection_to(ideogram_emulator.url, key))
 
-        result = task_runner(generate(retries=3)).execute()
+        run = task_runner(generate(retries=3))
+        result = run.execute()
 
         assert result.state == "failed"
-        assert all(words in said(result) for words in (error, "Nothing was charged", do))
+        assert run.xcom("failure")["reason"] == error
+        assert all(words in said(result) for words in ("Nothing was charged", do))
         assert key not in said(result)
         assert ideogram_emulator.stats().calls == {"submit": 1}
 
@@ -129,23 +132,24 @@ class TestBeforeMoney:
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
     ) -> None:
         ideogram_emulator.configure(credits=0.01)
+        run = task_runner(generate(retries=3))
 
-        result = task_runner(generate(retries=3)).execute()
+        result = run.execute()
 
         assert result.state == "failed"
-        assert all(
-            words in said(result)
-            for words in ("IdeogramInsufficientCredits", "Nothing was charged", "Top up the account")
-        )
+        assert run.xcom("failure")["reason"] == "insufficient_credits"
+        assert all(words in said(result) for words in ("Nothing was charged", "Add credits at Segmind"))
         assert ideogram_emulator.stats().calls == {"submit": 1}
 
     def test_an_unknown_model_is_not_asked_again(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
     ) -> None:
-        result = task_runner(generate(retries=3, model="ideogram-0")).execute()
+        run = task_runner(generate(retries=3, model="ideogram-0"))
+        result = run.execute()
 
         assert result.state == "failed"
-        assert all(words in said(result) for words in ("IdeogramNotFound", "Nothing was charged", "Check the model"))
+        assert run.xcom("failure")["reason"] == "not_found"
+        assert all(words in said(result) for words in ("Nothing was charged", "Check the model"))
         assert ideogram_emulator.stats().calls == {"submit": 1}
 
     def test_a_connection_that_is_not_valid_fails_without_retry(
@@ -289,19 +293,49 @@ class TestUnknownSubmit:
         assert (stats.accepted, stats.calls["submit"]) == (1, 1)
 
     @pytest.mark.parametrize("when", ["before", "after"])
-    @pytest.mark.parametrize("kind", ["reset", "error"])
+    def test_one_that_was_answered_502_is_submitted_again_only_if_it_was_not_accepted(
+        self,
+        when: str,
+        clock: Clock,
+        generate: Generate,
+        task_runner: TaskRunner,
+        ideogram_emulator: RunningEmulator,
+    ) -> None:
+        ideogram_emulator.fault("submit", "error", status=502, when=when)
+        run = task_runner(generate())
+
+        result = run.execute()
+        while result.state == "deferred":
+            clock.advance(150)
+            result = run.resume(run.fire())
+
+        assert result.state == "success", result.log_text
+        stats = ideogram_emulator.stats()
+        assert (stats.accepted, stats.calls["submit"]) == (1, 2 if when == "before" else 1)
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize(
+        ("fault", "arguments"),
+        [
+            ({"kind": "reset"}, {}),
+            ({"kind": "error", "status": 504}, {}),
+            ({"kind": "error", "status": 502}, {"resubmit_on_5xx": False}),
+        ],
+        ids=["reset", "504", "502"],
+    )
     def test_one_that_nothing_tells_of_is_never_charged_twice(
         self,
         when: str,
-        kind: str,
+        fault: dict[str, Any],
+        arguments: dict[str, Any],
         clock: Clock,
         generate: Generate,
         task_runner: TaskRunner,
         ideogram_emulator: RunningEmulator,
     ) -> None:
         ideogram_emulator.configure(history_lag_seconds=100_000.0)
-        ideogram_emulator.fault("submit", kind, when=when)
-        run = task_runner(generate(retries=1))
+        ideogram_emulator.fault("submit", when=when, **fault)
+        run = task_runner(generate(retries=1, **arguments))
 
         result = run.execute()
         while result.state == "deferred":
@@ -340,7 +374,8 @@ class TestAfterMoney:
 
         [charge] = ideogram_emulator.requests()
         assert result.state == "up_for_retry"
-        assert all(words in said(result) for words in (charge.request_id, "ran out of memory", "charged", "retry"))
+        assert all(words in said(result) for words in (charge.request_id, "ran out of memory", "not charged", "retry"))
+        assert ideogram_emulator.charges() == []
         assert run.retry().state == "deferred"
         assert run.resume(run.fire()).state == "success"
 
@@ -350,13 +385,15 @@ class TestAfterMoney:
     ) -> None:
         ideogram_emulator.fault("job", "blocked")
 
-        result = task_runner(generate(retries=3, deferrable=deferrable)).to_end()
+        run = task_runner(generate(retries=3, deferrable=deferrable))
+        result = run.to_end()
 
         assert result.state == "failed"
-        assert all(
-            words in said(result)
-            for words in ("IdeogramContentBlocked", "safety filter", "charged", "Change the prompt")
-        )
+        failure = run.xcom("failure")
+        assert set(failure) == {"reason", "error", "advice", "charged", "request_id"}
+        assert (failure["reason"], failure["charged"]) == ("content_blocked", False)
+        assert all(words in said(result) for words in ("safety filter", "not charged", "Change the prompt"))
+        assert ideogram_emulator.charges() == []
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_blocked_content_skips_where_it_was_told_to(
@@ -386,14 +423,15 @@ class TestAfterMoney:
         ideogram_emulator: RunningEmulator,
     ) -> None:
         monkeypatch.setattr(polling, "RESULT_LIFETIME", 0.5)
-        monkeypatch.setattr(polling, "FETCH_MARGIN", 0.0)
-        ideogram_emulator.configure(lifetime_seconds=0.01)
+        monkeypatch.setattr(completion, "RESULT_LIFETIME", 0.0)
+        ideogram_emulator.configure(lifetime_seconds=0.01, file_lifetime_seconds=0.01)
 
         result = task_runner(generate(deferrable=deferrable)).to_end()
 
         assert result.state == "failed"
         assert all(
-            words in said(result) for words in ("paid", "no longer knows it", "request history", "pays for a new one")
+            words in said(result)
+            for words in ("no longer holds the image", "charged if it completed", "pays for a new request")
         )
         assert ideogram_emulator.stats().accepted == 1
 
@@ -412,7 +450,10 @@ class TestAfterMoney:
 
         assert result.state in ("failed", "up_for_retry")
         [charge] = ideogram_emulator.requests()
-        assert all(words in said(result) for words in (charge.request_id, "paid", "not done in time", "timeout"))
+        assert all(
+            words in said(result)
+            for words in (charge.request_id, "charged if it completes", "not done in time", "timeout")
+        )
 
     def test_the_wait_on_a_worker_ends_at_the_timeout_too(
         self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
@@ -424,14 +465,15 @@ class TestAfterMoney:
         assert result.state == "failed"
         assert "not done in time" in said(result)
 
-    def test_nobody_waits_past_the_result_s_hour(
+    def test_timeout_may_be_longer_than_the_vendor_s_hour(
         self, clock: Clock, generate: Generate, task_runner: TaskRunner
     ) -> None:
         run = task_runner(generate(timeout=100_000))
+        before = clock()
         run.execute()
 
         assert run.deferral is not None
-        assert run.deferral["trigger_kwargs"]["deadline"] < clock() + 3600
+        assert before + 100_000 <= run.deferral["trigger_kwargs"]["deadline"] <= clock() + 100_000
 
     @pytest.mark.parametrize("deferrable", [True, False])
     @pytest.mark.parametrize(
@@ -476,7 +518,7 @@ class TestAfterMoney:
 
         assert result.state in ("failed", "up_for_retry")
         [charge] = ideogram_emulator.requests()
-        assert all(words in said(result) for words in (charge.request_id, "paid", "API key"))
+        assert all(words in said(result) for words in (charge.request_id, "is not lost", "API key"))
         assert ideogram_emulator.stats().calls["status"] == 1
 
     def test_a_result_without_an_image_says_what_came(
@@ -489,7 +531,7 @@ class TestAfterMoney:
 
         assert run.retry().state == "failed"
         [charge] = ideogram_emulator.requests()
-        assert all(words in said(result) for words in (charge.request_id, "no image", "charged", "one hour"))
+        assert all(words in said(result) for words in (charge.request_id, "no image", "It was charged", "for an hour"))
 
 
 class TestImage:
@@ -540,10 +582,12 @@ class TestImage:
 
         assert ideogram_emulator.stats().accepted == 1
 
+    @pytest.mark.parametrize("status", [403, 404, 503])
     def test_is_given_up_at_the_deadline_and_named(
-        self, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
+        self, status: int, clock: Clock, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
     ) -> None:
-        ideogram_emulator.fault("image", "error", status=503, times=None)
+        """A file that is missing within the hour may still appear."""
+        ideogram_emulator.fault("image", "error", status=status, times=None)
         run = task_runner(generate())
         run.execute()
         event = run.fire()
@@ -553,13 +597,12 @@ class TestImage:
 
         [charge] = ideogram_emulator.requests()
         assert result.state in ("failed", "up_for_retry")
-        assert all(words in said(result) for words in (charge.request_id, "paid", "503", "one hour"))
+        assert all(words in said(result) for words in (charge.request_id, str(status), "is not lost", "for an hour"))
 
     @pytest.mark.parametrize(
         ("fault", "named"),
         [
             ({"kind": "not_image"}, "not a complete image"),
-            ({"kind": "error", "status": 404}, "HTTP 404"),
             ({"kind": "redirect", "location": "http://169.254.169.254/latest"}, "169.254.169.254"),
             ({"kind": "redirect", "location": "https://images.example.com/a.png"}, "image_hosts"),
             ({"kind": "redirect", "location": "file:///etc/passwd"}, "file"),
@@ -586,7 +629,9 @@ class TestImage:
 
         [charge] = ideogram_emulator.requests()
         assert result.state == "failed"
-        assert all(words in said(result) for words in (charge.request_id, "paid", named, "one hour"))
+        assert all(
+            words in said(result) for words in (charge.request_id, "paid", named, "A retry fetches the image again")
+        )
         assert not is_stored(s3, s3_bucket)
 
     def test_is_stored_when_the_bucket_is_there_again(

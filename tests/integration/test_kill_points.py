@@ -125,7 +125,7 @@ ACCEPTED = {
 KNOWN = {
     "after the record": Point(lambda: _leaving(Ledger, "record_request")),
     "before deferring": Point(lambda: _entering(IdeogramGenerateImageOperator, "defer")),
-    "while waiting on the worker": Point(lambda: _entering(completion, "look")),
+    "while waiting on the worker": Point(lambda: _entering(completion, "poll_once")),
     "before the download": Point(lambda: _http("GET", "/images/", answered=False), after_deferral=True),
     "during download": Point(lambda: _http("GET", "/images/", answered=True), after_deferral=True),
     "during upload": Point(_upload, after_deferral=True),
@@ -290,12 +290,12 @@ class TestUnsent:
         for _ in range(2):
             result = run.retry()
             assert result.state == "up_for_retry"
-            assert "may have been accepted and charged" in str(result.error)
+            assert "may have been accepted, and is charged if it completes" in str(result.error)
             assert "Clear the task" in str(result.error)
             assert (world.charged(), world.keys()) == (0, [f"_ideogram/{KEY}.json"])
         result = world.to_end(run, run.clear())
 
-        assert "a person cleared the task" in run.log_text
+        assert "A person cleared the task" in run.log_text
         world.assert_one_image(run, result)
 
     def test_a_user_who_said_so_pays_without_a_person(
@@ -357,7 +357,7 @@ def test_the_triggerer_dies_and_the_next_attempt_takes_the_job_up(
     result = world.to_end(run, run.retry())
 
     world.assert_one_image(run, result)
-    assert "is taken up: nothing is submitted" in run.log_text
+    assert "Reattached to request" in run.log_text
 
 
 def test_another_run_ends_what_a_dead_one_began(

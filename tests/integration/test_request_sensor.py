@@ -150,9 +150,10 @@ def test_image_is_stored_where_nobody_knows_what_was_asked_for(
 
     assert result.state == "success", result.log_text
     xcom = run.xcom()
-    assert (xcom["prompt"], xcom["seed"], xcom["cost_usd"], xcom["model"]) == (None, None, None, None)
+    assert (xcom["prompt"], xcom["seed"], xcom["model"]) == (None, None, None)
+    assert (xcom["cost_usd"], xcom["cost_is_estimate"]) == (0.05, False), "the vendor's response names the cost"
     assert s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read() == ideogram_emulator.image_bytes(submitted_elsewhere)
-    assert f"What request {submitted_elsewhere} asked for is not known" in run.log_text
+    assert f"The inputs of request {submitted_elsewhere} are unknown" in run.log_text
 
 
 @pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
@@ -171,9 +172,11 @@ def test_failed_job_fails_it_or_skips_it(
 
     assert run.to_end().state == state
 
-    assert run.xcom("failure")["reason"] == "request_failed"
-    assert "A retry of the task that submitted it pays for a new one" in run.xcom("failure")["error"]
+    failure = run.xcom("failure")
+    assert (failure["reason"], failure["charged"]) == ("request_failed", False)
+    assert "A retry of the task that submitted it submits a new request" in failure["advice"]
     assert ideogram_emulator.stats().accepted == 1
+    assert ideogram_emulator.charges() == []
 
 
 def test_key_that_is_not_accepted_leaves_the_paid_image_to_a_retry(
@@ -185,20 +188,43 @@ def test_key_that_is_not_accepted_leaves_the_paid_image_to_a_retry(
     result = run.to_end()
 
     assert result.state == "up_for_retry"
-    assert "was submitted and paid" in str(result.error)
+    assert "is not lost: the next attempt reattaches to it" in str(result.error)
+
+
+def test_image_is_recovered_after_the_hour(
+    sense: Sense,
+    submitted: TaskRun,
+    task_runner: TaskRunner,
+    ideogram_emulator: RunningEmulator,
+    clock: Clock,
+    s3: S3Client,
+    s3_bucket: str,
+) -> None:
+    for time in (clock, ideogram_emulator):
+        time.advance(3700)
+    run = task_runner(sense(request=submitted.xcom()))
+
+    result = run.to_end()
+
+    assert result.state == "success", result.log_text
+    xcom = run.xcom()
+    assert xcom["request_id"] == submitted.xcom()["request_id"]
+    assert (xcom["cost_usd"], xcom["cost_is_estimate"]) == (0.05, False)
+    assert s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read() == ideogram_emulator.image_bytes(xcom["request_id"])
+    assert ideogram_emulator.stats().accepted == 1
 
 
 def test_expired_request_says_that_the_image_is_lost(
     sense: Sense, submitted: TaskRun, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, clock: Clock
 ) -> None:
     for time in (clock, ideogram_emulator):
-        time.advance(3700)
+        time.advance(8 * 86400)
     run = task_runner(sense(request=submitted.xcom(), retries=1))
 
     result = run.to_end()
 
     assert result.state == "failed"
-    assert "the vendor no longer knows it" in str(result.error)
+    assert "The vendor no longer holds the image" in str(result.error)
     assert "Another attempt of the task that submitted it" in str(result.error)
 
 
@@ -209,7 +235,7 @@ def test_result_that_is_not_there_yet_is_not_skipped(
     ideogram_emulator.fault("result", "error", status=404)
     run = task_runner(sense(request=submitted.xcom(), soft_fail=True))
     assert run.execute().state == "deferred"
-    assert "is done, but not here yet" in run.log_text
+    assert "is completed, but its image is not stored yet" in run.log_text
     clock.advance(60)
 
     assert run.resume(run.fire()).state == "success"
@@ -276,5 +302,5 @@ class TestIfExists:
 
         assert result.state == "failed"
         assert isinstance(result.error, AirflowFailException)
-        assert "is paid" in str(result.error)
+        assert "The request is charged if it completes, and is not lost" in str(result.error)
         assert s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read() == b"not ours"

@@ -56,7 +56,7 @@ def stored_objects(s3: S3Client, bucket: str) -> str:
         (None, {"wait_for_completion": False}, "submitted_at"),
         ({"on": "job", "kind": "failed"}, {}, "ran out of memory"),
         ({"on": "job", "kind": "blocked"}, {"on_content_blocked": "skip"}, "safety filter"),
-        ({"on": "submit", "kind": "reset", "when": "after"}, {}, "taken up"),
+        ({"on": "submit", "kind": "reset", "when": "after"}, {}, "history shows that the submit was accepted"),
         ({"on": "submit", "kind": "error", "status": 401, "text": f"unknown key {API_KEY}"}, {}, "unknown key ***"),
         ({"on": "submit", "kind": "error", "status": 429, "retry_after": "30", "text": API_KEY}, {}, "rate limit"),
         ({"on": "status", "kind": "error", "status": 503, "text": f"the key {API_KEY}"}, {}, "the key ***"),

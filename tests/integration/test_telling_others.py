@@ -6,6 +6,7 @@ import json
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import statsd
@@ -167,12 +168,16 @@ class Told:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.gauges: dict[str, float] = {}
         self.times: dict[str, list[float]] = {}
         self.tags: dict[str, Any] = {}
 
     def incr(self, name: str, count: int = 1, *, tags: dict[str, str] | None = None) -> None:
         self.counts[name] += count
         self.tags[name] = tags
+
+    def gauge(self, name: str, value: float) -> None:
+        self.gauges[name] = value
 
     def timing(self, name: str, milliseconds: float, *, tags: dict[str, str] | None = None) -> None:
         self.times.setdefault(name, []).append(milliseconds)
@@ -196,6 +201,7 @@ class TestMetrics:
             "ideogram.reused": 1,
         }
         assert told.tags["ideogram.cost_cents"] == {"model": "ideogram-2a-txt-2-img"}
+        assert told.gauges == {"ideogram.remaining_credits": pytest.approx(999.95)}
         assert told.times["ideogram.inference"] == [150.0]
         assert len(told.times["ideogram.noticed_delay"]) == 1
 
@@ -205,7 +211,10 @@ class TestMetrics:
             ({"on": "job", "kind": "failed"}, {}, "request_failed"),
             ({"on": "job", "kind": "blocked"}, {}, "content_blocked"),
             ({"on": "job", "kind": "blocked"}, {"on_content_blocked": "skip"}, "content_blocked"),
-            ({"on": "submit", "kind": "error", "status": 406}, {}, "insufficient_credits"),
+            ({"on": "submit", "kind": "credits_402"}, {}, "insufficient_credits"),
+            ({"on": "submit", "kind": "credits_406"}, {}, "insufficient_credits"),
+            ({"on": "submit", "kind": "spend_limit"}, {}, "spend_limit"),
+            ({"on": "submit", "kind": "parameter_refused"}, {}, "invalid_input"),
         ],
     )
     def test_failure_is_counted_by_its_reason(
@@ -227,6 +236,7 @@ class TestMetrics:
             f"ideogram.failed.{reason}": 1,
         }
         assert told.tags["ideogram.failed"] == {"reason": reason}
+        assert told.counts["ideogram.cost_cents"] == 0
 
     def test_items_of_a_dataset_are_counted(
         self,
@@ -242,7 +252,7 @@ class TestMetrics:
 
         assert told.counts == {
             "ideogram.submitted": 4,
-            "ideogram.cost_cents": 20,
+            "ideogram.cost_cents": 15,
             "ideogram.completed": 3,
             "ideogram.failed": 1,
             "ideogram.failed.content_blocked": 1,
@@ -257,14 +267,19 @@ class TestMetrics:
             client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
             request.addfinalizer(client.close)
             monkeypatch.setattr(metrics, "Stats", SafeStatsdLogger(client))
-            metrics.submitted("ideogram-2a-txt-2-img", 0.05)
+            record = mock.Mock(model="ideogram-2a-txt-2-img", cost_usd=0.05, inference_seconds=None)
+            metrics.submitted("ideogram-2a-txt-2-img")
+            metrics.completed(mock.Mock(), record, None)
+            metrics.remaining_credits(12.5)
             metrics.failed("content_blocked")
 
             server.settimeout(5)
-            sent = [server.recv(1024).decode() for _ in range(4)]
+            sent = [server.recv(1024).decode() for _ in range(6)]
         assert sent == [
             "airflow.ideogram.submitted:1|c",
+            "airflow.ideogram.completed:1|c",
             "airflow.ideogram.cost_cents:5|c",
+            "airflow.ideogram.remaining_credits:12.5|g",
             "airflow.ideogram.failed:1|c",
             "airflow.ideogram.failed.content_blocked:1|c",
         ]
