@@ -1,8 +1,7 @@
 """
-The parameters of a generation, checked before anything is sent.
+The parameters of a request, checked before anything is sent.
 
-Invariant: a :class:`GenerationRequest` that exists can be sent; whatever is wrong with its values was
-said when it was made, while nothing had been paid.
+Invariant: a :class:`GenerationRequest` can be sent; invalid values are refused when it is created.
 """
 
 from __future__ import annotations
@@ -35,32 +34,34 @@ _SIZES = """
 _SIZE_OF_RESOLUTION = {f"RESOLUTION_{size.replace('x', '_')}": size for size in _SIZES.split()}
 RESOLUTIONS = tuple(_SIZE_OF_RESOLUTION)
 
-#: Ideogram's own range. Segmind's pages name smaller ones that contradict each other; the API is left to
-#: refuse what it does not take, which costs nothing.
+#: Ideogram's own range. Segmind's pages name smaller ones that contradict each other; a seed that the API refuses costs
+#: nothing.
 MAX_SEED = 2**31 - 1
 #: Seeds are drawn from the smallest range that any of the vendor's pages names, so that each of them is valid.
 _DRAWN_SEEDS = (100, 99_999)
-#: The vendor names no limit. This one is there to catch a whole document that came in place of a prompt.
+#: The vendor documents no limit. This one catches a whole document in place of a prompt.
 MAX_PROMPT_CHARACTERS = 10_000
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-#: What the operators have a parameter of their own for: given twice, nobody could tell which one counts.
+#: Sister models that take ``1024x1024`` instead of ``RESOLUTION_1024_1024``.
+_MODELS_WITH_SIZES = ("ideogram-3", "ideogram-4")
+#: Parameters of the operators; model_params must not give them a second time.
 _OWN_PARAMETERS = ("prompt", "magic_prompt_option", "resolution", "seed", "style_type")
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """
-    What is asked of the model, in the API's own terms. Checked on creation.
+    A request in the API's own terms, checked on creation.
 
     :param prompt: What the image shows; not blank, at most 10,000 characters.
     :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
     :param resolution: One of the model's 78, as ``RESOLUTION_1024_1024`` or ``1024x1024``.
     :param style_type: ``GENERAL``, ``REALISTIC``, ``DESIGN``, ``RENDER_3D`` or ``ANIME``.
     :param seed: 0 to 2147483647, also as a string of digits; None leaves the choice to :meth:`with_seed`.
-    :param model: The model's slug. The values of ``resolution`` and the options are those of Ideogram 2a; for a
-        sister model that does not know them, None leaves each out of what is sent.
-    :param model_params: Sent as they are, for sister models with parameters of their own.
+    :param model: The model's slug. ``resolution`` and the options are those of Ideogram 2a; None leaves each out of the
+        body for a sister model that does not have it.
+    :param model_params: Further parameters of a sister model, sent unchanged.
     :raises IdeogramInvalidInput: If any value is not valid; the message names all of them.
     """
 
@@ -73,7 +74,7 @@ class GenerationRequest:
     model_params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Bring every value to its normal form, or say what is wrong with all of them at once."""
+        """Normalise every value, or raise one error with the problems of all of them."""
         problems: list[str] = []
         for name, check in CHECKS.items():
             try:
@@ -84,16 +85,18 @@ class GenerationRequest:
             raise IdeogramInvalidInput.of(problems)
 
     def with_seed(self, rng: random.Random | random.SystemRandom) -> GenerationRequest:
-        """Return the request with a seed, drawn if it has none, so that the image can be made again."""
+        """Return the request with a seed, drawn if it has none, so that the image can be generated again."""
         return self if self.seed is not None else replace(self, seed=rng.randint(*_DRAWN_SEEDS))
 
     def as_asked(self, fingerprint: str | None) -> GenerationRequest:
-        """Return what the user asked for, by its fingerprint: this, or this without the seed that was drawn for it."""
+        """Return the request before a seed was drawn, by its fingerprint."""
         return self if self.fingerprint == fingerprint else replace(self, seed=None)
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON body of the request to the API; what is None stays out of it."""
+        """Return the JSON body of the request to the API, without parameters that are None."""
         own = {name: getattr(self, name) for name in _OWN_PARAMETERS if getattr(self, name) is not None}
+        if self.model.startswith(_MODELS_WITH_SIZES) and "resolution" in own:
+            own["resolution"] = _SIZE_OF_RESOLUTION[own["resolution"]]
         return {**own, **self.model_params}
 
     def inputs(self) -> dict[str, Any]:
@@ -119,9 +122,9 @@ class GenerationRequest:
     @property
     def fingerprint(self) -> str:
         """
-        The SHA-256 (hex) of what was asked for: equal inputs, equal fingerprint.
+        The SHA-256 (hex) of the inputs: equal inputs have equal fingerprints.
 
-        Taken before a seed is drawn it stands for "any seed will do".
+        Before a seed is drawn it stands for any seed.
         """
         canonical = json.dumps(self.inputs(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -203,7 +206,7 @@ def check_model_params(value: Any) -> dict[str, Any]:
 
 
 def _check_names(value: Any) -> None:
-    """Raise ValueError for a name that is no text: JSON would make one of it, and have another fingerprint then."""
+    """Raise ValueError for a name that is not text: JSON would convert it, which changes the fingerprint."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
@@ -228,7 +231,7 @@ CHECKS = {
 
 
 def did_you_mean(value: str, valid: tuple[str, ...]) -> str:
-    """Return a sentence's end that names the nearest valid value, or all of them where none is near."""
+    """Return a sentence that names the nearest valid value, or all of them if none is near."""
     folded = {name.casefold(): name for name in valid}
     near = difflib.get_close_matches(value.strip().casefold(), folded, n=1, cutoff=0.5)
     return f"Did you mean {folded[near[0]]!r}?" if near else f"Valid are {', '.join(valid)}"

@@ -43,7 +43,13 @@ def failed_line(
     """Return the line of an item without an image; unknown fields are null."""
     inputs = {name: value for name, value in item.request.inputs().items() if name in _RECORD_FIELDS}
     empty = dict.fromkeys(_RECORD_FIELDS)
-    known = {"key": item.key, "request_id": request_id, "cost_usd": cost_usd, "reused": False}
+    known = {
+        "key": item.key,
+        "request_id": request_id,
+        "cost_usd": cost_usd,
+        "cost_is_estimate": False,
+        "reused": False,
+    }
     return {**_head(item, status, error), **empty, **inputs, **known}
 
 

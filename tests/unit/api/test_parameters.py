@@ -130,6 +130,12 @@ def test_body_holds_what_is_set_and_the_models_own_parameters() -> None:
     }
 
 
+@pytest.mark.parametrize("model", ["ideogram-3-txt-2-img", "ideogram-4"])
+def test_later_models_receive_a_resolution_as_a_size(model: str) -> None:
+    request = GenerationRequest("a cat", resolution="RESOLUTION_1024_768", model=model)
+    assert request.body()["resolution"] == "1024x768"
+
+
 def test_model_params_are_not_those_of_the_caller() -> None:
     given_params = {"guidance": 3}
     request = GenerationRequest("a cat", model_params=given_params)
