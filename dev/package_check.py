@@ -153,7 +153,7 @@ def environment_is_clean(_: Built) -> list[str]:
 
 
 def modules_are_imported(_: Built) -> list[str]:
-    """Return the modules that can't be imported with the run-time requirements alone, without those that need an optional package."""
+    """Return the modules that fail to import with the run-time requirements, without those of optional packages."""
     return _problems_of(IMPORT_ALL)
 
 
