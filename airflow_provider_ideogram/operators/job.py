@@ -17,6 +17,7 @@ from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
+    IdeogramResultExpired,
     IdeogramStorageError,
     IdeogramTemporaryError,
     job_unreachable,
@@ -115,6 +116,9 @@ class IdeogramJobTask(IdeogramTask):
                 if time_left:
                     self._defer_fetch(job, problem)
                 raise job_unreachable(job.request_id, problem.reason) from problem
+            except IdeogramResultExpired:
+                self._delete_record(job)  # otherwise the next attempt would reattach to it
+                raise
         if poll.outcome is Outcome.PENDING and trigger_error is not None:
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
