@@ -35,6 +35,7 @@ _POLLS_PER_SECOND = 500
 #: Loads above this are only for those that bear it.
 EVERYBODYS_LOAD = 1_000
 OURS, FLOOR, NOTHING = "this provider's trigger", "aiohttp alone, one session", "a trigger that only sleeps"
+QUEUE = "this provider's trigger, queue of polls"
 #: Seconds that are measured at least.
 _MEASURED_SECONDS = 8.0
 #: Seconds between two looks at how late the loop is.
@@ -62,6 +63,15 @@ def ours(url: str, interval: float, _stack: AsyncExitStack) -> Wait:
         await _first_event(trigger)
 
     return wait
+
+
+def queue(url: str, interval: float, stack: AsyncExitStack) -> Wait:
+    """Wait as `ours` does, with a queue of polls in place of the package's coroutine per job."""
+    from airflow_provider_ideogram.hooks import shared_client
+    from benchmarks.poll_queue import PollQueue
+
+    shared_client.Poller = PollQueue  # type: ignore[assignment, misc]
+    return ours(url, interval, stack)
 
 
 def sleeping(_url: str, interval: float, _stack: AsyncExitStack) -> Wait:
@@ -162,6 +172,7 @@ def openai_provider(url: str, interval: float, _stack: AsyncExitStack) -> Wait:
 
 CASES: dict[str, MakeWait] = {
     OURS: ours,
+    QUEUE: queue,
     FLOOR: aiohttp_alone,
     NOTHING: sleeping,
     "httpx, one client": httpx_shared,
@@ -254,9 +265,9 @@ def measure(loads: dict[int, float], seed: int) -> dict[int, dict[str, dict[str,
     results: dict[int, dict[str, dict[str, float] | None]] = {}
     with status_server() as url:
         for jobs, interval in loads.items():
-            cases = list(CASES) if jobs <= EVERYBODYS_LOAD else [OURS, FLOOR, NOTHING]
+            cases = list(CASES) if jobs <= EVERYBODYS_LOAD else [OURS, QUEUE, FLOOR, NOTHING]
             runs: dict[str, list[dict[str, float] | None]] = {case: [] for case in cases}
-            for case in [*cases, OURS, FLOOR]:  # those whose ratio is asked for run twice, in turn
+            for case in [*cases, OURS, QUEUE, FLOOR]:  # those whose ratio is asked for run twice, in turn
                 runs[case].append(_measure_case(case, jobs, interval, url, seed))
                 print(f"polls: {jobs} jobs, {case}: {runs[case][-1]}", flush=True)
             results[jobs] = {case: _less_disturbed(measured) for case, measured in runs.items()}

@@ -80,8 +80,9 @@ def polls_page(results: dict[int, dict[str, dict[str, float] | None]], about: st
     parts.append(
         "Late is how much later than due the event loop comes back from a sleep of 50 ms, from the first job on. "
         "By own work is as much of it as the process's own CPU time explains; the rest are the machine's other "
-        "processes. This provider and aiohttp ran twice, in turn, and the less disturbed run of each counts. kB/job is "
-        "resident memory over that of a trigger that only sleeps.\n\n![CPU per poll](polls.png)\n"
+        "processes. This provider, with and without the queue, and aiohttp ran twice, in turn, and the less disturbed "
+        "run of each counts. kB/job is resident memory over that of a trigger that only sleeps.\n\n"
+        "![CPU per poll](polls.png)\n"
     )
     write("polls", "Waiting for many jobs in one process", *parts)
     _bars(

@@ -10,11 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pygments.lexers.special import TextLexer
+from sphinx.highlighting import lexers
 
 from airflow_provider_ideogram import __version__
 
 # What a fixture's decorator returns hides the function, and so its docstring.
 pytest.fixture = lambda function: function
+
+# GitHub renders Mermaid diagrams; the site shows their text.
+lexers["mermaid"] = TextLexer()
 
 project = "airflow-provider-ideogram"
 release = version = __version__
@@ -28,17 +33,21 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 myst_heading_anchors = 4
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
-# Other projects' inventories are on the network; all of this one must be there, but for what only signatures name.
+# Other projects' inventories are on the network; all of this one must be there, but for internals that signatures and
+# docstrings name.
 nitpick_ignore_regex = [(r"py:.*", r"(?!airflow_provider_ideogram).*")]
 nitpick_ignore = [
-    ("py:class", f"airflow_provider_ideogram.{name}")
-    for name in (
-        "api.history.HistoryRow",
-        "emulator.account.Account",
-        "emulator.jobs.Outcome",
-        "hooks.client.SegmindClient",
-        "operators.base.IdeogramBaseOperator",
-        "operators.job.IdeogramJobTask",
+    (f"py:{kind}", f"airflow_provider_ideogram.{name}")
+    for kind, name in (
+        ("class", "api.history.HistoryRow"),
+        ("class", "api.sanitize.Redactor"),
+        ("class", "emulator.account.Account"),
+        ("class", "emulator.jobs.Outcome"),
+        ("class", "hooks.client.SegmindClient"),
+        ("class", "operators.base.IdeogramBaseOperator"),
+        ("class", "operators.job.IdeogramJobTask"),
+        ("meth", "api.polling.RequestPoll.report"),
+        ("mod", "jobs.recovery"),
     )
 ]
 

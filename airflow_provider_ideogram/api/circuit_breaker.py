@@ -18,17 +18,15 @@ OUTAGE_AFTER = 3
 
 class CircuitBreaker:
     """
-    How many polls of a connection may be in flight.
+    Whether the polls of a connection may be sent.
 
     Times are seconds of any one clock. A poll carries the :attr:`generation` in which it was sent: its result is
     ignored if the breaker has opened since.
 
-    :param limit: Polls in flight while the breaker is closed.
     :param rng: The source of the back-off's jitter.
     """
 
-    def __init__(self, limit: int, rng: random.Random) -> None:
-        self._limit = limit
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._failures = 0
         self._times_opened = 0
@@ -39,12 +37,6 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         """Whether polls are held back but for one probe from :attr:`retry_at` on."""
         return self._times_opened > 0
-
-    def capacity(self, now: float) -> int:
-        """Return how many polls may be in flight: the limit, none, or a single probe."""
-        if not self.is_open:
-            return self._limit
-        return 1 if now >= self.retry_at else 0
 
     def on_answer(self, generation: int) -> None:
         """Record that the API responded to a poll, whatever the request's status."""

@@ -1,8 +1,8 @@
 """
 The template of an image's key.
 
-Invariant: what it makes of a row is the row's id and number, and nothing that these reach. Imports nothing heavy:
-it is checked while a DAG is parsed.
+Invariant: it contains the row's id and number only, without attribute or index access. Imports nothing heavy: it is
+checked while a DAG is parsed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _FIELDS = ("id", "row")
 
 
 def check_key_template(template: Any) -> list[str]:
-    """Return what is wrong with a ``key_template``: it names ``{id}`` or ``{row}``, and reaches nothing else."""
+    """Return the problems of a ``key_template``, which has ``{id}`` or ``{row}`` and no other field."""
     try:
         fields_named = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
         for name, spec in fields_named:

@@ -1,8 +1,8 @@
 """
-The lines about a dataset's items, and the manifest that they end in.
+The lines of a dataset's items, and the manifest.
 
-Invariant: a line is plain JSON with the same keys whatever became of its item; the manifest has a line a row in
-input order, and is there whole or not at all.
+Invariant: a line is plain JSON with the same keys for every status; the manifest has one line a row in input order, and
+is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import IO, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
-from airflow_provider_ideogram.datasets.workspace import Workspace, list_objects, open_object
+from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-from airflow_provider_ideogram.storage.objects import storage_errors
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
-#: Of a manifest in the making, kept in memory; beyond it is on disk.
+#: Bytes of a manifest that are kept in memory before it goes to disk.
 _SPOOL_BYTES = 8 << 20
 _NO_LINE = -1
 
@@ -40,7 +40,7 @@ def stored_line(item: Item, record: ImageRecord) -> dict[str, Any]:
 def failed_line(
     item: Item, status: ImageStatus, error: str, request_id: str | None, cost_usd: float | None
 ) -> dict[str, Any]:
-    """Return the line of an item without an image; what is not known of it is null."""
+    """Return the line of an item without an image; unknown fields are null."""
     inputs = {name: value for name, value in item.request.inputs().items() if name in _RECORD_FIELDS}
     empty = dict.fromkeys(_RECORD_FIELDS)
     known = {"key": item.key, "request_id": request_id, "cost_usd": cost_usd, "reused": False}
@@ -60,30 +60,30 @@ def _head(item: Item, status: ImageStatus, error: str | None) -> dict[str, Any]:
 
 class EarlierImages:
     """
-    The images that are below the prefix already, as the listing, the last manifest and unfinished runs tell.
+    The images below the prefix, by the listing, the last manifest and unfinished runs.
 
-    :param client: boto3's S3 client.
+    :param objects: The S3 layer.
     :param output_prefix: The prefix.
-    :param workspaces: What the keys of the workspaces of all runs for it start with.
+    :param workspaces: The prefix of the workspaces of all runs for it.
     """
 
-    def __init__(self, client: Any, output_prefix: Target, workspaces: str) -> None:
-        self._bucket = output_prefix.bucket
-        self._etags: dict[str, str] = dict(list_objects(client, output_prefix.bucket, output_prefix.key))
+    def __init__(self, objects: ObjectStore, output_prefix: Target, workspaces: str) -> None:
+        bucket = self._bucket = output_prefix.bucket
+        self._etags = {item.key: item.etag for item in objects.list(bucket, output_prefix.key)}
         self._manifest: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
         if self._etags.pop(output_prefix.key + MANIFEST, None):
-            self._index(open_object(client, output_prefix.bucket, output_prefix.key + MANIFEST))
-        for key, _ in list_objects(client, output_prefix.bucket, workspaces):
-            if "/part-" in key:
-                self._index(open_object(client, output_prefix.bucket, key))
+            self._index(objects.open(bucket, output_prefix.key + MANIFEST))
+        for item in objects.list(bucket, workspaces):
+            if "/part-" in item.key:
+                self._index(objects.open(bucket, item.key))
 
     def has(self, item: Item) -> bool:
-        """Return whether there is an object at the item's key."""
+        """Return whether an object exists at the item's key."""
         return item.key in self._etags
 
     def line_of(self, item: Item) -> dict[str, Any] | None:
-        """Return the line of an image that is there, unchanged, and was made from the same inputs."""
+        """Return the line of an unchanged image that was made from the same inputs, None without one."""
         offset = self._offsets.get(_digest(item.key), _NO_LINE)
         if offset == _NO_LINE or not self.has(item):
             return None
@@ -104,11 +104,11 @@ class EarlierImages:
                 self._manifest.write(text)
                 try:
                     line = json.loads(text)
-                    # A prefix that was copied brings lines about the bucket that it was copied from.
+                    # A copied prefix has lines that name the bucket it was copied from.
                     if line["status"] in (ImageStatus.GENERATED, ImageStatus.REUSED) and line["bucket"] == self._bucket:
                         self._offsets[_digest(line["key"])] = offset
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    continue  # not a line of ours: the image at its key is looked at by itself
+                    continue  # not a line of this provider: the image at its key is read by itself
 
 
 def _digest(key: str) -> bytes:
@@ -116,15 +116,20 @@ def _digest(key: str) -> bytes:
 
 
 def write_manifest(
-    workspace: Workspace, output_prefix: Target, total: int, parts: int, client: Any, extra_args: Mapping[str, Any]
+    workspace: Workspace,
+    output_prefix: Target,
+    total: int,
+    parts: int,
+    objects: ObjectStore,
+    extra_args: Mapping[str, Any],
 ) -> None:
     """
-    Put the lines of all parts into one manifest, in input order.
+    Write the lines of all parts into one manifest, in input order.
 
     :param total: The number of rows.
-    :param parts: How many parts there are.
+    :param parts: The number of parts.
     :param extra_args: The user's arguments of ``put_object``.
-    :raises IdeogramLedgerError: If a row has no line, since somebody removed a part.
+    :raises IdeogramLedgerError: If a row has no line, since a part was removed.
     """
     target = Target(output_prefix.bucket, output_prefix.key + MANIFEST)
     with (
@@ -135,25 +140,24 @@ def write_manifest(
         for row, offset in enumerate(_offsets_by_row(lines, total)):
             if offset == _NO_LINE:
                 raise IdeogramLedgerError(
-                    f"{workspace.uri} has no line of row {row}: a part of it was removed. All images are stored; a "
-                    "retry looks at each and pays for none of them again."
+                    f"{workspace.uri} has no line of row {row}: a part was removed",
+                    "All images are stored. A retry reads each of them and pays for none again.",
                 )
             lines.seek(offset)
             manifest.write(lines.readline())
         manifest.seek(0)
-        with storage_errors(f"Writing {target.uri}", "All images are stored; a retry pays for none of them again."):
-            arguments = {name: value for name, value in extra_args.items() if name != "Metadata"}
-            client.put_object(
-                **arguments,
-                Bucket=target.bucket,
-                Key=target.key,
-                Body=manifest,
-                ContentType="application/x-ndjson",
-            )
+        arguments = {name: value for name, value in extra_args.items() if name != "Metadata"}
+        objects.put(
+            target.bucket,
+            target.key,
+            manifest,
+            advice="All images are stored. A retry pays for none of them again.",
+            **{**arguments, "ContentType": "application/x-ndjson"},
+        )
 
 
 def _offsets_by_row(parts: IO[bytes], total: int) -> array[int]:
-    """Return where each row's line is. An item that two slices have written is told by the later one."""
+    """Return the offset of each row's line; the later one if two slices wrote a row."""
     offsets = array("q", [_NO_LINE]) * total
     parts.seek(0)
     offset = 0

@@ -1,8 +1,8 @@
 """
-The plan of a dataset's run: what is there already, and what is to be made.
+The plan of a dataset's run: the images that are stored already, and those to be generated.
 
-Invariant: the whole input is read and checked before the plan exists, and the plan before the first submit; it is
-what the run follows, whatever happens to the input afterwards.
+Invariant: the whole input is read and checked before the plan is written, and the plan is written before the first
+submit. Later changes of the input do not change the run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Plan:
     """
-    What a run has to do.
+    The counts of a plan.
 
-    :param total: The number of rows.
-    :param reused: How many images are there already.
-    :param to_do: How many are to be made, or at least looked at.
-    :param chunks: In how many chunks those are in the workspace, as ``todo-000000.jsonl`` and so on.
-    :param copies: In how many chunks the rows are that get another row's image, as ``copy-000000.jsonl`` and so on.
-    :param parts: In how many parts the lines of the others are, as ``part-000000.jsonl`` and so on.
+    :param total: Rows.
+    :param reused: Images that are stored already.
+    :param to_do: Images to be generated, or at least checked.
+    :param chunks: Chunks of these, as ``todo-000000.jsonl`` and so on.
+    :param copies: Chunks of rows that get another row's image, as ``copy-000000.jsonl`` and so on.
+    :param parts: Parts with the lines of the other rows, as ``part-000000.jsonl`` and so on.
     """
 
     total: int = 0
@@ -74,17 +74,17 @@ def make_plan(
     if_exists: str,
 ) -> Plan:
     """
-    Read and check all rows, and write down what is to be done.
+    Read and check all rows, and write the plan.
 
-    :param rows: Each row with the words for its place.
-    :param checker: Makes items of them.
-    :param earlier: What is there already.
+    :param rows: Each row with its place.
+    :param checker: Turns rows into items.
+    :param earlier: The images that are stored already.
     :param workspace: Where the plan is written.
     :param if_exists: What an image at an item's key means.
-    :raises IdeogramInvalidInput: If any row can't be used; nothing was paid then.
-    :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and there is an image already.
+    :raises IdeogramInvalidInput: If any row is invalid.
+    :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an image is stored already.
     """
-    workspace.clear()  # what an earlier attempt with another input left
+    workspace.clear()  # the objects of an earlier attempt with another input
     try:
         return _plan(rows, checker, earlier, workspace, if_exists)
     except Exception:
@@ -108,8 +108,8 @@ def _plan(
             parts.add(line)
         elif if_exists == "fail" and earlier.has(item):
             raise IdeogramObjectExists(
-                f"Row {item.row}: {item.key!r} exists and if_exists is 'fail'. Nothing was charged. Choose another "
-                "prefix, or if_exists='reuse' or 'overwrite'."
+                f"Row {item.row}: {item.key!r} exists and if_exists is 'fail'",
+                "Nothing was charged. Choose another prefix, or if_exists='reuse' or 'overwrite'.",
             )
         elif item.copy_of:
             copies.add(item.to_json())
@@ -123,16 +123,16 @@ def _plan(
     plan.chunks, plan.copies, plan.parts = to_do.written, copies.written, parts.written
     if checker.unknown_columns:
         names = sanitize_text(", ".join(sorted(checker.unknown_columns)))
-        log.info("Columns that are no parameters are left alone: %s", names)
+        log.info("Columns that are not parameters are ignored: %s", names)
     return plan
 
 
 def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
     """
-    Plan the items without an image once more, for a new attempt.
+    Plan the items without an image again, for a new attempt.
 
-    :param state: Where the attempt before stopped; it is changed.
-    :param statuses: What is to have become of an item for that.
+    :param state: The state of the previous attempt; it is changed.
+    :param statuses: The statuses of the items that are planned.
     """
     found: dict[int, str] = {}
     for number in range(state.parts):
@@ -148,7 +148,7 @@ def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[Ima
 
 
 def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) -> int:
-    """Write the items of some rows, which are taken out of these, behind the chunks of their kind; return how many."""
+    """Append chunks with the items of some rows, which are removed from ``rows``; return the number of chunks."""
     appended = _Chunks(workspace, kind, chunks)
     for number in range(chunks) if rows else ():
         for line in workspace.read_lines(chunk_name(kind, number)):

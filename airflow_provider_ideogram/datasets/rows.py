@@ -1,8 +1,8 @@
 """
 The rows of a prompt dataset.
 
-Invariant: rows are read one after the other, none of them larger than :data:`_MAX_LINE` where the format allows to
-tell, and each is checked whole before anything is paid; what is wrong with one is said with its line, in a short line.
+Invariant: rows are streamed, each at most :data:`_MAX_LINE` long where the format allows to check that, and all are
+checked before the first submit. A problem of a row is a short text with the row's place.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from typing import IO, Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.sanitize import sanitize_text
-from airflow_provider_ideogram.datasets.workspace import open_object
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.storage.objects import storage_errors
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target, check_key
 
-#: The name below the prefix that no image may have.
+#: The manifest's name below the prefix, which no image may have.
 MANIFEST = "manifest.jsonl"
 #: Bad rows that an error lists.
 MAX_LISTED = 20
-#: Other columns that are remembered.
+#: Unknown columns that are remembered.
 _MAX_COLUMNS = 50
-#: Characters of a row; no parameters come near.
+#: Characters of a row at most.
 _MAX_LINE = 1 << 20
-#: Characters of what is wrong with a row, which quotes its values.
+#: Characters of a row's problem, which quotes its values.
 _MAX_PROBLEM = 500
 _ID = "id"
-#: Columns that look this much like a parameter's name are taken for a slip, others for the user's own.
+#: A column whose name is this similar to a parameter's is an error; others are the user's own.
 _SLIP = 0.8
 _PARQUET_BATCH = 500
 
@@ -48,15 +47,15 @@ _PARQUET_BATCH = 500
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    A row that can be generated.
+    A valid row.
 
-    :param row: Its place in the input, from 0.
-    :param id: Its own id, or one from its inputs.
-    :param request: What is asked for.
+    :param row: Its position in the input, from 0.
+    :param id: Its own id, or one derived from its inputs.
+    :param request: Its request.
     :param key: The key of its image.
-    :param copy_of: The key of another row's image that is to be copied, empty for one that is made. It is the
-        item's own where both rows have the same id from their inputs.
-    :param absent: Whether there was no object at its key when the run was planned.
+    :param copy_of: The key of another row's image that is copied, empty for a generated one. It is the item's own key
+        if both rows have the same derived id.
+    :param absent: Whether no object was at its key when the run was planned.
     """
 
     row: int
@@ -72,15 +71,15 @@ class Item:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Item:
-        """Make the item again from what :meth:`to_json` returned."""
+        """Restore the item from :meth:`to_json`."""
         return cls(**{**value, "request": GenerationRequest.from_inputs(value["request"])})
 
 
 class RowChecker:
     """
-    Turn rows into items, and gather what is wrong.
+    Turn rows into items, and collect their problems.
 
-    :param defaults: The request's parameters where a row has none.
+    :param defaults: The request's parameters that a row does not have.
     :param prefix: Where the images go.
     :param key_template: The images' keys below that, with ``{id}`` and ``{row}``.
     :param dedupe: Whether rows with identical inputs share an image.
@@ -90,7 +89,7 @@ class RowChecker:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
-        # A digest and an id keep a million keys in some 140 MB. The manifest's has none.
+        # A digest and an id take about 140 MB for a million keys. The manifest's key has no id.
         self._ids: dict[bytes, str | None] = {_place(prefix.key + MANIFEST): None}
         self._made: dict[str, str] | None = {} if dedupe else None
         self.bad_rows = 0
@@ -101,7 +100,7 @@ class RowChecker:
         """
         Yield the rows that are valid.
 
-        :param rows: Each row with the words for its place, such as ``line 7``.
+        :param rows: Each row with its place, such as ``line 7``.
         """
         for row, (place, value) in enumerate(rows):
             try:
@@ -170,9 +169,9 @@ class RowChecker:
 
 def _place(key: str) -> bytes:
     """
-    Return a digest that is the same for keys which macOS or Windows take for the same file.
+    Return a digest that is the same for keys that macOS or Windows treat as the same file.
 
-    S3 tells them apart, but who copies the images to such a disk has only the last of them.
+    S3 keeps them apart; copied to such a disk only the last one would remain.
     """
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", key).casefold())
     return hashlib.blake2b(folded.encode(), digest_size=12).digest()
@@ -180,25 +179,25 @@ def _place(key: str) -> bytes:
 
 @functools.lru_cache(maxsize=1000)
 def _slip(name: str) -> str | None:
-    """Return the parameter that a column's name is probably meant to be, None for one of the user's own."""
+    """Return the parameter whose name a column's name resembles, None for a column of the user."""
     return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_SLIP)), None)
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {name: given[name] for name in CHECKS if name in given}
-    if isinstance(parameters.get("model_params"), str):  # CSV has no other way to say it
+    if isinstance(parameters.get("model_params"), str):  # CSV has no other form
         try:
             parameters["model_params"] = json.loads(parameters["model_params"])
         except ValueError as problem:
             raise ValueError(f"model_params: {problem}") from None
     seed = parameters.get("seed")
-    if isinstance(seed, float) and seed.is_integer():  # a column of integers with gaps, as pandas writes it
+    if isinstance(seed, float) and seed.is_integer():  # pandas writes integers with gaps so
         parameters["seed"] = int(seed)
     return parameters
 
 
 def _id(value: Any, request: GenerationRequest) -> str:
-    """Return the row's id as text; a row without one gets one from its inputs, the same in each run."""
+    """Return the row's id as text; a row without one gets an id derived from its inputs."""
     if value is None:
         return request.fingerprint[:16]
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -214,15 +213,15 @@ def _one_line(problem: ValueError) -> str:
     return f"{text[:_MAX_PROBLEM]}…" if len(text) > _MAX_PROBLEM else text
 
 
-def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
+def read_rows(path: str, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
     """
     Read a file's rows: JSONL, CSV with a header, or Parquet; the first two also with gzip.
 
-    A row that can't be read comes as the ValueError that says why.
+    A row that can't be read is yielded as a ValueError.
 
     :param path: A local path or ``s3://bucket/key``; its ending names the format.
-    :param client: boto3's S3 client.
-    :raises IdeogramInvalidInput: If the format is not known, or the file is not of it.
+    :param objects: The S3 layer.
+    :raises IdeogramInvalidInput: If the format is unknown, or the file does not have it.
     """
     name = path.lower()
     plain = name.removesuffix(".gz")
@@ -231,12 +230,12 @@ def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
         raise IdeogramInvalidInput.of(
             [f"prompts_path: {path!r} does not end in .jsonl, .csv (or with .gz) or .parquet"]
         )
-    with storage_errors(f"Reading the rows in {path}", "Nothing was charged."), closing(_open(path, client)) as file:
+    with closing(_open(path, objects)) as file:
         if kind == "parquet":
             yield from _parquet(file)
             return
         raw: IO[bytes] = gzip.GzipFile(fileobj=file) if name != plain else file  # type: ignore[assignment]
-        # What is no UTF-8 is smuggled through as surrogates, so that it can be said of its line.
+        # Invalid UTF-8 is read as surrogates, so that it is reported with its line.
         with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             try:
                 yield from _csv(text) if kind == "csv" else _jsonl(text)
@@ -244,16 +243,18 @@ def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
                 raise IdeogramInvalidInput.of([f"prompts_path: {path!r} can't be read: {problem}"]) from problem
 
 
-def version_of(path: str, client: Any) -> list[Any]:
+def version_of(path: str, objects: ObjectStore) -> list[Any]:
     """
-    Return what tells a file from a later version of it, without reading it.
+    Return what identifies the version of a file, without reading it.
 
     :raises IdeogramInvalidInput: If there is no such file.
     """
     if path.startswith("s3://"):
         bucket, _, key = path.removeprefix("s3://").partition("/")
-        with storage_errors(f"Looking for the rows in {path}", "Nothing was charged."):
-            return [path, client.head_object(Bucket=bucket, Key=key)["ETag"]]
+        head = objects.head(bucket, key)
+        if head is None:
+            raise IdeogramInvalidInput.of([f"prompts_path: {path!r} does not exist"])
+        return [path, head["ETag"]]
     try:
         status = Path(path).stat()
     except OSError as problem:
@@ -261,10 +262,10 @@ def version_of(path: str, client: Any) -> list[Any]:
     return [path, status.st_size, status.st_mtime_ns]
 
 
-def _open(path: str, client: Any) -> IO[bytes]:
+def _open(path: str, objects: ObjectStore) -> IO[bytes]:
     if path.startswith("s3://"):
         bucket, _, key = path.removeprefix("s3://").partition("/")
-        return open_object(client, bucket, key)
+        return objects.open(bucket, key)
     try:
         return Path(path).open("rb")
     except OSError as problem:
@@ -277,7 +278,7 @@ _ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parq
 
 
 class _Lines:
-    """The lines of a text, of which a row has no more than :data:`_MAX_LINE` characters."""
+    """The lines of a text, whose rows have at most :data:`_MAX_LINE` characters."""
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
@@ -295,7 +296,7 @@ class _Lines:
             yield line
 
     def end_row(self) -> None:
-        """Begin to count anew."""
+        """Reset the count for the next row."""
         self._left = _MAX_LINE
 
 
@@ -339,7 +340,7 @@ def _header(row: list[str]) -> list[str]:
 
 
 def _utf8(text: str) -> ValueError | None:
-    """Return what is wrong with a line whose bytes are no UTF-8."""
+    """Return the problem of a line with invalid UTF-8, None for a valid one."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -356,14 +357,14 @@ def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
             ["prompts_path: Parquet needs the provider's extra 'parquet' (pyarrow)"]
         ) from None
     try:
-        # Parquet is read from its end, so it has to be here whole; it is compressed, and the rows are still streamed.
+        # Parquet is read from its end, so the compressed file is read whole; the rows are streamed.
         batches = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read())).iter_batches(_PARQUET_BATCH)
         number = 0
         for batch in batches:
             for row in batch.to_pylist():
                 number += 1
                 yield f"row {number}", row
-    # What is damaged is an OSError; what Python has no value for, such as a date beyond its own, one of the others.
+    # A damaged file is an OSError; values beyond Python's own, such as dates, raise the others.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
         raise IdeogramInvalidInput.of(
             [f"prompts_path: the file is not Parquet, or holds what can't be read: {sanitize_text(str(problem))}"]

@@ -1,543 +1,357 @@
 """
-A slice of a dataset's run: a worker's short burst of work between two waits.
+The run of a dataset: planning, slices, and the manifest.
 
-Invariant: the images of finished jobs are stored and their lines written before the ledger forgets the jobs; new
-jobs are in the ledger before they are in the state, and the state is written when all of the slice is. So whatever
-instant a slice dies at, the state tells what was before it, the next attempt finds every job, and what is done a
-second time is done the same.
+Invariant: between two slices nothing of the run is only in memory. New requests are in the ledger before they are in
+the state, the lines of stored images are written before their records are deleted, and the state is written last. So
+the next attempt after any crash finds every request, and repeating a step changes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
-from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS, RATE_WINDOW
-from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
-from airflow_provider_ideogram.api.polling import Outcome, RequestPoll, deadline_of
+from airflow_provider_ideogram.api.parameters import CHECKS
+from airflow_provider_ideogram.api.prices import list_price
+from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
-from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
-from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
-from airflow_provider_ideogram.datasets.workspace import STATE, chunk_name
+from airflow_provider_ideogram.datasets.manifest import EarlierImages, write_manifest
+from airflow_provider_ideogram.datasets.plan import make_plan, plan_again
+from airflow_provider_ideogram.datasets.rows import MANIFEST, RowChecker, read_rows, version_of
+from airflow_provider_ideogram.datasets.settling import Settler
+from airflow_provider_ideogram.datasets.slice import CONCURRENCY, SliceContext, SliceProgress
+from airflow_provider_ideogram.datasets.state import DatasetState
+from airflow_provider_ideogram.datasets.submitting import SubmitBurst
+from airflow_provider_ideogram.datasets.waiting import Wait, next_wait
+from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import (
-    IdeogramAuthenticationError,
+    IdeogramDatasetFailed,
     IdeogramDatasetStopped,
     IdeogramError,
-    IdeogramInsufficientCredits,
-    IdeogramJobError,
+    IdeogramInvalidInput,
     IdeogramLedgerError,
-    IdeogramPermissionError,
-    IdeogramRateLimited,
-    IdeogramStorageError,
-    IdeogramTemporaryError,
-    IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
-from airflow_provider_ideogram.jobs.reconciliation import RetryLater
-from airflow_provider_ideogram.jobs.recovery import recover
-from airflow_provider_ideogram.jobs.submission import Submitter
-from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from
-from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
-
-#: What came of an item's submit: a job, another try, or its line.
-_Decision: TypeAlias = "InFlightItem | DelayedItem | dict[str, Any]"
-T = TypeVar("T")
+    from airflow_provider_ideogram.storage.target import Target
 
 log = logging.getLogger(__name__)
 
-#: Requests, downloads and uploads at once: what keeps a core busy, and eight images in memory at most.
-CONCURRENCY = 8
-#: Seconds of submits that make a slice worth its start, where the rate limit is what holds it up.
-SLICE_SECONDS = 12.0
-#: Seconds from one slice to the next at least: a task that resumes very soon after it deferred can be marked failed
-#: by Airflow's scheduler while it goes on (apache/airflow#72716), and a dataset resumes often.
-MIN_WAIT_SECONDS = 5.0
-#: Seconds that a slice waits for the rate limit's next moments, which is less than another slice's start takes.
-PACE_SECONDS = 4.0
-#: Seconds until an item that met a passing error is tried again.
-AGAIN_SECONDS = 30.0
-#: So many items, all with the same failure and none with an image between them, are no accident of single items.
+#: The request's parameters that are the rows' defaults.
+DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
+#: Consecutive items with the same failure, and none with an image, that stop the run.
 SYSTEMATIC_FAILURES = 20
-#: So many images of finished jobs that can't be fetched, and none stored meanwhile, are no accident of single images.
-HELD_IMAGES = 5
-#: What is wrong with all items if it is wrong with one.
-_SYSTEMATIC = (
-    IdeogramAuthenticationError,
-    IdeogramPermissionError,
-    IdeogramInsufficientCredits,
-)
-#: Times, sizes, addresses and ids, as errors have them.
-_WITH_DIGITS = re.compile(r"\S*\d\S*")
-
-
-@dataclass(slots=True)
-class _Burst:
-    """
-    The submits of a slice, as its threads see them.
-
-    :param sent_at: When each was answered, but for those that were turned away.
-    :param delays: The wait that the server asked for, for each that it turned away.
-    :param broken: Whether something is wrong with all items.
-    :param no_storage: What S3 said to those that it stood in the way of.
-    """
-
-    sent_at: list[float] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)
-    broken: bool = False
-    no_storage: list[IdeogramError] = field(default_factory=list)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is submitted."""
-        return self.broken or bool(self.delays)
-
-
-class ItemResult(NamedTuple):
-    """
-    What became of a job.
-
-    :param line: Its line.
-    :param is_terminal_failure: Whether nothing can come of it any more.
-    """
-
-    line: dict[str, Any]
-    is_terminal_failure: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """
-    What to wait for until the next slice.
-
-    :param requests: The time of submission by request id.
-    :param not_before: When the next slice may begin, in seconds since the epoch.
-    :param deadline: When it has something to do at the latest.
-    :param min_settled: How many settled requests are worth a slice, None for all.
-    """
-
-    requests: Mapping[str, float]
-    not_before: float
-    deadline: float
-    min_settled: int | None
+#: Failed items that an error lists.
+_LISTED_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetRun:
-    """
-    The run, as one slice sees it.
+class DatasetOptions:
+    """The operator's rendered arguments; see :class:`IdeogramGenerateDatasetOperator` for their meaning."""
 
+    prompts: Any
+    prompts_path: str | None
+    key_template: str
+    defaults: Mapping[str, Any]
+    max_in_flight: int
+    requests_per_minute: float | None
+    max_failures: float
+    max_cost_usd: float | None
+    price_usd: float | None
+    dedupe: bool
+    if_exists: str
+    resubmit: bool
+    resubmit_on_5xx: bool
+    timeout: float
+    ledger_prefix: str
+    s3_extra_args: Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class DatasetRunner:
+    """
+    Run the slices of one dataset task.
+
+    :param options: The operator's arguments.
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the images' bucket.
     :param workspace: The run's own objects.
-    :param state: Where it stands; changed by the slice.
     :param output_prefix: The prefix of the images.
-    :param owner: Who asks, to the ledger.
-    :param max_tries: The task's, which changes when a person clears it.
-    :param if_exists: What an image at an item's key means.
-    :param resubmit: Whether a submit whose fate stays unknown may be paid again.
-    :param timeout: Seconds from an item's submission until it is given up.
-    :param max_in_flight: Jobs at the vendor at once.
-    :param max_cost_usd: What the task may spend, None for no limit.
-    :param price_usd: What an image costs, None where nobody knows.
+    :param owner: The task instance's id in the ledger.
+    :param max_tries: The task instance's, which changes on a clear.
+    :param push_progress: Pushes the XCom ``progress``.
     """
 
+    options: DatasetOptions
     hook: IdeogramHook
     store: ImageStore
     ledger: Ledger | NoLedger
     workspace: Workspace
-    state: DatasetState
     output_prefix: Target
     owner: str
     max_tries: int
-    if_exists: str
-    resubmit: bool
-    timeout: float
-    max_in_flight: int
-    max_cost_usd: float | None
-    price_usd: float | None
-    #: Jobs that were done, or could not be asked for, and are looked at again after a while.
-    _recheck_ids: set[str] = field(default_factory=set)
-    #: Why the images of those of them that are done could not be brought to S3.
-    _store_errors: list[IdeogramTemporaryError] = field(default_factory=list)
-    #: Jobs whose images were.
-    _stored_ids: set[str] = field(default_factory=set)
+    push_progress: Callable[[dict[str, Any]], None]
+    _state: DatasetState | None = field(default=None, init=False)
+
+    @property
+    def state(self) -> DatasetState:
+        """The run's state, after :meth:`begin` or :meth:`resume`."""
+        if self._state is None:
+            raise RuntimeError("begin() or resume() comes first")
+        return self._state
+
+    @property
+    def manifest_uri(self) -> str:
+        """The address of the manifest."""
+        return f"{self.output_prefix.uri}{MANIFEST}"
+
+    def begin(self) -> None:
+        """Continue an earlier attempt at the same input, or plan the run."""
+        source = self._source()
+        state = read_state(self.workspace)
+        is_cleared = state is not None and self.max_tries != state.max_tries
+        if state is None or state.source != source or (state.finished_at and is_cleared):
+            state = self._plan(source)
+        else:
+            log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
+            if not state.finished_at and state.failures:
+                # What was blocked is attempted again only after a person cleared the task.
+                blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
+                plan_again(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
+        state.max_tries = self.max_tries
+        self._state = state
+
+    def resume(self) -> None:
+        """Continue after a deferral."""
+        self._state = read_state(self.workspace)
+        if self._state is None:
+            raise IdeogramLedgerError(
+                f"The state of the run below {self.workspace.uri} was removed while the task waited",
+                "Requests may be running; the ledger has them, and a retry reattaches to them.",
+                charged=None,
+            )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier attempt finished the run."""
+        return self.state.finished_at is not None
 
     def slice(self, reports: Mapping[str, Mapping[str, Any]]) -> Wait | None:
         """
-        Store what is done, submit what fits, and return what to wait for; None when every item is decided.
+        Store what is completed, submit what fits, and return what to wait for; None when every item is decided.
 
-        :param reports: What the trigger found out, by request id.
-        :raises IdeogramError: If what is wrong is wrong with all items; what was done until then is written.
+        :param reports: The trigger's reports by request id.
+        :raises IdeogramError: If an error concerns all items; what was done until then is written.
         """
-        self.state.slices += 1
+        state, context, progress = self.state, self._context(), SliceProgress()
+        settler = Settler(context, progress)
+        state.slices += 1
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
-            problems = self._settle(pool, reports)
-            if not problems and self.state.consecutive_same_failures < SYSTEMATIC_FAILURES:
-                problems = self._submit(pool)
-            if not problems:
-                problems = self._copy(pool)
-        self.workspace.write(STATE, self.state.to_json())
-        if problems:
-            raise problems[0]
-        self._raise_if_systematic()
-        return self._wait()
+            errors = settler.settle(pool, reports)
+            if not errors and state.consecutive_same_failures < SYSTEMATIC_FAILURES:
+                errors = SubmitBurst(context, progress).submit(pool)
+            if not errors:
+                errors = settler.copy(pool)
+        self.workspace.write(STATE, state.to_json())
+        if errors:
+            raise errors[0]
+        self._raise_if_systematic(context)
+        wait = next_wait(context, progress)
+        if wait is not None:
+            self._show_progress()
+        return wait
 
-    def _settle(self, pool: ThreadPoolExecutor, reports: Mapping[str, Mapping[str, Any]]) -> list[IdeogramError]:
-        flights = self.state.in_flight
-
-        def settle(flight: InFlightItem) -> ItemResult | None:
-            return self._end_of(flight, reports.get(flight.job.request_id))
-
-        ends, problems = _gather(pool, settle, flights)
-        settled = [(flight, end) for flight, end in zip(flights, ends, strict=True) if end is not None]
-        self._write_part([end.line for _, end in settled])
-        self.state.in_flight = [flight for flight, end in zip(flights, ends, strict=True) if end is None]
-        self.state.abandoned_request_ids += [
-            flight.job.request_id for flight, end in settled if not end.is_terminal_failure
-        ]
-        list(pool.map(self._close, [flight for flight, end in settled if end.is_terminal_failure]))
-        return problems
-
-    def _end_of(self, flight: InFlightItem, report: Mapping[str, Any] | None) -> ItemResult | None:
-        """Return what became of a job, its image being stored; None for one that goes on."""
-        job, now = flight.job, time.time()
-        poll = RequestPoll(job.request_id, job.submitted_at)
-        if report is not None:
-            poll.take_report(report)
-        time_left = now < deadline_of(job.submitted_at, self.timeout)
-        overdue = now - job.submitted_at > EXPECTED_SECONDS
-        if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and overdue):
-            # Done since the trigger fired, as a rule.
-            poll_once(self.hook, poll)
-        if poll.outcome is Outcome.RECORD_GONE:
-            recover(self.hook, poll, job.request)
-        if poll.outcome is Outcome.COMPLETED:
-            return self._stored(flight, poll)
-        if poll.outcome is Outcome.REFUSED:
-            raise poll.failure()
-        if time_left and poll.outcome in (Outcome.PENDING, Outcome.UNREACHABLE):
-            if poll.outcome is Outcome.UNREACHABLE:
-                self._recheck_ids.add(job.request_id)
-            return None
-        return self._ended(flight, poll)
-
-    def _stored(self, flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
+    def finish(self) -> dict[str, Any]:
+        """Write the manifest; return the result, or raise the error of a run with too many failures."""
+        state = self.state
         try:
-            record = fetch_and_store(self.hook, self.store, flight.job, poll)
-            self._stored_ids.add(flight.job.request_id)
-            return ItemResult(stored_line(flight.item, record))
-        except IdeogramTemporaryError as problem:
-            log.warning(
-                "Request %s is done, but not here yet: %s. It is tried again", flight.job.request_id, problem.reason
+            write_manifest(
+                self.workspace,
+                self.output_prefix,
+                state.total,
+                state.parts,
+                self.store.objects,
+                self.options.s3_extra_args,
             )
-            self._recheck_ids.add(flight.job.request_id)
-            self._store_errors.append(problem)
-            return None
-        except IdeogramJobError as problem:
-            return self._found(flight) or _failed(
-                flight, ImageStatus.FAILED, problem, is_terminal_failure=poll.is_terminal_failure
-            )
+        except IdeogramLedgerError:
+            self.workspace.clear()
+            raise
+        self._show_progress(self.manifest_uri)
+        share = self.options.max_failures
+        allowed = share * state.total if 0 < share < 1 else share
+        if state.failures > allowed:
+            raise self._failure()
+        if self.options.if_exists == "reuse":
+            self.workspace.clear()  # a later attempt finds all images
+        else:
+            state.finished_at = time.time()
+            self.workspace.write(STATE, state.to_json())
+            self.workspace.clear(keep_state=True)
+        return self.result()
 
-    def _ended(self, flight: InFlightItem, poll: RequestPoll) -> ItemResult:
-        """Return what became of a job that has no image, or that nobody waits for any longer."""
-        if poll.outcome is Outcome.CONTENT_BLOCKED:
-            return _failed(flight, ImageStatus.CONTENT_BLOCKED, poll.failure(), is_terminal_failure=True)
-        found = None if poll.outcome is Outcome.FAILED else self._found(flight)
-        return found or _failed(
-            flight, ImageStatus.FAILED, poll.failure(), is_terminal_failure=poll.is_terminal_failure
-        )
+    def result(self) -> dict[str, Any]:
+        """Return the task's XCom."""
+        state = self.state
+        return {
+            "manifest_uri": self.manifest_uri,
+            "total": state.total,
+            **state.counts,
+            "cost_usd": round(state.cost_usd, 4),
+            "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
+        }
 
-    def _found(self, flight: InFlightItem) -> ItemResult | None:
-        """Return the image of a job that the vendor has forgotten, if a slice that died had stored it."""
-        target, job = Target(self.output_prefix.bucket, flight.item.key), flight.job
-        head = self.store.find(target)
-        if head is None or made_by(head) != job.request_id:
-            return None
-        record = ImageRecord.of_object(target, head, flight.item.request, own=not job.paid_by_other_task)
-        return ItemResult(stored_line(flight.item, record))
+    def _source(self) -> str:
+        """Return a fingerprint of the input and of all arguments that decide the images."""
+        options = self.options
+        objects = self.store.objects
+        rows = version_of(options.prompts_path, objects) if options.prompts_path else list(options.prompts or ())
+        decisive = [rows, self.output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+        decisive += [options.defaults[name] for name in DEFAULTS]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _close(self, flight: InFlightItem) -> None:
-        if flight.job.record_key and flight.job.record_etag:
-            self.ledger.delete(flight.job.record_key, flight.job.record_etag)
-
-    def _submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
-        """Submit what the rate limit allows; where nobody knows it, more and more until somebody objects."""
-        rate_limiter, problems = self.state.rate_limiter, self._submit_burst(pool)
-        while not problems and rate_limiter.rate is None and rate_limiter.ramping_up:
-            problems = self._submit_burst(pool)
-        return problems
-
-    def _submit_burst(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
-        now = time.time()
-        self.state.rate_limiter.ramping_up = False
-        times = self._times(now)
-        items = self._next_items(len(times), now)
-        if not items:
-            return []
-        burst = _Burst()
-
-        def submit(planned: tuple[float, DelayedItem]) -> _Decision:
-            return self._submit_one(*planned, burst)
-
-        results, problems = _gather(pool, submit, list(zip(times, items, strict=False)))
-        self._take(items, results)
-        self.state.rate_limiter.on_sent(burst.sent_at)
-        if burst.delays:
-            self.state.rate_limiter.on_limited(time.time(), max(burst.delays))
-        everywhere = burst.no_storage[:1] if len(burst.no_storage) == len(items) else []
-        return problems or everywhere
-
-    def _submit_one(self, at: float, later: DelayedItem, burst: _Burst) -> _Decision:
-        """Return the item's job, its line if it is decided already, or the item if it is put off."""
-        time.sleep(max(0.0, min(at - time.time(), PACE_SECONDS)))
-        if burst.over:
-            return later
+    def _plan(self, source: str) -> DatasetState:
+        options, objects = self.options, self.store.objects
+        self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
+        checker = RowChecker(options.defaults, self.output_prefix, options.key_template, dedupe=options.dedupe)
+        workspaces = self.workspace.all_of(self.output_prefix, options.ledger_prefix)
+        with closing(EarlierImages(objects, self.output_prefix, workspaces)) as earlier:
+            plan = make_plan(self._rows(), checker, earlier, self.workspace, options.if_exists)
+        price = self._price
         try:
-            result = self._get_or_submit(later.item)
-        except RetryLater as again:
-            if isinstance(again.error, IdeogramRateLimited):
-                burst.delays.append(again.delay)
-            return _put_off(later, again.delay, again.error)
-        except IdeogramError as error:
-            return self._turned_down(later, error, burst)
-        if isinstance(result, InFlightItem):
-            burst.sent_at.append(time.time())
-        return result
-
-    def _turned_down(self, later: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
-        """Return what an error means for an item; raise it if it means the same for all items."""
-        if isinstance(error, _SYSTEMATIC):
-            burst.broken = True
-            raise error
-        if isinstance(error, IdeogramUnknownSubmit):
-            burst.sent_at.append(time.time())
-        unreadable = isinstance(error, IdeogramLedgerError) and isinstance(
-            error.__cause__, ValueError | TypeError | KeyError
+            self._check_cost(plan.to_do, price)
+        except IdeogramInvalidInput:
+            self.workspace.clear()
+            raise
+        cost = "at an unknown price" if price is None else f"for about {plan.to_do * price:.2f} USD at most"
+        log.info("%d items: %d are stored already, %d to be generated %s", plan.total, plan.reused, plan.to_do, cost)
+        limit, now = options.requests_per_minute, time.time()
+        state = DatasetState(
+            source=source,
+            total=plan.total,
+            chunks=plan.chunks,
+            copies=plan.copies,
+            parts=plan.parts,
+            started_at=now,
+            rate_limiter=RateLimiter.of_limit(self.hook.settings.requests_per_minute if limit is None else limit, now),
         )
-        if isinstance(error, IdeogramTemporaryError) and not unreadable:
-            if isinstance(error, IdeogramStorageError):
-                burst.no_storage.append(error)
-            return _put_off(later, AGAIN_SECONDS, error)
-        return _without_job(later.item, error)
+        state.counts[ImageStatus.REUSED] = plan.reused
+        metrics.reused(plan.reused)
+        return state
 
-    def _take(self, items: list[DelayedItem], results: list[_Decision | None]) -> None:
-        """Note what came of the submits."""
-        self._write_part([dict(result) for result in results if isinstance(result, Mapping)])
-        for later, result in zip(items, results, strict=True):
-            if isinstance(result, InFlightItem):
-                self.state.in_flight.append(result)
-            elif not isinstance(result, Mapping):
-                self.state.delayed.append(result or later)
+    @property
+    def _price(self) -> float | None:
+        given = self.options.price_usd
+        return list_price(self.options.defaults["model"]) if given is None else given
 
-    def _get_or_submit(self, item: Item) -> InFlightItem | dict[str, Any]:
-        submitter = Submitter(
-            self.hook,
-            self.store,
-            self.ledger,
-            Target(self.output_prefix.bucket, item.key),
+    def _check_cost(self, count: int, price: float | None) -> None:
+        """Raise IdeogramInvalidInput if the images cost more than the limit, as far as their price is known."""
+        limit = self.options.max_cost_usd
+        if limit is not None and price is not None and count * price > limit + 1e-9:
+            cost = f"{count} images would cost about {count * price:.2f} USD, and {limit:.2f} may be spent"
+            raise IdeogramInvalidInput.of([f"max_cost_usd: {cost}"])
+
+    def _rows(self) -> Iterator[tuple[str, Any]]:
+        prompts = self.options.prompts
+        if self.options.prompts_path is not None:
+            return read_rows(self.options.prompts_path, self.store.objects)
+        if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
+            raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
+        return ((f"item {number}", row) for number, row in enumerate(prompts))
+
+    def _context(self) -> SliceContext:
+        options = self.options
+        self.hook.get_conn()  # on the task's main thread: Airflow looks connections up there only
+        return SliceContext(
+            hook=self.hook,
+            store=self.store,
+            ledger=self.ledger,
+            workspace=self.workspace,
+            state=self.state,
+            output_prefix=self.output_prefix,
             owner=self.owner,
             max_tries=self.max_tries,
-            if_exists=self.if_exists,
-            resubmit=self.resubmit,
+            if_exists=options.if_exists,
+            resubmit=options.resubmit,
+            resubmit_on_5xx=options.resubmit_on_5xx,
+            timeout=options.timeout,
+            max_in_flight=options.max_in_flight,
+            max_cost_usd=options.max_cost_usd,
+            price_usd=self._price,
         )
-        result = submitter.get_or_submit(item.request, absent=item.absent)
-        return stored_line(item, result) if isinstance(result, ImageRecord) else InFlightItem(item, result[0])
 
-    def _times(self, now: float) -> list[float]:
-        """Return when items may be submitted in this slice."""
-        room = self.max_in_flight - len(self.state.in_flight)
-        if self._affordable is not None:
-            room = min(room, self._affordable)
-        if room <= 0 or self._storage_blocked:  # what can't be stored is not to be paid
-            return []
-        return [at for at in self.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
-
-    @property
-    def _storage_blocked(self) -> bool:
-        """Whether images can't be brought to S3, for a reason that is not a single image's own."""
-        no_storage = any(isinstance(problem, IdeogramStorageError) for problem in self._store_errors)
-        return no_storage or (len(self._store_errors) >= HELD_IMAGES and not self._stored_ids)
-
-    @property
-    def _affordable(self) -> int | None:
-        """How many more images the task may pay for, None for no limit."""
-        if self.max_cost_usd is None or not self.price_usd:
-            return None
-        spent = self.state.cost_usd + self.price_usd * len(self.state.in_flight)
-        return max(0, int((self.max_cost_usd - spent) / self.price_usd + 1e-9))
-
-    @property
-    def _more(self) -> bool:
-        """Whether there are items to submit."""
-        return self.state.chunk < self.state.chunks or bool(self.state.delayed)
-
-    @property
-    def _plan_open(self) -> bool:
-        """Whether items are taken from the plan: not while as many as may be in flight were put off."""
-        return self.state.chunk < self.state.chunks and len(self.state.delayed) < self.max_in_flight
-
-    def _next_items(self, room: int, now: float) -> list[DelayedItem]:
-        """Take the next items: those that were put off and are due, then those of the plan."""
+    def _raise_if_systematic(self, context: SliceContext) -> None:
         state = self.state
-        due = [later for later in state.delayed if later.at <= now]
-        state.delayed = [later for later in state.delayed if later.at > now] + due[room:]
-        items = due[:room]
-        while len(items) < room and self._plan_open:
-            lines = self.workspace.read_lines(chunk_name("todo", state.chunk))
-            taken = lines[state.offset : state.offset + room - len(items)]
-            items += [DelayedItem(Item.from_json(line), now, now) for line in taken]
-            state.offset += len(taken)
-            if state.offset >= len(lines):
-                state.chunk, state.offset = state.chunk + 1, 0
-        return items
-
-    def _write_part(self, lines: list[dict[str, Any]]) -> None:
-        """Write the lines of decided items, and count them."""
-        if not lines:
-            return
-        self.workspace.write_lines(chunk_name("part", self.state.parts), lines)
-        self.state.parts += 1
-        for line in lines:
-            self.state.counts[line["status"]] += 1
-            if line["request_id"] not in self.state.abandoned_request_ids:
-                self.state.cost_usd += line["cost_usd"] or 0.0
-            self._note(line)
-
-    def _note(self, line: Mapping[str, Any]) -> None:
-        """Note what a person will want to know of an item without an image."""
-        state = self.state
-        if line["error"] is None:
-            state.failure, state.consecutive_same_failures = "", 0
-            return
-        if len(state.examples) < MAX_LISTED:
-            state.examples.append(f"{line['id']}: {line['error']}")
-        if line["status"] == ImageStatus.FAILED:
-            error = _what_is_alike(line)
-            state.consecutive_same_failures = state.consecutive_same_failures + 1 if error == state.failure else 1
-            state.failure = error
-
-    def _raise_if_systematic(self) -> None:
-        state = self.state
-        if state.consecutive_same_failures >= SYSTEMATIC_FAILURES and self._more:
+        if state.consecutive_same_failures >= SYSTEMATIC_FAILURES and context.has_items_to_submit:
             raise IdeogramDatasetStopped(
                 f"The last {state.consecutive_same_failures} items failed for the same reason: {state.failure}",
-                f"{state.cost_usd:.2f} USD were charged so far; {len(state.in_flight)} more jobs are running and paid. "
+                f"{state.cost_usd:.2f} USD were charged so far; {len(state.in_flight)} more requests are running. "
                 "Clear the task when the cause is gone: it reattaches to them and attempts what failed.",
             )
 
-    def _wait(self) -> Wait | None:
-        state, now = self.state, time.time()
-        if not self._more and not state.in_flight:
-            return None
-        affordable = self._affordable != 0
-        if self._more and not state.in_flight and not affordable:
-            raise IdeogramDatasetStopped(
-                f"max_cost_usd={self.max_cost_usd} is reached: {state.cost_usd:.2f} USD were charged for {state.done} "
-                f"of {state.total} items. What is stored stays; clear the task with a higher limit to go on from there."
-            )
-        jobs = [flight.job for flight in state.in_flight if flight.job.request_id not in self._recheck_ids]
-        deadlines = [deadline_of(job.submitted_at, self.timeout) for job in jobs]
-        min_settled = None
-        if self._recheck_ids:
-            deadlines.append(now + AGAIN_SECONDS)
-        if self._more and affordable and not self._storage_blocked:
-            if len(state.in_flight) < self.max_in_flight:
-                deadlines.append(self._next_submit(now))
-            else:
-                min_settled = max(1, len(jobs) // 2)  # half the room is worth a slice
-        requests = {job.request_id: job.submitted_at for job in jobs}
-        not_before = now + MIN_WAIT_SECONDS
-        return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)
-
-    def _next_submit(self, now: float) -> float:
-        """Return when a slice can submit as much as makes it worth its start."""
+    def _show_progress(self, manifest_uri: str | None = None) -> None:
+        """Log the progress, and push the same numbers as the XCom ``progress``."""
         state = self.state
-        room = min(self.max_in_flight, state.total - state.done) - len(state.in_flight)
-        worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
-        ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
-        return ready if self._plan_open else max(ready, min(later.at for later in state.delayed))
+        minutes = max(time.time() - state.started_at, 1.0) / 60
+        pace = (state.done - state.counts[ImageStatus.REUSED]) / minutes
+        seconds_left = (state.total - state.done) / pace * 60 if pace else None
+        log.info(
+            "%d of %d items, %d in flight, %.1f images a minute, %.2f USD spent, %s left",
+            state.done,
+            state.total,
+            len(state.in_flight),
+            pace,
+            state.cost_usd,
+            "unknown time" if seconds_left is None else f"{seconds_left:.0f} s",
+        )
+        self.push_progress(
+            {
+                "total": state.total,
+                "done": state.done,
+                **state.counts,
+                "in_flight": len(state.in_flight),
+                "cost_usd": round(state.cost_usd, 4),
+                "images_per_minute": round(pace, 1),
+                "seconds_left": None if seconds_left is None else round(seconds_left),
+                "slices": state.slices,
+                "parts": f"{self.workspace.uri}part-",
+                **({"manifest_uri": manifest_uri} if manifest_uri else {}),
+            }
+        )
 
-    def _copy(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
-        """Copy images for the rows with identical inputs, when all images are there."""
+    def _failure(self) -> IdeogramError:
+        """Return the error of a run with too many failures; its workspace stays for the next attempt."""
         state = self.state
-        if state.in_flight or self._more:
-            return []
-        while state.copied_chunks < state.copies:
-            items = [
-                Item.from_json(line) for line in self.workspace.read_lines(chunk_name("copy", state.copied_chunks))
-            ]
-            lines, problems = _gather(pool, self._copied_line, items)
-            if problems:
-                return problems
-            self._write_part(lines)
-            state.copied_chunks += 1
-        return []
-
-    def _copied_line(self, item: Item) -> dict[str, Any]:
-        source, target = (Target(self.output_prefix.bucket, key) for key in (item.copy_of, item.key))
-        if source == target:  # rows without ids: the image of the one is the other's
-            head = self.store.find(target)
-            same = head if head and made_from(head, item.request) else None
-            record = ImageRecord.of_object(target, same, item.request) if same else None
-        else:
-            record = self.store.copy(source, target, item.request)
-        if record is None:
-            error = f"The row with the same inputs, {item.copy_of}, has no image. Nothing was charged for this one."
-            return failed_line(item, ImageStatus.FAILED, error, None, 0.0)
-        return stored_line(item, record)
+        all_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
+        kind = IdeogramDatasetStopped if all_blocked else IdeogramDatasetFailed
+        next_step = "A retry would be blocked again" if all_blocked else "A retry attempts only those that failed"
+        examples = "\n".join(f"  - {example}" for example in state.examples[:_LISTED_FAILURES])
+        return kind(
+            f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
+            f"{state.cost_usd:.2f} USD were charged. {next_step}. {self.manifest_uri} has all of them; the first:\n"
+            f"{examples}",
+        )
 
 
-def _what_is_alike(line: Mapping[str, Any]) -> str:
-    """Return a line's error without what tells it from another's: its key, its request and all words with digits."""
-    error = str(line["error"]).replace(str(line["key"]), "0").replace(str(line["request_id"]), "0")
-    return _WITH_DIGITS.sub("…", error)
-
-
-def _failed(
-    flight: InFlightItem, status: ImageStatus, error: IdeogramError, *, is_terminal_failure: bool
-) -> ItemResult:
-    metrics.failed(error.code)
-    return ItemResult(failed_line(flight.item, status, str(error), flight.job.request_id, 0.0), is_terminal_failure)
-
-
-def _without_job(item: Item, error: IdeogramError) -> dict[str, Any]:
-    metrics.failed(error.code)
-    return failed_line(item, ImageStatus.FAILED, str(error), getattr(error, "request_id", None), None)
-
-
-def _put_off(later: DelayedItem, delay: float, error: IdeogramError) -> DelayedItem | dict[str, Any]:
-    now = time.time()
-    if now + delay > later.since + PATIENCE_SECONDS:
-        return _without_job(later.item, error)
-    log.info("%s: %s. Tried again in %.0f s", later.item.id, error.reason, delay)
-    return DelayedItem(later.item, now + delay, later.since)
-
-
-def _gather(
-    pool: ThreadPoolExecutor, work: Callable[[T], Any], items: Iterable[T]
-) -> tuple[list[Any], list[IdeogramError]]:
-    """Do the work on all items, and return what came of each, None for those that raised, and what they raised."""
-    problems: list[IdeogramError] = []
-
-    def attempt(item: T) -> Any:
-        try:
-            return work(item)
-        except IdeogramError as problem:
-            problems.append(problem)
-            return None
-
-    return list(pool.map(attempt, items)), problems
+def read_state(workspace: Workspace) -> DatasetState | None:
+    """Return the run's state, None if there is none; raise IdeogramLedgerError if it can't be understood."""
+    saved = workspace.read(STATE)
+    try:
+        return None if saved is None else DatasetState.from_json(saved)
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise IdeogramLedgerError(
+            f"{workspace.uri}{STATE} can't be understood ({problem!r})",
+            "Requests may be running. Remove the object: the ledger has them, and a retry reattaches to them.",
+            charged=None,
+        ) from problem

@@ -1,8 +1,8 @@
 """
-Where a dataset's run stands.
+The state of a dataset's run.
 
-Invariant: plain JSON of bounded size: what is in flight, what comes next, and counts; the items themselves are in
-the workspace's chunks.
+Invariant: plain JSON of bounded size: requests in flight, delayed items, positions and counts. The items themselves are
+in the workspace's chunks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class InFlightItem:
-    """An item whose job was submitted."""
+    """An item whose request was submitted."""
 
     item: Item
     job: Job
@@ -34,7 +34,7 @@ class InFlightItem:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> InFlightItem:
-        """Make it again."""
+        """Restore it from :meth:`to_json`."""
         job = Job.from_json(value["job"])
         if job.request is None:
             raise ValueError(f"request {job.request_id} has no inputs")
@@ -45,11 +45,11 @@ class InFlightItem:
 @dataclass(frozen=True, slots=True)
 class DelayedItem:
     """
-    An item that is tried again.
+    An item that is attempted again.
 
     :param item: The item.
     :param at: When, in seconds since the epoch.
-    :param since: Since when it has been put off.
+    :param since: Since when it is delayed.
     """
 
     item: Item
@@ -62,36 +62,37 @@ class DelayedItem:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DelayedItem:
-        """Make it again."""
+        """Restore it from :meth:`to_json`."""
         return cls(Item.from_json(value["item"]), value["at"], value["since"])
 
 
 @dataclass(slots=True)
 class DatasetState:
     """
-    Where the run stands.
+    The state of a run.
 
-    :param source: A fingerprint of what was asked for: rows and parameters.
+    :param source: A fingerprint of rows and parameters.
     :param total: The number of rows.
-    :param chunks: How many chunks of items there are to do.
+    :param chunks: The number of planned chunks.
     :param started_at: When the run began, in seconds since the epoch.
-    :param rate_limiter: The rate limit's allowance.
+    :param rate_limiter: The token bucket of the account.
     :param chunk: The chunk from which items are taken.
     :param offset: The next item in it.
-    :param parts: How many parts of lines were written.
-    :param counts: Items by what became of them.
-    :param cost_usd: What was paid so far.
-    :param slices: How many times a worker was used.
-    :param max_tries: The task's, which changes when a person clears it.
+    :param parts: The number of written parts.
+    :param counts: Decided items by status.
+    :param cost_usd: What was charged so far.
+    :param charged_images: How many images were charged, with a known cost.
+    :param slices: The number of slices.
+    :param max_tries: The task instance's, which changes on a clear.
     :param finished_at: When the run had succeeded, in seconds since the epoch; None until then.
-    :param failure: The error of the last item that failed, without what tells it from another's.
-    :param consecutive_same_failures: How many items have failed with it since any had an image, or another error.
-    :param abandoned_request_ids: Requests that were paid and not waited for any longer; the ledger still knows them.
+    :param failure: The error of the last failed item, without the parts that differ between items.
+    :param consecutive_same_failures: How many items failed with it since the last image or other error.
+    :param abandoned_request_ids: Requests that are no longer waited for and may be charged; the ledger keeps them.
     :param examples: The first failures, as ``id: error``.
-    :param copies: How many chunks of rows there are that get another row's image.
-    :param copied_chunks: How many of them are done.
-    :param in_flight: The jobs that were submitted.
-    :param delayed: Items that are tried again.
+    :param copies: The number of chunks of rows that get another row's image.
+    :param copied_chunks: How many of these are done.
+    :param in_flight: The submitted items.
+    :param delayed: Items that are attempted again later.
     """
 
     source: str
@@ -104,6 +105,7 @@ class DatasetState:
     parts: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ImageStatus, 0))
     cost_usd: float = 0.0
+    charged_images: int = 0
     slices: int = 0
     max_tries: int = 0
     finished_at: float | None = None
@@ -117,13 +119,32 @@ class DatasetState:
     delayed: list[DelayedItem] = field(default_factory=list)
 
     @property
+    def running(self) -> int:
+        """How many requests may still be charged: those in flight, and abandoned ones."""
+        in_flight = {item.job.request_id for item in self.in_flight}
+        return len(in_flight | set(self.abandoned_request_ids))
+
+    def add_cost(self, line: Mapping[str, Any]) -> None:
+        """Add what a line's image cost; its request is no longer running."""
+        if line["request_id"] in self.abandoned_request_ids:
+            self.abandoned_request_ids.remove(line["request_id"])
+        if line["cost_usd"]:
+            self.cost_usd += line["cost_usd"]
+            self.charged_images += 1
+
+    @property
+    def mean_cost_usd(self) -> float | None:
+        """The mean cost of the images that were charged, None before the first."""
+        return self.cost_usd / self.charged_images if self.charged_images else None
+
+    @property
     def done(self) -> int:
-        """How many items are decided."""
+        """The number of decided items."""
         return sum(self.counts.values())
 
     @property
     def failures(self) -> int:
-        """How many items have no image."""
+        """The number of items without an image."""
         return self.done - self.counts[ImageStatus.GENERATED] - self.counts[ImageStatus.REUSED]
 
     def to_json(self) -> dict[str, Any]:
@@ -138,9 +159,9 @@ class DatasetState:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetState:
-        """Make the state again from what :meth:`to_json` returned; raise ValueError if it is of another form."""
+        """Restore the state from :meth:`to_json`; raise ValueError if it has another version."""
         if value["version"] != VERSION:
-            raise ValueError(f"it has version {value['version']!r}, and {VERSION} is known")
+            raise ValueError(f"it has version {value['version']!r}; this provider reads version {VERSION}")
         known = {item.name: value[item.name] for item in fields(cls)}
         known["rate_limiter"] = RateLimiter.from_json(value["rate_limiter"])
         known["in_flight"] = [InFlightItem.from_json(flight) for flight in value["in_flight"]]

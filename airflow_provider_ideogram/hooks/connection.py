@@ -1,8 +1,8 @@
 """
 The settings of an Airflow connection of type ``ideogram``: fields, validation and the form's description.
 
-Invariant: :data:`EXTRA_FIELDS` describes each field of the extra once, and other fields are refused. No text of this
-module contains the API key.
+Invariant: :data:`EXTRA_FIELDS` describes each field of the extra once, and other fields are refused. Errors name the
+standard fields as the form does, and never contain the API key.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 DEFAULT_BASE_URL = "https://api.segmind.com"
 DEFAULT_HISTORY_URL = "https://api.spotprod.segmind.com/inference-request/request-history"
 DEFAULT_TIMEOUT = 30.0
+#: The labels of the password and the host in the form.
+API_KEY_LABEL, BASE_URL_LABEL = "API key", "Base URL"
 #: A shorter key would also match other text, which would then be redacted.
 _MIN_KEY_CHARACTERS = 8
 #: The vendor's hosts: this domain and its subdomains.
@@ -74,19 +76,19 @@ class ConnectionSettings:
             problems.append("extra: must be a JSON object")
             extra = {}
 
-        def check(name: str, read: Callable[[Any], Any], value: Any) -> None:
+        def check(name: str, label: str, read: Callable[[Any], Any], value: Any) -> None:
             try:
                 values[name] = read(value)
             except ValueError as error:
-                problems.append(f"{name}: {error}")
+                problems.append(f"{label}: {error}")
 
-        check("api_key", _api_key, connection.password)
-        check("base_url", _base_url, connection)
+        check("api_key", API_KEY_LABEL, _api_key, connection.password)
+        check("base_url", BASE_URL_LABEL, _base_url, connection)
         for name, value in extra.items():
             if name not in EXTRA_FIELDS:
                 problems.append(f"extra {name!r} is unknown. {did_you_mean(name, tuple(EXTRA_FIELDS))}")
             elif value is not None and value != "":  # the form stores "" for an empty field
-                check(name, EXTRA_FIELDS[name].read, value)
+                check(name, f"extra {name}", EXTRA_FIELDS[name].read, value)
         if problems:
             # The key may have been entered in another field, whose text is quoted here.
             redactor = Redactor(values.get("api_key", ""))
@@ -120,11 +122,11 @@ def _address(connection: Any) -> str:
 def _api_key(value: Any) -> str:
     key = value.strip() if isinstance(value, str) else ""
     if not key:
-        raise ValueError("the connection's password, the API key, is missing")
+        raise ValueError("is missing; it is the connection's password")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError("the connection's password has characters that are not valid in an API key")
+        raise ValueError("has characters that are not valid in a key")
     if len(key) < _MIN_KEY_CHARACTERS:
-        raise ValueError("the connection's password is too short for an API key")
+        raise ValueError(f"has fewer than {_MIN_KEY_CHARACTERS} characters")
     return key
 
 
@@ -142,7 +144,7 @@ def _url(value: Any) -> str:
     if not valid:
         raise ValueError(_NO_ADDRESS)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not contain credentials: the API key is the connection's password")
+        raise ValueError(f"must not contain credentials; enter the key in the field {API_KEY_LABEL!r}")
     if "?" in text or "#" in text:
         raise ValueError("must not have a query or a fragment")
     return text.rstrip("/")
@@ -224,7 +226,7 @@ EXTRA_FIELDS = {
     "requests_per_minute": ExtraField(
         "Requests per minute",
         "number",
-        "The account's rate limit (Free 5, Pro 50). 0 means unknown: requests are not paced.",
+        "The account's rate limit, by which datasets space out their requests. 0 means unknown: they do not.",
         _number,
         0,
     ),
@@ -253,6 +255,6 @@ EXTRA_FIELDS = {
 #: How the form shows Airflow's standard fields, as the provider's metadata spells it.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "schema", "port", "extra"],
-    "relabeling": {"password": "API key", "host": "Base URL"},
+    "relabeling": {"password": API_KEY_LABEL, "host": BASE_URL_LABEL},
     "placeholders": {"host": DEFAULT_BASE_URL, "password": "the API key from Segmind's console"},
 }

@@ -69,7 +69,7 @@ def _fetch(client: httpx.Client, address: str, settings: ConnectionSettings) -> 
         raise _unavailable(f"the image's host did not deliver it ({error})") from error
     except (httpx.InvalidURL, UnicodeError) as error:
         raise IdeogramInvalidImage(
-            f"the image's address is not valid: {sanitize_text(str(error))}", IMAGE_IS_PAID
+            f"the image's address is not valid: {sanitize_text(str(error), settings.redactor)}", IMAGE_IS_PAID
         ) from error
 
 

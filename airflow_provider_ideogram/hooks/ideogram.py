@@ -82,9 +82,10 @@ class IdeogramHook(BaseHook):
 
     def submit(self, request: GenerationRequest) -> Submission:
         """
-        Submit a request, which is charged.
+        Submit a request, which is charged when it completes.
 
-        :raises IdeogramUnknownSubmit: If it is not known whether the request was accepted.
+        :raises IdeogramSubmitFailed: If the API answered 500, 502 or 503: the request may have been accepted.
+        :raises IdeogramUnknownSubmit: If it is not known for another reason whether the request was accepted.
         :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the
             time that the server asks to wait; None means a minute.
         """
@@ -117,16 +118,23 @@ class IdeogramHook(BaseHook):
         return self.settings.history_url is not None
 
     def find_in_history(self, request_id: str) -> HistoryRow | None:
-        """Return one of the account's own requests of any age, None if the history does not show it."""
+        """
+        Return one of the account's own requests of any age; None if it is a teammate's, or not in the history yet.
+
+        :raises IdeogramInvalidInput: If the connection has no history.
+        """
         try:
             return self._client.run(history_request(self._history_url, request_id))
-        except IdeogramNotFound:
+        except IdeogramNotFound as error:
+            if error.status_code != 404:  # 405: no such endpoint, which says nothing about the request
+                raise
             return None
 
     def find_in_list(self, request_id: str, model: str, submitted_at: float) -> HistoryRow | None:
         """
-        Return a request's row in the list of the account's requests, None if there is none.
+        Return a request's row in the list of the account's and its teammates' requests, None if there is none.
 
+        :param model: The model's slug.
         :param submitted_at: When it was submitted, in seconds since the epoch.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
@@ -137,10 +145,11 @@ class IdeogramHook(BaseHook):
         """
         Return the ids of the account's own requests that have these inputs and were made at the time of the submit.
 
-        The list also has the requests of teammates: each id is confirmed by :meth:`find_in_history`.
+        The list also has requests of teammates. An id that :meth:`find_in_history` does not confirm is left out.
 
         :param request: The request that was sent, with its seed.
         :param intended_at: The time just before the submit, in seconds since the epoch.
+        :raises IdeogramInvalidInput: If the connection has no history.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
         pages = self._history(request.model, intended_at)
@@ -182,11 +191,11 @@ class IdeogramHook(BaseHook):
         try:
             with self:
                 balance = self.get_credits()
-            if not balance.has_record:
-                return True, "The API key is valid; the account has no balance record"
-            return True, f"credits: {balance.total:.2f}"
         except Exception as error:
             return False, str(error)
+        if not balance.has_record:
+            return True, "The API key is valid; the account has no balance record"
+        return True, f"credits: {balance.total:.2f}"
 
     def __enter__(self) -> Self:
         """Return the hook."""
@@ -209,21 +218,16 @@ class IdeogramHook(BaseHook):
         """
         Poll requests until enough of them are settled; return True then, False if the deadline passes before.
 
-        All polls of a connection on the loop share one queue and one back-off.
+        All polls of a connection on the loop share one limit of polls in flight and one circuit breaker.
 
         :param polls: The state of each request, which is updated.
         :param deadline: When to stop, in seconds since the epoch.
         :param min_settled: How many requests have to be settled; None means all.
         :param on_poll: Called after each poll.
         """
-        # One coroutine for each caller, and no more: thousands of callers wait here at once.
         shared = await acquire(self.ideogram_conn_id, self._read_connection)
         try:
-            watch = shared.polls.watch(polls, deadline, min_settled, on_poll)
-            try:
-                return await watch.over
-            finally:
-                await shared.polls.forget(watch)
+            return await shared.poller.await_requests(polls, deadline, min_settled, on_poll)
         finally:
             await release(self.ideogram_conn_id, shared)
 

@@ -34,7 +34,7 @@ def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
     api = httpx.URL(settings.base_url)
     if url.scheme != "https" and not (url.scheme == "http" and api.scheme == "http"):
         raise IdeogramInvalidImage(
-            f"the image's address is not https but {sanitize_text(repr(url.scheme))}", IMAGE_IS_PAID
+            f"the image's address is not https but {sanitize_text(repr(url.scheme), settings.redactor)}", IMAGE_IS_PAID
         )
     if url.userinfo:
         raise IdeogramInvalidImage("the image's address contains credentials", IMAGE_IS_PAID)

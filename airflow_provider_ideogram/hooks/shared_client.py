@@ -1,5 +1,5 @@
 """
-One client for all users of a connection on an event loop: settings, transport and poll queue.
+One client for all users of a connection on an event loop: settings, transport and poller.
 
 Invariant: a triggerer with thousands of requests reads a connection, opens sockets and reaches a rate limit once, not
 once for each request. Each event loop has its own shared clients, since a transport works only on the loop on which it
@@ -25,7 +25,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramPermissionError,
 )
 from airflow_provider_ideogram.hooks.async_client import AsyncSegmindClient, AsyncTransport, new_transport
-from airflow_provider_ideogram.hooks.polls import PollQueue
+from airflow_provider_ideogram.hooks.polls import Poller
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.parsing import RequestStatus
@@ -55,7 +55,7 @@ class SharedClient:
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
         self._rng = random.Random()
-        self.polls = PollQueue(self._get_status_once, self._rng)
+        self.poller = Poller(self._get_status_once, self._rng)
         self._loop = asyncio.get_running_loop()
         self._settings: ConnectionSettings | None = None
         self._client: AsyncSegmindClient | None = None
@@ -120,7 +120,6 @@ class SharedClient:
 
     async def aclose(self) -> None:
         """Stop polling and close all connections."""
-        self.polls.close()
         for transport in self._transports:
             await transport.aclose()
 

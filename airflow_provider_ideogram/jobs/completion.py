@@ -63,7 +63,7 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
             f"The image of request {job.request_id} can't be stored: {problem.reason}",
-            f"Request {job.request_id} was charged. A retry fetches the image again.",
+            f"{problem.advice} A retry fetches the image again.",
             request_id=job.request_id,
         ) from problem
     metrics.completed(job, record, poll.completed_at)
@@ -84,7 +84,9 @@ def _image_source(hook: IdeogramHook, job: Job, poll: RequestPoll) -> ImageSourc
         except IdeogramNotFound as problem:
             if not poll.hour_is_over(time.time()):
                 raise IdeogramServerUnavailable(
-                    f"the result of request {job.request_id} is not there yet: {problem.reason}", STILL_AVAILABLE
+                    f"the result of request {job.request_id} is not there yet: {problem.reason}",
+                    STILL_AVAILABLE,
+                    charged=True,
                 ) from problem
             recover(hook, poll, job.request)
         except IdeogramNotCharged as problem:  # this call was not charged, the request was
@@ -94,6 +96,12 @@ def _image_source(hook: IdeogramHook, job: Job, poll: RequestPoll) -> ImageSourc
             poll.cost_usd = poll.cost_usd if result.cost_usd is None else result.cost_usd
             poll.remaining_credits = result.remaining_credits or poll.remaining_credits
             return result.image
-    if poll.image_url is None:
-        raise poll.failure()
-    return ImageUrl(poll.image_url)
+    if poll.image_url is not None:
+        return ImageUrl(poll.image_url)
+    if poll.outcome is Outcome.PENDING:  # the status said COMPLETED: the history lags behind
+        raise IdeogramServerUnavailable(
+            f"the account's history does not show the image of request {job.request_id} yet",
+            STILL_AVAILABLE,
+            charged=True,
+        )
+    raise poll.failure()

@@ -1,8 +1,9 @@
 """
 Reconciliation of a submit whose acceptance is unknown with the account's request history.
 
-Invariant: a new submit follows only a readable history that does not show the request, for as long as rows may be late,
-and a reason that permits it. "Could not read the history" is never "not in the history".
+Invariant: a request that the history shows is adopted. A new submit needs a reason: a person, or the user's argument,
+accepts that both may be paid, or the submit was answered by an error of the server and a readable history does not show
+it for two minutes. While the history fails to respond, nothing is submitted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_ideogram.api.history import HISTORY_LAG_MAX
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
+    IdeogramNotCharged,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 HISTORY_LAG = 120.0
 #: Seconds between two searches of the history.
 RETRY_SECONDS = 20.0
-#: Submits of one request at most, if all were answered 500, 502 or 503.
+#: Submits of one request without a person at most, if all were answered 500, 502 or 503.
 MAX_SUBMITS = 3
 
 
@@ -49,6 +51,21 @@ class RetryLater(Exception):
         super().__init__(error.reason)
         self.delay = delay
         self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """
+    The result of a search of the history for a submit.
+
+    :param found: The ids of the requests that may be it; None if the history can't be read.
+    :param text: The result in words, after "the account's request history".
+    :param is_temporary: Whether a later search may have another result because the history did not respond.
+    """
+
+    found: frozenset[str] | None
+    text: str
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,59 +98,63 @@ class Reconciler:
         :param owns: Whether the record is of this task instance.
         :param durable: Whether the record outlives this execution, so that the task can wait.
         :param answered: The error of the submit, if this execution sent it.
-        :raises RetryLater: If the history may not show the request yet, or can't be read.
+        :raises RetryLater: If the history may not show the request yet, or does not respond.
         :raises IdeogramUnknownSubmit: If no reason permits a new submit.
         """
-        readable = True
-        try:
-            found = self.hook.find_submitted(record.intent.request, record.intent.intent_at)
-            found -= set(record.intent.excluded_request_ids)
-        except IdeogramError as error:
-            # A gateway's connection has no history: there waiting does not help.
-            readable = not self.hook.has_history
-            unknown = _unknown(record, f"can't be read ({error.reason})", answered)
-        else:
-            if len(found) == 1:
-                (request_id,) = found
-                log.warning("The account's history shows that the submit was accepted as request %s", request_id)
-                return request_id
-            shown = f"{len(found)} requests" if found else "no request"
-            unknown = _unknown(record, f"shows {shown} with its inputs", answered)
+        search = self._search(record)
+        if search.found is not None and len(search.found) == 1:
+            (request_id,) = search.found
+            log.warning("The account's history shows that the submit was accepted as request %s", request_id)
+            return request_id
+        unknown = _unknown(record, search.text, answered)
         if durable:
-            self._wait(record, unknown, readable)
-        reason = self._resubmit_reason(record, intent, owns)
-        if reason is None or not readable:
+            _wait(record, unknown, is_temporary=search.is_temporary)
+        reason = self._consent(record, intent, owns)
+        if reason is None and durable and search.found == frozenset() and self._may_repeat(record, intent):
+            reason = "The submit was answered by an error of the server"
+        if reason is None or search.is_temporary:
             raise unknown
         log.warning("%s. %s: a new request is submitted", unknown.reason, reason)
         return None
 
-    def _wait(self, record: LedgerRecord, unknown: IdeogramUnknownSubmit, readable: bool) -> None:
-        """Raise RetryLater while the history may be late, or can't be read."""
-        seconds_left = HISTORY_LAG - (time.time() - record.intent.intent_at)
-        rng = random.Random()
-        if seconds_left > 0:
-            # A failed submit is rarely in the history: one wait for the whole lag costs fewer workers.
-            failed = record.intent.submit_attempts > 0
-            delay = seconds_left if failed else min(seconds_left, RETRY_SECONDS)
-            raise RetryLater(delay + (rng.uniform(0.0, RETRY_SECONDS) if failed else 0.0), unknown)
-        if not readable:
-            raise RetryLater(RETRY_SECONDS + rng.uniform(0.0, RETRY_SECONDS), unknown)
+    def _search(self, record: LedgerRecord) -> _Search:
+        try:
+            found = self.hook.find_submitted(record.intent.request, record.intent.intent_at)
+        except IdeogramError as error:
+            # Without a history, or with one that refuses the key, another search has the same result.
+            is_temporary = not isinstance(error, IdeogramNotCharged)
+            return _Search(None, f"can't be read ({error.reason})", is_temporary)
+        found -= set(record.intent.excluded_request_ids)
+        return _Search(frozenset(found), f"shows {len(found) or 'no'} requests with its inputs")
 
-    def _resubmit_reason(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
-        """Return why another submit may follow, None if it may not."""
-        age = time.time() - record.intent.intent_at
-        if self.resubmit:
+    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
+        """Return why the user accepts that both requests may be paid, None if no reason is known."""
+        if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"
-        if record.intent.submit_attempts and self.resubmit_on_5xx:
-            if record.intent.submit_attempts < MAX_SUBMITS:
-                return "The submit was answered by an error of the server"
-        elif not owns and age > HISTORY_LAG_MAX:
-            return "The account's history has not shown it for hours"
-        if owns and intent.max_tries != record.intent.max_tries:  # Airflow changes it on a clear only
+        if not owns:
+            age = time.time() - record.intent.intent_at
+            return "Another task sent the submit hours ago" if age > HISTORY_LAG_MAX else None
+        if intent.max_tries != record.intent.max_tries:  # Airflow changes it on a clear only
             return "A person cleared the task"
-        if owns and intent.fingerprint != record.intent.fingerprint:
-            return "The inputs were changed"
-        return None
+        return "The inputs were changed" if intent.fingerprint != record.intent.fingerprint else None
+
+    def _may_repeat(self, record: LedgerRecord, intent: Intent) -> bool:
+        """Return whether the vendor's guidance applies: a submit that was answered 500, 502 or 503 is sent again."""
+        same = intent.fingerprint == record.intent.fingerprint
+        return self.resubmit_on_5xx and same and 0 < record.intent.submit_attempts < MAX_SUBMITS
+
+
+def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary: bool) -> None:
+    """Raise RetryLater while the history may not show the request yet, or does not respond."""
+    seconds_left = HISTORY_LAG - (time.time() - record.intent.intent_at)
+    jitter = random.Random().uniform(0.0, RETRY_SECONDS)
+    if seconds_left > 0 and record.intent.submit_attempts:
+        # The history rarely shows a failed submit: one wait for the whole lag takes fewer slots of workers.
+        raise RetryLater(seconds_left + jitter, unknown)
+    if seconds_left > 0:
+        raise RetryLater(min(seconds_left, RETRY_SECONDS), unknown)
+    if is_temporary:
+        raise RetryLater(RETRY_SECONDS + jitter, unknown)
 
 
 def target_busy(why: str) -> IdeogramTargetBusy:
@@ -146,10 +167,11 @@ def target_busy(why: str) -> IdeogramTargetBusy:
 
 def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit | None) -> IdeogramUnknownSubmit:
     intent = record.intent
-    what = answered.reason if answered else f"A submit of {intent.owner} at {iso_utc(intent.intent_at)} has no response"
-    failed = intent.submit_attempts > 0
-    kind = IdeogramSubmitFailed if failed else IdeogramUnknownSubmit
-    times = f" ({intent.submit_attempts} submits)" if intent.submit_attempts > 1 else ""
+    attempts = intent.submit_attempts
+    end = "was answered by an error of the server" if attempts else "has no response"
+    what = answered.reason if answered else f"A submit of {intent.owner} at {iso_utc(intent.intent_at)} {end}"
+    times = f" ({attempts} submits)" if attempts > 1 else ""
+    kind = IdeogramSubmitFailed if attempts else IdeogramUnknownSubmit
     return kind(
         f"{what}{times}; the account's request history {history}",
         f"The request for {intent.target} may have been accepted, and is charged if it completes; rows of the history "

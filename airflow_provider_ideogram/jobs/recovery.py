@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def recover(hook: IdeogramHook, poll: RequestPoll, request: GenerationRequest | None) -> None:
     """
-    Look a request up in the account's history, and set the poll's outcome.
+    Search the account's history for a request, and set the poll's outcome.
 
     COMPLETED has the image's address and cost; FAILED and CONTENT_BLOCKED were not charged; PENDING is running;
     EXPIRED can no longer be had.

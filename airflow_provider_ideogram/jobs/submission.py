@@ -24,6 +24,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramObjectExists,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
+    IdeogramTemporaryError,
     IdeogramUnknownSubmit,
     job_unreachable,
 )
@@ -266,11 +267,11 @@ class Submitter:
             if repeated:
                 raise
             return self._submit(reconciled, repeated=True)
-        except IdeogramRateLimited as limited:
-            self.ledger.cancel_intent(record)
-            raise RetryLater(submit_delay(limited.retry_after, random.Random()), limited) from None
-        except IdeogramError:
-            self.ledger.cancel_intent(record)  # refused or never sent
+        except IdeogramError as error:  # refused or never sent
+            if not (record.intent.submit_attempts and isinstance(error, IdeogramTemporaryError)):
+                self.ledger.cancel_intent(record)  # otherwise the record keeps the number of failed submits
+            if isinstance(error, IdeogramRateLimited):
+                raise RetryLater(submit_delay(error.retry_after, random.Random()), error) from None
             raise
         metrics.remaining_credits(submission.remaining_credits)
         recorded = self._record_request(record, submission.request_id)
@@ -327,7 +328,8 @@ class Submitter:
         request = record.intent.request if same else intent.request
         # Otherwise the history could take the ended request for the one that is submitted next.
         excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
-        attempts = record.intent.submit_attempts if record.request_id is None and same else 0
+        cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
+        attempts = record.intent.submit_attempts if record.request_id is None and same and not cleared else 0
         return self.ledger.replace(
             record,
             replace(

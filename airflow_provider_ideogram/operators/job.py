@@ -17,7 +17,7 @@ from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
-    IdeogramResultExpired,
+    IdeogramJobError,
     IdeogramStorageError,
     IdeogramTemporaryError,
     job_unreachable,
@@ -99,7 +99,7 @@ class IdeogramJobTask(IdeogramTask):
     ) -> dict[str, Any]:
         """Fetch and store the image, wait on where that helps, or raise the request's error."""
         from airflow_provider_ideogram.api.polling import Outcome
-        from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
+        from airflow_provider_ideogram.jobs.completion import poll_once
         from airflow_provider_ideogram.jobs.recovery import recover
 
         time_left = self.deferrable and time.time() < self._deadline(job)
@@ -108,17 +108,7 @@ class IdeogramJobTask(IdeogramTask):
         if poll.outcome is Outcome.RECORD_GONE:
             recover(hook, poll, job.request)
         if poll.outcome is Outcome.COMPLETED:
-            try:
-                record = fetch_and_store(hook, self._store, job, poll)
-                self._delete_record(job)
-                return self._succeed(context, record)
-            except IdeogramTemporaryError as problem:
-                if time_left:
-                    self._defer_fetch(job, problem)
-                raise job_unreachable(job.request_id, problem.reason) from problem
-            except IdeogramResultExpired:
-                self._delete_record(job)  # otherwise the next attempt would reattach to it
-                raise
+            return self._store_image(context, hook, job, poll, time_left=time_left)
         if poll.outcome is Outcome.PENDING and trigger_error is not None:
             raise job_unreachable(job.request_id, trigger_error)
         if poll.outcome is Outcome.PENDING and time_left:
@@ -128,6 +118,25 @@ class IdeogramJobTask(IdeogramTask):
         if poll.is_terminal_failure:
             self._delete_record(job)
         raise poll.failure()
+
+    def _store_image(
+        self, context: Context, hook: IdeogramHook, job: Job, poll: RequestPoll, *, time_left: bool
+    ) -> dict[str, Any]:
+        """Fetch and store the image of a completed request; defer if that is not possible now and time is left."""
+        from airflow_provider_ideogram.jobs.completion import fetch_and_store
+
+        try:
+            record = fetch_and_store(hook, self._store, job, poll)
+        except IdeogramTemporaryError as problem:
+            if time_left:
+                self._defer_fetch(job, problem)
+            raise job_unreachable(job.request_id, problem.reason) from problem
+        except IdeogramJobError:
+            if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
+                self._delete_record(job)
+            raise
+        self._delete_record(job)
+        return self._succeed(context, record)
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
         """Return the stored image's XCom, and add it to the task's asset events."""

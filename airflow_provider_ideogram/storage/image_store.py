@@ -99,6 +99,8 @@ class ImageStore:
 
         :param completion: When it was completed and what it cost.
         """
+        # S3 compares names of metadata without case: the user's must not replace the provider's.
+        metadata = {name.lower(): value for name, value in self._extra_args.get("Metadata", {}).items()}
         response = self.objects.put(
             target.bucket,
             target.key,
@@ -106,7 +108,7 @@ class ImageStore:
             advice=f"Request {job.request_id} is completed and paid. {STILL_AVAILABLE}",
             **{
                 **self._extra_args,
-                "Metadata": self._extra_args.get("Metadata", {}) | metadata_of(job, image, completion),
+                "Metadata": metadata | metadata_of(job, image, completion),
                 "ContentLength": image.size_bytes,
                 "ContentType": image.content_type,
                 "ChecksumSHA256": base64.b64encode(image.sha256).decode(),

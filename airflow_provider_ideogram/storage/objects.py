@@ -3,20 +3,23 @@ Objects in S3: the only module that calls boto3's client and interprets its erro
 
 Invariant: "missing" is None, and every other failure is an error: "could not be read" is never "is not there". The HTTP
 status decides what an error means, since stores that imitate S3 differ in their error codes. Names of metadata are in
-lower case, whatever case a store or a proxy returns.
+lower case, since a store or a proxy may change their case.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _NOT_FOUND = 404
 _CONFLICT = 409  # S3's response to one of two conditional writes at the same time
@@ -82,17 +85,24 @@ class ObjectStore:
             return response and StoredObject(response["Body"].read(max_bytes), response["ETag"])
 
     def open(self, bucket: str, key: str) -> IO[bytes]:
-        """Open an object for reading as a stream; the caller closes it."""
+        """Open an object for reading as a stream, whose reads raise IdeogramStorageError; the caller closes it."""
+        doing = f"Reading s3://{bucket}/{key}"
+        with storage_errors(doing, NOTHING_CHARGED):
+            return io.BufferedReader(_Body(self.client.get_object(Bucket=bucket, Key=key)["Body"], doing))
+
+    def stream(self, bucket: str, key: str, **options: Any) -> Mapping[str, Any] | None:
+        """
+        Return S3's response to a read, whose ``Body`` the caller closes; None if the object is missing.
+
+        :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
+        """
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            return io.BufferedReader(self.client.get_object(Bucket=bucket, Key=key)["Body"])
+            return _with_lower_case_metadata(_unless_missing(self.client.get_object, Bucket=bucket, Key=key, **options))
 
     def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         """Return S3's description of an object, None if it is missing."""
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            head: dict[str, Any] | None = _unless_missing(self.client.head_object, Bucket=bucket, Key=key)
-            if head is not None:
-                head["Metadata"] = {name.lower(): value for name, value in head.get("Metadata", {}).items()}
-            return head
+            return _with_lower_case_metadata(_unless_missing(self.client.head_object, Bucket=bucket, Key=key))
 
     def put(
         self,
@@ -153,15 +163,45 @@ class ObjectStore:
     def delete_many(self, bucket: str, keys: Iterable[str], *, advice: str = NOTHING_CHARGED) -> None:
         """Delete objects, a thousand a call; missing ones are no error."""
         remaining = list(keys)
-        with storage_errors(f"Deleting {len(remaining)} objects of s3://{bucket}", advice):
-            for first in range(0, len(remaining), _DELETED_AT_ONCE):
-                objects = [{"Key": key} for key in remaining[first : first + _DELETED_AT_ONCE]]
-                self.client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        for first in range(0, len(remaining), _DELETED_AT_ONCE):
+            self._delete_batch(bucket, remaining[first : first + _DELETED_AT_ONCE], advice)
+
+    def _delete_batch(self, bucket: str, keys: Sequence[str], advice: str) -> None:
+        doing = f"Deleting {len(keys)} objects of s3://{bucket}"
+        batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        with storage_errors(doing, advice):
+            response = self.client.delete_objects(Bucket=bucket, Delete=batch)
+        if refused := response.get("Errors"):  # in a response of HTTP 200
+            first = refused[0]
+            raise IdeogramStorageError(
+                f"{doing} failed for {len(refused)} of them, first for {first.get('Key')}: {first.get('Message')}",
+                advice,
+            )
 
     def check_bucket(self, bucket: str, advice: str) -> None:
-        """Raise IdeogramStorageError if the bucket is missing: only this call tells it from a missing key."""
+        """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
         with storage_errors(f"Reading the bucket s3://{bucket}", advice):
             self.client.head_bucket(Bucket=bucket)
+
+
+class _Body(io.RawIOBase):
+    """The body of an object, whose reads raise IdeogramStorageError."""
+
+    def __init__(self, body: Any, doing: str) -> None:
+        self._body, self._doing = body, doing
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        with storage_errors(self._doing, NOTHING_CHARGED):
+            count: int = self._body.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._body.close()
+        super().close()
 
 
 @contextmanager
@@ -198,6 +238,12 @@ def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
+
+
+def _with_lower_case_metadata(response: dict[str, Any] | None) -> Mapping[str, Any] | None:
+    if response is None:
+        return None
+    return {**response, "Metadata": {name.lower(): value for name, value in response.get("Metadata", {}).items()}}
 
 
 def _unless_missing(call: Any, **arguments: Any) -> Any:

@@ -1,7 +1,7 @@
 """
-Where an image goes in S3.
+The address of an image in S3.
 
-Invariant: a :class:`Target` names a bucket and a key that S3 takes as they are. Imports nothing heavy: it is
+Invariant: a :class:`Target` has a bucket and a key that S3 accepts unchanged. Imports nothing heavy: addresses are
 checked while a DAG is parsed.
 """
 
@@ -15,38 +15,38 @@ from typing import Any
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 IF_EXISTS = ("reuse", "overwrite", "fail")
-#: Where a bucket's ledger is, unless the user says otherwise.
+#: The default prefix of a bucket's ledger.
 DEFAULT_LEDGER_PREFIX = "_ideogram/"
 
-#: A name, or the ARN of an access point, which holds a ``/`` of its own: only its whole form tells it from a key.
+#: A name, or the ARN of an access point. An ARN contains a ``/``, so only its whole form separates it from a key.
 _BUCKET = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}"
     r"|arn:aws[a-z-]*:s3(?:-object-lambda)?:[a-z0-9-]*:[0-9]{12}:accesspoint[/:][A-Za-z0-9.-]{1,63}"
     r"|arn:aws[a-z-]*:s3-outposts:[a-z0-9-]+:[0-9]{12}:outpost[/:][A-Za-z0-9-]{1,63}[/:]accesspoint[/:][A-Za-z0-9-]{1,63}"
 )
 _ADDRESS = re.compile(rf"s3://({_BUCKET.pattern})/(.+)", re.DOTALL)
-#: S3's own limit is 1024 bytes: the ledger's record of a key adds its prefix and ``.json``.
+#: S3's limit is 1024 bytes; the key of a ledger's record is longer than its target's by the prefix and ``.json``.
 MAX_LEDGER_PREFIX_BYTES = 64
 _MAX_KEY_BYTES = 1024 - MAX_LEDGER_PREFIX_BYTES - len(".json")
-#: Below a prefix the record adds a SHA-256 in hex too; a request's id of 128 with ``.webp`` is not longer.
+#: Below a prefix a SHA-256 in hex is added; the longest image name, a request id of 128 and ``.webp``, also fits.
 _MAX_PREFIX_BYTES = _MAX_KEY_BYTES - 64
-#: What this provider decides of an upload itself.
+#: The arguments of an upload that the provider sets.
 _OWN_UPLOAD_ARGS = ("Bucket", "Key", "Body", "ContentLength", "ContentMD5", "ContentType", "IfMatch", "IfNoneMatch")
-#: A header's name, as which S3 takes it.
+#: A name of metadata is a header's name.
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: The provider's own metadata has no more than this.
+#: The maximum size of the provider's own metadata.
 OWN_METADATA_BYTES = 800
-#: S3 takes 2 KB of names and values in total.
+#: S3 accepts 2 KB of names and values in total.
 _MAX_METADATA_BYTES = 2048 - OWN_METADATA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    A place in S3.
+    An address in S3.
 
-    :param bucket: The bucket's name or access point's ARN.
-    :param key: The key; one ending in ``/`` is a prefix, below which the image is named for its request.
+    :param bucket: The bucket's name or the access point's ARN.
+    :param key: The key; one ending in ``/`` is a prefix, below which the image is named after its request.
     """
 
     bucket: str
@@ -55,9 +55,9 @@ class Target:
     @classmethod
     def parse(cls, key: str, bucket: str | None = None) -> Target:
         """
-        Read a key with a bucket, or a full ``s3://bucket/key``.
+        Parse a key with a bucket, or a full ``s3://bucket/key``.
 
-        :raises IdeogramInvalidInput: If they name no place in S3.
+        :raises IdeogramInvalidInput: If they are not a valid address.
         """
         problems = [*check_key(key, bucket is not None), *check_bucket(bucket)]
         if problems:
@@ -73,16 +73,16 @@ class Target:
 
     @property
     def is_prefix(self) -> bool:
-        """Whether the image is still to be named for its request."""
+        """Whether the image is named after its request."""
         return self.key.endswith("/")
 
     def named(self, request_id: str, extension: str) -> Target:
-        """Return where the request's image goes: here, or below here if this is a prefix."""
+        """Return the address of the request's image: this one, or one below it if this is a prefix."""
         return replace(self, key=f"{self.key}{request_id}.{extension}") if self.is_prefix else self
 
 
 def check_key(key: Any, with_bucket: bool) -> list[str]:
-    """Return what is wrong with an ``s3_key``."""
+    """Return the problems of an ``s3_key``."""
     if not isinstance(key, str) or not key.strip():
         return ["s3_key: must be a key or an address s3://bucket/key"]
     problems = []
@@ -96,30 +96,30 @@ def check_key(key: Any, with_bucket: bool) -> list[str]:
             problems.append("s3_key: holds a bucket of its own; give s3_bucket or a full s3:// address, not both")
     elif not with_bucket:
         problems.append(f"s3_key: {key!r} names no bucket; give s3_bucket or a full s3://bucket/key")
-    most = _MAX_PREFIX_BYTES if path.endswith("/") else _MAX_KEY_BYTES
-    if not path.isprintable() or len(path.encode("utf-8", "replace")) > most:
-        problems.append(f"s3_key: must be printable and at most {most} bytes long, which leaves room for the ledger")
-    if path.startswith("/") or {".", ".."} & set(re.split(r"[/\\]", path)):  # "\\" is Windows' own "/"
-        problems.append(f"s3_key: {path!r} starts with '/' or holds '.' or '..', which tools take for other keys")
+    limit = _MAX_PREFIX_BYTES if path.endswith("/") else _MAX_KEY_BYTES
+    if not path.isprintable() or len(path.encode("utf-8", "replace")) > limit:
+        problems.append(f"s3_key: must be printable and at most {limit} bytes long: the ledger's key is longer")
+    if path.startswith("/") or {".", ".."} & set(re.split(r"[/\\]", path)):  # "\\" separates paths on Windows
+        problems.append(f"s3_key: {path!r} starts with '/' or holds '.' or '..', which some tools change")
     return problems
 
 
 def check_bucket(bucket: Any) -> list[str]:
-    """Return what is wrong with an ``s3_bucket``."""
+    """Return the problems of an ``s3_bucket``."""
     if bucket is None or (isinstance(bucket, str) and _BUCKET.fullmatch(bucket)):
         return []
     return [f"s3_bucket: {bucket!r} is not a bucket's name"]
 
 
 def check_ledger_prefix(prefix: Any) -> list[str]:
-    """Return what is wrong with a ``ledger_prefix``."""
+    """Return the problems of a ``ledger_prefix``."""
     if isinstance(prefix, str) and prefix.isprintable() and len(prefix.encode()) <= MAX_LEDGER_PREFIX_BYTES:
         return []
     return [f"ledger_prefix: {prefix!r} is not printable text of at most {MAX_LEDGER_PREFIX_BYTES} bytes"]
 
 
 def check_extra_args(extra_args: Any) -> list[str]:
-    """Return what is wrong with ``s3_extra_args``, as far as it shows without the AWS library."""
+    """Return the problems of ``s3_extra_args`` that can be found without the AWS library."""
     if extra_args is None:
         return []
     if not isinstance(extra_args, Mapping):
@@ -130,24 +130,24 @@ def check_extra_args(extra_args: Any) -> list[str]:
     problems = [f"s3_extra_args: {', '.join(own)} are decided by the provider"] if own else []
     if secret := sorted(name for name in map(str, extra_args) if name.startswith("SSECustomer")):
         problems.append(
-            f"s3_extra_args: {', '.join(secret)} would make an image that nothing here can look at again, to reuse, "
-            "copy or show it, and the key would be in Airflow's rendered fields; use a key of KMS"
+            f"s3_extra_args: {', '.join(secret)} would store an image that the provider can't read, reuse, copy or "
+            "show, and the encryption key would be in Airflow's rendered fields; use a key of KMS"
         )
     return problems + _check_metadata(extra_args.get("Metadata"))
 
 
 def _check_metadata(metadata: Any) -> list[str]:
-    """Return what is wrong with metadata; what is no text is left to the AWS library."""
+    """Return the problems of metadata; values of other types than text are left to the AWS library."""
     if not isinstance(metadata, Mapping) or not all(
         isinstance(text, str) for item in metadata.items() for text in item
     ):
         return []
     problems = [
-        f"s3_extra_args: Metadata {name!r} is not of printable ASCII, which is all that S3 takes"
+        f"s3_extra_args: Metadata {name!r} is not of printable ASCII, and S3 accepts nothing else"
         for name, value in metadata.items()
         if not _METADATA_NAME.fullmatch(name) or not value.isascii() or not value.isprintable()
     ]
     size = sum(len(text.encode("utf-8", "replace")) for item in metadata.items() for text in item)
     if size > _MAX_METADATA_BYTES:
-        problems.append(f"s3_extra_args: Metadata has {size} bytes, of which S3 has room for {_MAX_METADATA_BYTES}")
+        problems.append(f"s3_extra_args: Metadata has {size} bytes; at most {_MAX_METADATA_BYTES} are possible")
     return problems

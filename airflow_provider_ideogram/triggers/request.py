@@ -17,6 +17,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.poll_schedule import JobDurations
 from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.exceptions import IdeogramError, request_continues
@@ -128,11 +129,15 @@ class IdeogramTrigger(BaseTrigger):
         )
 
     def _log_progress(self, poll: RequestPoll, state_before: str | None, error: IdeogramError | None) -> None:
-        """Log errors, the changes of a single request, and a summary once a minute."""
+        """Log errors, unknown states, the states of a single request, and a summary once a minute."""
         if error is not None and (poll.consecutive_errors == 1 or poll.settled):
-            self._log_limited(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error)
-        if poll.state != state_before and len(self._polls) == 1:
-            self._log_limited(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
+            self._log_limited(logging.WARNING, "Request %s: a poll failed: %s", poll.request_id, error.reason)
+        if poll.state is not None and poll.state != state_before:
+            if not RequestStatus(poll.state).is_known:
+                text = "Request %s has the unknown state %s, which counts as running"
+                self._log_limited(logging.WARNING, text, poll.request_id, poll.state)
+            elif len(self._polls) == 1:
+                self._log_limited(logging.INFO, "Request %s is %s", poll.request_id, poll.state)
         if time.monotonic() >= self._heartbeat_at:
             self._heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
             self.log.info("Waiting: %s", _summary(self._polls))

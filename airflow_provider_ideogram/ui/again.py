@@ -1,7 +1,7 @@
 """
-The call that makes an image again, as Python to copy.
+The operator's call that generates an image again, as Python to copy.
 
-Invariant: what the call passes on, after Jinja has rendered it, is exactly what made the image, whatever is in it.
+Invariant: rendered by Jinja, its arguments are exactly the inputs of the image.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 
-#: What Jinja would take for its own, or drop: the begin of a tag, and a line break at the very end.
+#: What Jinja would interpret or drop: the beginning of a tag, and a line break at the end.
 _SPECIAL_TO_JINJA = re.compile(r"\{(?=[{%#])|\n\Z")
 _ARGUMENTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 
 
 def call_again(facts: Mapping[str, Any]) -> str:
     """
-    Return the operator's call.
+    Return the call.
 
     :param facts: The fields of the image's record.
     """
@@ -34,10 +34,10 @@ def call_again(facts: Mapping[str, Any]) -> str:
         *(f"    {name}={_literal(value)}," for name, value in arguments.items()),
     ]
     if "model" in arguments:
-        lines.append("    model_params={},  # those of the first call: results do not record them")
+        lines.append("    model_params={},  # as in the first call: results do not record them")
     lines += [
         f"    s3_key={_literal(facts.get('uri'))},",
-        '    if_exists="overwrite",  # makes and pays it anew; without this line the stored image is reused',
+        '    if_exists="overwrite",  # generates and pays again; without it the stored image is reused',
         ")",
     ]
     return "\n".join(lines)

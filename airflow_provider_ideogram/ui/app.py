@@ -1,9 +1,9 @@
 """
 The gallery's web application, which Airflow's API server mounts.
 
-Invariant: every address below ``/dags/{dag_id}`` is authorised as the user, for that DAG, by Airflow itself before
-anything is read. An image is named by DAG, run, task, map index and row, never by its key. Whatever comes from prompts,
-XComs and manifests is escaped, and no page may run or load anything but the files of ``static``.
+Invariant: Airflow authorises every address below ``/dags/{dag_id}`` as the user, for that DAG, before anything is read.
+An image is addressed by DAG, run, task, map index and row, never by its key. Text from prompts, XComs and manifests is
+escaped, and no page may run or load anything but the files of ``static``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from airflow_provider_ideogram.ui.again import call_again
-from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, NotShown, open_image, s3_client
+from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, NotShown, object_store, open_image
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_page
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
@@ -33,9 +33,9 @@ from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run,
 _HERE = Path(__file__).parent
 _RUNS_PER_PAGE = 10
 _PREVIEWS = 6
-#: The row in the address of an image that is its task instance's own.
+#: The row in the address of the image of a task instance that makes a single one.
 _NO_ROW = "-"
-#: Airflow's UI gives its own placeholder, ``{MAP_INDEX}``, for a task that is not mapped.
+#: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
 _MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -44,7 +44,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: An image may be kept by the browser, which asks each time whether the user still may see it.
+#: The browser may keep an image, and asks each time whether the user may still see it.
 _IMAGE_HEADERS = _HEADERS | {
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
     "Cache-Control": "private, no-cache",
@@ -52,12 +52,12 @@ _IMAGE_HEADERS = _HEADERS | {
 _ERRORS = {
     401: "Log in to Airflow to see the images.",
     403: "You may not see the images of this DAG.",
-    404: "There is nothing here. The run may have been deleted, or its task started again.",
+    404: "This page does not exist. The run may have been deleted, or its task started again.",
 }
 
 _dag = APIRouter(
     prefix="/dags/{dag_id}",
-    # What the pages show is what the API shows of task instances and XComs.
+    # The pages show what the API shows of task instances and XComs.
     dependencies=[
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE)),
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
@@ -78,7 +78,7 @@ def gallery_app() -> FastAPI:
 
 
 def show_dags(request: Request, user: GetUserDep) -> Response:
-    """List the DAGs that made images, of those that the user may read."""
+    """List the DAGs with images that the user may read."""
     with create_session(scoped=False) as session:
         dags = dags_with_images(session)
     permitted = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
@@ -129,7 +129,7 @@ def show_run(
 
 @_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}")
 def show_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
-    """Show an image with all that is known of it, and the call that makes it again."""
+    """Show an image with its facts, and the call that generates it again."""
     item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
     call = call_again(item.facts) if item.has_image else None
     return _page(request, "image.html", dag_id=dag_id, run_id=run_id, item=item, call=call)
@@ -137,7 +137,7 @@ def show_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
 
 @_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file")
 def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
-    """Send the image itself, or say in plain text why it can't be."""
+    """Send the image itself, or the reason why it can't be shown, as plain text."""
     item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
         return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
@@ -145,11 +145,11 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
     if request.headers.get("If-None-Match") == headers["ETag"]:
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     try:
-        image = open_image(s3_client(), item.facts)
+        image = open_image(object_store(), item.facts)
     except NotShown as problem:
         return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
     except STORAGE_ERRORS as error:
-        return PlainTextResponse(f"S3 does not give the image: {error}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS)
+        return PlainTextResponse(f"S3 does not return the image: {error}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS)
     headers["Content-Length"] = str(image.size_bytes)
     return StreamingResponse(image.content, HTTPStatus.OK, headers, image.content_type)
 
@@ -165,7 +165,7 @@ def _find_item(scope: Scope, row: str) -> Item:
 
 
 def _page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
-    # The mounted application's own path, with what a proxy puts before Airflow's.
+    # The mounted application's path, with the prefix that a proxy adds to Airflow's.
     root = request.scope.get("root_path", "")
     return HTMLResponse(render(template, root=root, no_row=_NO_ROW, **values), status, _HEADERS)
 

@@ -1,12 +1,11 @@
 """
-A dataset's rows, from its manifest or, while it runs, from the parts of it that are written already.
+A dataset's rows: from its manifest, or from its parts while it is running.
 
-Invariant: memory is bounded by a page of rows, whatever the manifest's length, and by a number for each row where a
-retry has written some anew. A row's name tells its part and the byte where its line begins; the names of a running
-dataset are no names of the finished one.
+Invariant: memory is bounded by a page of rows, and by an integer for each row if a retry has replaced some. A row's
+name is its part and the offset of its line; the names of a running dataset are not valid for the finished one.
 
-XComs can be written by more users than those who write DAGs. So no object is read because one names it: a manifest only
-at the place that the operator was told, and parts only in the task instance's own workspace.
+More users can write XComs than DAGs. So an XCom alone never decides which object is read: a manifest only at the
+operator's own ``s3_prefix``, and parts only in the task instance's own workspace.
 """
 
 from __future__ import annotations
@@ -23,17 +22,16 @@ from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import read_line, read_lines
 from airflow_provider_ideogram.ui.records import Instance
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
-#: How the lines of parts begin.
+#: The beginning of a part's line.
 _LINE = re.compile(rb'\{"row": (\d{1,15}),')
-_NOT_OWN = "its XCom names another manifest than the task writes."
-_NOT_KNOWN = (
-    "Airflow keeps the s3_prefix that a task was given for the last runs only; nothing else tells its manifest."
-)
+_NOT_OWN = "its XCom names a manifest that is not the task's own."
+_NOT_KNOWN = "Airflow keeps a task's s3_prefix for the last runs only, so the address of its manifest is unknown."
 _COUNTS = ("total", "done", *ImageStatus, "in_flight")
 _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 
@@ -41,12 +39,12 @@ _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """
-    A dataset's task instance: how far it is and where its rows are.
+    A dataset's task instance: its progress and its rows.
 
-    :param numbers: Its counts and measures, as far as they are known.
-    :param target: Its manifest, or the prefix of its parts; None before the first is written.
+    :param numbers: Its known counts and measures.
+    :param target: Its manifest, or the prefix of its parts; None before the first part.
     :param in_parts: Whether ``target`` is a prefix.
-    :param problem: Why its rows are not shown, None where they are.
+    :param problem: Why its rows are not shown, None if they are.
     """
 
     instance: Instance
@@ -76,26 +74,25 @@ class Dataset:
 
     @property
     def is_running(self) -> bool:
-        """Whether there is more to come; the parts of one that failed stay."""
+        """Whether rows may be added; the parts of a failed dataset stay."""
         return self.in_parts and self.instance.state != "failed"
 
     @property
     def rows(self) -> int:
-        """How many rows there are to show."""
+        """The number of rows that can be shown."""
         return 0 if self.target is None else int(self.numbers.get("done" if self.in_parts else "total", 0))
 
-    def page(self, client: Any, skip: int, limit: int) -> list[tuple[str, bytes]]:
+    def page(self, objects: ObjectStore, skip: int, limit: int) -> list[tuple[str, bytes]]:
         """
         Return the names and lines of some rows.
 
-        :param client: An S3 client.
-        :raises ClientError: If S3 does not permit it.
+        :raises IdeogramStorageError: If S3 does not return them.
         """
         if self.in_parts and self.instance.tries > 1:
-            return self._last_lines(client, skip, limit)
+            return self._last_lines(objects, skip, limit)
         found: list[tuple[str, bytes]] = []
-        for ordinal, target in enumerate(self._objects(client)):
-            skipped, lines = read_lines(client, target, skip, limit - len(found))
+        for ordinal, target in enumerate(self._targets(objects)):
+            skipped, lines = read_lines(objects, target, skip, limit - len(found))
             skip -= skipped
             prefix = f"p{ordinal}." if self.in_parts else ""
             found += [(f"{prefix}{offset}", line) for offset, line in lines]
@@ -103,12 +100,12 @@ class Dataset:
                 break
         return found
 
-    def _last_lines(self, client: Any, skip: int, limit: int) -> list[tuple[str, bytes]]:
-        """Return what :meth:`page` does of rows that a retry may have written anew: the last line of each."""
+    def _last_lines(self, objects: ObjectStore, skip: int, limit: int) -> list[tuple[str, bytes]]:
+        """Return a page of rows that a retry may have replaced: the last line of each."""
         seen: set[int] = set()
         page: dict[int, tuple[str, bytes]] = {}
-        for ordinal, target in enumerate(self._objects(client)):
-            for offset, line in read_lines(client, target, 0, sys.maxsize)[1]:
+        for ordinal, target in enumerate(self._targets(objects)):
+            for offset, line in read_lines(objects, target, 0, sys.maxsize)[1]:
                 if (match := _LINE.match(line)) is None:
                     continue
                 row = int(match[1])
@@ -118,38 +115,37 @@ class Dataset:
                     page[row] = (f"p{ordinal}.{offset}", line)
         return list(page.values())
 
-    def line(self, client: Any, row: str) -> bytes | None:
-        """Return the line of a row, None if there is no row of that name."""
+    def line(self, objects: ObjectStore, row: str) -> bytes | None:
+        """Return the line of a row, None if it does not exist."""
         match = _ROW.fullmatch(row)
         if match is None or (match[1] is not None) != self.in_parts:
             return None
-        target = next(islice(self._objects(client), int(match[1] or 0), None), None)
-        return None if target is None else read_line(client, target, int(match[2]))
+        target = next(islice(self._targets(objects), int(match[1] or 0), None), None)
+        return None if target is None else read_line(objects, target, int(match[2]))
 
-    def _objects(self, client: Any) -> Iterator[Target]:
+    def _targets(self, objects: ObjectStore) -> Iterator[Target]:
         """Return the manifest, or its parts in the order of their names."""
         if self.target is None:
             return
         if not self.in_parts:
             yield self.target
             return
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.target.bucket, Prefix=self.target.key)
-        for page in pages:
-            yield from (Target(self.target.bucket, one["Key"]) for one in page.get("Contents", ()))
+        for item in objects.list(self.target.bucket, self.target.key):
+            yield Target(self.target.bucket, item.key)
 
 
 def _own_manifest(instance: Instance) -> Target | None:
-    """Return where the operator was told to write the manifest, None if Airflow no longer knows."""
+    """Return the address of the operator's manifest, None if Airflow no longer keeps its arguments."""
     images = _images(instance)
     return Target(images.bucket, images.key + MANIFEST) if images else None
 
 
 def _own_parts(instance: Instance, uri: Any) -> Target | None:
-    """Return the prefix of parts if it is the instance's own, whose workspace has a SHA-256 of its ids for a name."""
+    """Return the prefix of parts if it is in the workspace of this task instance."""
     parts, images = _target(uri), _images(instance)
     if parts is None or (images is not None and parts.bucket != images.bucket):
         return None
-    # Where the ledger is, is not known here, nor where the images of older runs are.
+    # The ledger's prefix is unknown here, and so is the s3_prefix of older runs.
     own = f"{Workspace.all_of(images or Target('', ''), '')}{Workspace.name_of(owner_id(instance))}part-"
     return parts if parts.key.endswith(own) else None
 

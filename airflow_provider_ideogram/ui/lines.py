@@ -1,8 +1,8 @@
 """
 Lines of objects in S3.
 
-Invariant: memory is bounded by a chunk and a line, however much is skipped. A line is named by the byte where it
-begins, so that it can be read without those before it; where no line begins there is nothing.
+Invariant: memory is bounded by a chunk and a line, however many lines are skipped. A line is addressed by the offset of
+its first byte, so that it can be read alone; an offset at which no line begins has no line.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
-from botocore.exceptions import ClientError
-
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
-#: A prompt has 10,000 characters at most, each at most 12 bytes of JSON, and the other fields are short.
+#: A prompt has at most 10,000 characters, each at most 12 bytes of JSON; the other fields are short.
 MAX_LINE_BYTES = 256 * 1024
-#: Enough for the line of a prompt of usual length.
+#: Enough for a line with a prompt of usual length.
 _FIRST_READ_BYTES = 8 * 1024
 _CHUNK_BYTES = 64 * 1024
+_RANGE_NOT_SATISFIABLE = 416
 
 
-def read_lines(client: Any, target: Target, skip: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
+def read_lines(objects: ObjectStore, target: Target, skip: int, limit: int) -> tuple[int, list[tuple[int, bytes]]]:
     """
     Read some lines of an object, each with the offset of its first byte.
 
-    :return: How many lines were skipped, which is fewer than asked for where the object has no more, and the lines.
-    :raises ClientError: If S3 does not permit it.
+    :return: The number of skipped lines, which is less than ``skip`` if the object has fewer, and the lines.
+    :raises IdeogramStorageError: If S3 does not return it.
     """
-    with closing(_get(client, target)) as body:
+    with closing(_open(objects, target)) as body:
         lines = Lines(body.iter_chunks(_CHUNK_BYTES))
         skipped = lines.skip(skip)
         found: list[tuple[int, bytes]] = []
@@ -38,19 +39,19 @@ def read_lines(client: Any, target: Target, skip: int, limit: int) -> tuple[int,
         return skipped, found
 
 
-def read_line(client: Any, target: Target, offset: int) -> bytes | None:
+def read_line(objects: ObjectStore, target: Target, offset: int) -> bytes | None:
     """
-    Return the line that begins at a byte, None if none does.
+    Return the line that begins at an offset, None if no line begins there.
 
-    :raises ClientError: If S3 does not permit it.
+    :raises IdeogramStorageError: If S3 does not return it.
     """
-    before = min(offset, 1)  # the byte before must end a line
+    before = min(offset, 1)  # the byte before must be the end of a line
     for size in (_FIRST_READ_BYTES, MAX_LINE_BYTES):
         try:
-            with closing(_get(client, target, f"bytes={offset - before}-{offset + size - 1}")) as body:
+            with closing(_open(objects, target, f"bytes={offset - before}-{offset + size - 1}")) as body:
                 content: bytes = body.read(size + before)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "InvalidRange":
+        except IdeogramStorageError as error:
+            if error.status_code == _RANGE_NOT_SATISFIABLE:
                 return None
             raise
         if content[:before] != b"\n"[:before]:
@@ -61,16 +62,19 @@ def read_line(client: Any, target: Target, offset: int) -> bytes | None:
     return None
 
 
-def _get(client: Any, target: Target, byte_range: str | None = None) -> Any:
-    arguments = {} if byte_range is None else {"Range": byte_range}
-    return client.get_object(Bucket=target.bucket, Key=target.key, **arguments)["Body"]
+def _open(objects: ObjectStore, target: Target, byte_range: str | None = None) -> Any:
+    options = {} if byte_range is None else {"Range": byte_range}
+    response = objects.stream(target.bucket, target.key, **options)
+    if response is None:
+        raise IdeogramStorageError(f"{target.uri} is missing", "Nothing was charged by it.")
+    return response["Body"]
 
 
 class Lines:
     """
-    The lines of a stream of bytes, one after the other, with where each begins.
+    The lines of a stream of bytes with their offsets.
 
-    Only the end of the chunk at hand, and a line that goes on into the next, are in memory.
+    Only the rest of one chunk, and a line that continues in the next, are in memory.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -79,7 +83,7 @@ class Lines:
         self._offset = 0
 
     def skip(self, count: int) -> int:
-        """Drop up to so many lines, and return how many there were."""
+        """Skip up to ``count`` lines, and return how many there were."""
         skipped = 0
         while skipped < count:
             if (newline := self._buffer.find(b"\n")) >= 0 and self._buffer.count(b"\n") >= count - skipped:
@@ -93,12 +97,12 @@ class Lines:
             if chunk is None:
                 self._drop(len(self._buffer))
                 return skipped + bool(rest)
-            self._drop(len(self._buffer) - bool(rest))  # a byte is left of a line that goes on
+            self._drop(len(self._buffer) - bool(rest))  # a byte is left of a line that continues
             self._buffer += chunk
         return skipped
 
     def next(self) -> tuple[int, bytes] | None:
-        """Return where the next line begins and its first :data:`MAX_LINE_BYTES`, None at the end."""
+        """Return the next line's offset and its first :data:`MAX_LINE_BYTES`, None at the end."""
         searched = 0
         while (newline := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)

@@ -1,12 +1,12 @@
 """
-The S3 client of the API server, and images on their way through it.
+The S3 client of the API server, and the images that it streams.
 
-Invariant: an object is shown only if it is an image, and if its own metadata says that it was made by the very request
-that the XCom or manifest names: nothing else in any bucket can be read here, whatever an XCom claims.
+Invariant: an object is shown only if it is an image, and its own metadata names the request that the XCom or manifest
+names. No other object can be read, whatever an XCom contains.
 
-Images go through the API server rather than by presigned addresses: each is authorised as the user, it works where
-the browser can't reach the bucket, and the page's security policy permits this origin alone. A chunk of each is in
-memory at a time. They are not scaled down, which would decode them here, in the process that serves Airflow's UI.
+Images are streamed by the API server instead of by presigned addresses: each request is authorised as the user, the
+browser need not reach the bucket, and the page's security policy permits this origin alone. One chunk of each image is
+in memory. Images are not scaled here, since decoding would burden the process that serves Airflow's UI.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.common.compat.sdk import AirflowException, conf
-from botocore.exceptions import BotoCoreError, ClientError
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import made_by
+from airflow_provider_ideogram.storage.objects import ObjectStore, storage_errors
 
-#: What the browser is told an image is; anything else, such as SVG with a script in it, is not shown.
+#: Types that are shown; others, such as SVG, which may contain scripts, are not.
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
-#: What can go wrong with S3 or the connection to it.
-STORAGE_ERRORS = (AirflowException, BotoCoreError, ClientError)
+#: Errors of S3 or of the connection to it.
+STORAGE_ERRORS = (AirflowException, IdeogramStorageError)
 _CHUNK_BYTES = 64 * 1024
-#: A changed connection counts after so many seconds; making a client takes a tenth of one.
+#: Seconds for which a client is kept: a changed connection takes effect afterwards.
 _CLIENT_SECONDS = 300.0
-_GONE = "The image is not there anymore, or was replaced by another."
+_GONE = "The image was deleted, or replaced by another one."
 
 _client_lock = Lock()
-_client: tuple[str, float, Any] | None = None
+_objects: tuple[str, float, ObjectStore] | None = None
 
 
 class NotShown(Exception):
-    """There is no image to show; the message says why."""
+    """The image can't be shown; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,39 +55,38 @@ class Image:
     content: Iterator[bytes]
 
 
-def s3_client() -> Any:
+def object_store() -> ObjectStore:
     """
-    Return the S3 client of the connection ``[ideogram] gallery_aws_conn_id``.
+    Return the S3 layer on the connection ``[ideogram] gallery_aws_conn_id``.
 
-    The API server does not have the task with its own connection, and an administrator may want it to read only.
+    The tasks' own connections are not used: an administrator may want the API server to read only.
     """
-    global _client
+    global _objects
     conn_id = conf.get("ideogram", "gallery_aws_conn_id", fallback="aws_default")
     with _client_lock:
-        if _client is None or _client[0] != conn_id or _client[1] < time.monotonic():
-            _client = (conn_id, time.monotonic() + _CLIENT_SECONDS, S3Hook(aws_conn_id=conn_id).get_conn())
-        return _client[2]
+        if _objects is None or _objects[0] != conn_id or _objects[1] < time.monotonic():
+            with storage_errors(f"Connecting to S3 by the connection {conn_id!r}", "Nothing was charged by it."):
+                client = S3Hook(aws_conn_id=conn_id).get_conn()
+            _objects = (conn_id, time.monotonic() + _CLIENT_SECONDS, ObjectStore(client))
+        return _objects[2]
 
 
-def open_image(client: Any, facts: Mapping[str, Any]) -> Image:
+def open_image(objects: ObjectStore, facts: Mapping[str, Any]) -> Image:
     """
-    Begin to read the image that these fields of an image's record name.
+    Open the image that the fields of an image's record name.
 
-    :raises NotShown: If it is not there, or is not what the record says.
-    :raises ClientError: If S3 does not permit it.
+    :raises NotShown: If it is missing, or not the image of the record.
+    :raises IdeogramStorageError: If S3 does not return it.
     """
     version = {"VersionId": facts["version_id"]} if facts.get("version_id") else {}
-    try:
-        answer = client.get_object(Bucket=facts["bucket"], Key=facts["key"], **version)
-    except ClientError as error:
-        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-            raise NotShown(_GONE) from error
-        raise
-    content_type = answer.get("ContentType")
-    if made_by(answer) != facts["request_id"] or content_type not in IMAGE_TYPES:
-        answer["Body"].close()
+    response = objects.stream(facts["bucket"], facts["key"], **version)
+    if response is None:
         raise NotShown(_GONE)
-    return Image(content_type, answer["ContentLength"], _chunks(answer["Body"]))
+    content_type = response.get("ContentType")
+    if made_by(response) != facts["request_id"] or content_type not in IMAGE_TYPES:
+        response["Body"].close()
+        raise NotShown(_GONE)
+    return Image(content_type, response["ContentLength"], _chunks(response["Body"]))
 
 
 def _chunks(body: Any) -> Iterator[bytes]:

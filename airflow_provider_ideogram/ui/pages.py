@@ -1,7 +1,7 @@
 """
-A page of the gallery: which images it shows, of single and mapped tasks first, then of datasets.
+A page of the gallery: images of single and mapped tasks first, then those of datasets.
 
-Invariant: a page holds :data:`PAGE_SIZE` items at most, and the database is let go before S3 is asked.
+Invariant: a page has at most :data:`PAGE_SIZE` items, and the database session is closed before S3 is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from airflow.utils.session import create_session
 
 from airflow_provider_ideogram.ui.datasets import Dataset
-from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, s3_client
+from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, object_store
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
 
@@ -25,11 +25,11 @@ class Page:
     """
     A page of a run, a task or a task instance.
 
-    :param offset: How many items come before it.
-    :param total: How many items there are in all, as far as it is known.
-    :param states: How many task instances that make a single image are in each state.
+    :param offset: The number of items before it.
+    :param total: The number of all known items.
+    :param states: The number of task instances with a single image, by state.
     :param datasets: The datasets within the scope, for their progress.
-    :param problems: What could not be read.
+    :param problems: Errors of reading, for the user.
     """
 
     items: Sequence[Item]
@@ -52,12 +52,12 @@ def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
     sources = _read_sources(scope, offset, limit)
     items = [item_of_instance(instance) for instance in sources.instances]
     problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
-    position = sources.states.total()  # of the dataset's first row among all items
+    position = sources.states.total()  # the position of the dataset's first row
     for dataset in sources.datasets:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
         if wanted > 0:
             try:
-                rows = dataset.page(s3_client(), max(offset - position, 0), wanted)
+                rows = dataset.page(object_store(), max(offset - position, 0), wanted)
                 items += [item_of_line(dataset.instance, row, line) for row, line in rows]
             except STORAGE_ERRORS as error:
                 problems.append(f"The rows of {dataset.instance.label} can't be read: {error}")
@@ -70,7 +70,7 @@ def read_item(scope: Scope, row: str | None) -> Item | None:
     Read a single item.
 
     :param scope: Its task instance.
-    :param row: The name of its row in a dataset, None if the task instance makes one image.
+    :param row: Its row in a dataset, None for a task instance with a single image.
     """
     with create_session(scoped=False) as session:
         task = next(iter(image_tasks(session, scope)), None)
@@ -79,7 +79,7 @@ def read_item(scope: Scope, row: str | None) -> Item | None:
         return None
     if row is None:
         return item_of_instance(found[0])
-    line = Dataset.of(found[0]).line(s3_client(), row)
+    line = Dataset.of(found[0]).line(object_store(), row)
     return None if line is None else item_of_line(found[0], row, line)
 
 

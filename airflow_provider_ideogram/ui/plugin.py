@@ -1,8 +1,8 @@
 """
-What Airflow's plugin manager reads of the gallery.
+The gallery's registration with Airflow's plugin manager.
 
-Invariant: every Airflow process loads this module, so the application behind it is made only where it is asked for,
-and below Airflow 3.1 there is nothing at all.
+Invariant: every Airflow process loads this module, so the application is created only when the API server asks for it.
+Below Airflow 3.1 nothing is registered.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from airflow_provider_ideogram.links.ideogram import UI_ROUTE, has_gallery
 #: Where the API server mounts the application.
 URL_PREFIX = "/ideogram"
 _RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
-#: Where Airflow shows what. Addresses without a leading slash stay below ``[api] base_url``. The UI leaves
-#: ``{MAP_INDEX}`` as it is for a task that is not mapped.
+#: The page of each destination. Addresses without a leading slash stay below ``[api] base_url``. The UI does not
+#: replace ``{MAP_INDEX}`` for a task that is not mapped.
 _VIEWS = {
     "nav": "",
     "dag_run": _RUNS,
@@ -28,7 +28,7 @@ _VIEWS = {
 
 def _view(destination: str, path: str) -> dict[str, Any]:
     prefix = URL_PREFIX.strip("/")
-    # Two views of one plugin can't share a route, and the tab of a task instance is the one that links lead to.
+    # Each view needs its own route; extra links lead to the tab of a task instance.
     route = UI_ROUTE if destination == "task_instance" else f"{UI_ROUTE}-{destination.replace('_', '-')}"
     return {
         "name": "Images",
@@ -48,7 +48,7 @@ class IdeogramPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The application, made where the API server asks for it."""
+        """The application, created when the API server asks for it."""
         if not has_gallery():
             return []
         from airflow_provider_ideogram.ui.app import gallery_app

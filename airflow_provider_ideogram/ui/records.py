@@ -1,8 +1,8 @@
 """
-One picture of the gallery: what an XCom or a manifest's line says of an image, or of why there is none.
+One card of the gallery: an image, or the reason why there is none, by an XCom or a line of a manifest.
 
-Invariant: whatever an XCom or a line holds, an :class:`Item` has only known fields in it, and an image only if bucket,
-key and request are all named; nothing is shown of a line that is not a row's; the text in it is never markup.
+Invariant: an :class:`Item` has known fields only, and an image only if bucket, key and request are all named. A line
+that is not a row of a manifest is not shown. Text is never markup.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 _FIELDS = tuple(field.name for field in fields(ImageRecord))
-#: What a task instance that was never scheduled has for a state.
+#: The state of a task instance that was never scheduled.
 NO_STATE = "no status"
 #: The status of an image whose request was submitted by a task that does not wait for it.
 SUBMITTED = "submitted"
 _FAILED_STATES = frozenset({"failed", "up_for_retry"})
-_SEE_LOG = "The task's log says why."
+_SEE_LOG = "The task's log has the error."
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
     """
-    A task instance with the XComs that matter here.
+    A task instance with its XComs.
 
     :param map_index: -1 if the task is not mapped.
-    :param state: Airflow's state of it.
+    :param state: Airflow's state.
     :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``.
-    :param rendered: What the operator was told, as far as Airflow keeps it.
-    :param tries: How many times it was started.
+    :param rendered: The operator's rendered arguments, as long as Airflow keeps them.
+    :param tries: The number of attempts.
     """
 
     dag_id: str
@@ -55,14 +55,15 @@ class Instance:
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    An image, or what is known where there is none.
+    An image, or what is known if there is none.
 
-    :param row: Where the manifest's line begins, None for an image that is its task instance's own.
-    :param name: What to call it: the task instance's label or the row's id.
-    :param status: How it ended, or the task instance's state.
-    :param facts: The fields of :class:`ImageRecord` that are known.
-    :param reason: Why there is no image, in a word.
-    :param error: Why there is no image, in full.
+    :param row: The offset of the manifest's line, None for the image of a task instance.
+    :param name: The task instance's label or the row's id.
+    :param status: An :class:`ImageStatus`, or the task instance's state.
+    :param facts: The known fields of :class:`ImageRecord`.
+    :param reason: The code of the error, if there is no image.
+    :param error: What happened, if there is no image.
+    :param advice: What happened to the money, and what to do.
     """
 
     instance: Instance
@@ -72,10 +73,11 @@ class Item:
     facts: Mapping[str, Any]
     reason: str | None = None
     error: str | None = None
+    advice: str | None = None
 
     @property
     def has_image(self) -> bool:
-        """Whether there is an object that a request made."""
+        """Whether a request stored an object."""
         named = [self.facts.get(name) for name in ("bucket", "key", "request_id")]
         return all(isinstance(one, str) and one for one in named)
 
@@ -87,7 +89,7 @@ class Item:
 
 
 def item_of_instance(instance: Instance) -> Item:
-    """Describe the image of a task instance that makes one."""
+    """Describe the image of a task instance."""
     result, failure = instance.xcoms.get("return_value"), instance.xcoms.get("failure")
     facts = _known(result) if isinstance(result, Mapping) else {}
     item = Item(
@@ -95,15 +97,16 @@ def item_of_instance(instance: Instance) -> Item:
     )
     if item.has_image:
         return item
-    facts = _told(instance) | facts
+    facts = _requested(instance) | facts
     if isinstance(failure, Mapping):
-        reason, error = _text(failure.get("reason")), _text(failure.get("error"))
-        return replace(item, facts=facts, status=ImageStatus.of_error(reason), reason=reason, error=error)
+        reason, error, advice = (_text(failure.get(name)) for name in ("reason", "error", "advice"))
+        status = ImageStatus.of_error(reason)
+        return replace(item, facts=facts, status=status, reason=reason, error=error, advice=advice)
     if facts.get("submitted_at"):
         return replace(item, facts=facts, status=SUBMITTED)
     error = _SEE_LOG if instance.state in _FAILED_STATES else None
     if isinstance(result, str):
-        error = "The result is kept by a custom XCom backend, which only workers read."
+        error = "The result is in a custom XCom backend, which only workers can read."
     return replace(item, facts=facts, status=instance.state, error=error)
 
 
@@ -121,15 +124,15 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
 
 
 def _is_row(value: Mapping[str, Any]) -> bool:
-    """Return whether a line has what each of the provider's has."""
+    """Return whether a line has the fields of every row."""
     known = value.get("status") in list(ImageStatus)
     return known and isinstance(value.get("row"), int) and isinstance(value.get("fingerprint"), str)
 
 
-def _told(instance: Instance) -> dict[str, Any]:
-    """Return what is known of an image before it is made."""
-    told = {name: instance.rendered[name] for name in _INPUTS if name in instance.rendered}
-    return _known({**told, "request_id": instance.xcoms.get("request_id")})
+def _requested(instance: Instance) -> dict[str, Any]:
+    """Return the known facts of an image that is not stored yet."""
+    rendered = {name: instance.rendered[name] for name in _INPUTS if name in instance.rendered}
+    return _known({**rendered, "request_id": instance.xcoms.get("request_id")})
 
 
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:

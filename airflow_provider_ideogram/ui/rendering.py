@@ -1,7 +1,7 @@
 """
 Values as text, and templates as HTML.
 
-Invariant: everything is escaped unless a template's own text; a value of the wrong type is shown as unknown.
+Invariant: all values are escaped; a value of the wrong type is shown as unknown.
 """
 
 from __future__ import annotations
@@ -34,6 +34,17 @@ def address(root: str, *parts: Any, **query: Any) -> str:
 def money(value: Any) -> str:
     """Return an amount of US dollars."""
     return f"{value:.2f} USD" if _is_number(value) else UNKNOWN
+
+
+def cost(facts: Any) -> str:
+    """Return what the task paid, what a reused image cost originally, and whether that is an estimate."""
+    paid, original = facts.get("cost_usd"), facts.get("original_cost_usd")
+    if facts.get("reused") and _is_number(original):
+        about = "about " if facts.get("cost_is_estimate") else ""
+        return f"{money(paid)} (originally {about}{money(original)})"
+    if facts.get("cost_is_estimate") and _is_number(paid):
+        return f"about {money(paid)} (list price)"
+    return money(paid)
 
 
 def seconds(value: Any) -> str:
@@ -87,6 +98,7 @@ _environment = Environment(
 _environment.globals["address"] = address
 _environment.filters |= {
     "money": money,
+    "cost": cost,
     "seconds": seconds,
     "count": count,
     "size": size,

@@ -1,8 +1,8 @@
 """
-What Airflow's database knows of runs that made images.
+The gallery's queries of Airflow's database.
 
-Invariant: every query names the DAG that the caller was authorised for, and reads a page of task instances at most;
-only :func:`dags_with_images`, which names DAGs alone, looks at all of them.
+Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most a page of task
+instances; only :func:`dags_with_images`, which returns DAG ids alone, reads all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Table: TypeAlias = type[TaskInstance | XComModel | RenderedTaskInstanceFields]
 #: A task's id and a map index.
 _Key: TypeAlias = tuple[str, int]
 _XCOMS = ("return_value", "request_id", "failure", "progress")
-#: The operator's link is stored for each of its task instances, whatever a user's subclass is called.
+#: The operator's link is stored as an XCom of each task instance, also of a subclass with another name.
 _MARK = IdeogramImageLink().xcom_key
 _PROGRESS = "progress"
 _LIVE_STATES = ("queued", "running")
@@ -40,7 +40,7 @@ _LIVE_STATES = ("queued", "running")
 @dataclass(frozen=True, slots=True)
 class Scope:
     """
-    What is looked at: a run, a task of it, or a single task instance.
+    The scope of a page: a run, a task of it, or a single task instance.
 
     :param task_id: None for all tasks.
     :param map_index: None for all instances of the task.
@@ -64,9 +64,9 @@ class Scope:
 @dataclass(frozen=True, slots=True)
 class Task:
     """
-    A task that makes images.
+    A task of this provider.
 
-    :param states: How many instances of it, of those within the scope, are in each state.
+    :param states: The number of its instances within the scope, by state.
     """
 
     task_id: str
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def is_live(self) -> bool:
-        """Whether there may soon be more to see."""
+        """Whether the page may change soon."""
         return self.state in _LIVE_STATES
 
 
@@ -150,7 +150,7 @@ def _xcoms(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, d
 
 
 def _rendered_fields(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, Mapping[str, Any]]:
-    """Return what the operators were told, which Airflow keeps for the last runs of a task."""
+    """Return the operators' rendered arguments, which Airflow keeps for the last runs of a task."""
     table = RenderedTaskInstanceFields
     rows = session.execute(
         select(table.task_id, table.map_index, table.rendered_fields).where(scope.where(table), _among(table, keys))
@@ -159,7 +159,7 @@ def _rendered_fields(session: Session, scope: Scope, keys: Sequence[_Key]) -> di
 
 
 def _among(table: _Table, keys: Sequence[_Key]) -> ColumnElement[bool]:
-    """Return the condition that holds for task instances which follow on each other in their order."""
+    """Return the condition for task instances that are consecutive in their order."""
     of_task: dict[str, list[int]] = defaultdict(list)
     for task_id, map_index in keys:
         of_task[task_id].append(map_index)
@@ -183,7 +183,7 @@ def recent_runs(session: Session, dag_id: str, offset: int, limit: int) -> list[
 
 
 def find_run(session: Session, dag_id: str, run_id: str) -> Run | None:
-    """Return a run, None if there is none of that id."""
+    """Return a run, None if it does not exist."""
     row = session.execute(
         select(DagRun.run_id, DagRun.state, DagRun.run_after).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
     ).first()
@@ -191,7 +191,7 @@ def find_run(session: Session, dag_id: str, run_id: str) -> Run | None:
 
 
 def dags_with_images(session: Session) -> list[tuple[str, datetime]]:
-    """Return the ids of DAGs that made images, with when they last did, newest first."""
+    """Return the ids of DAGs with images and the time of the latest one, newest first."""
     latest = func.max(XComModel.timestamp)
     rows = session.execute(
         select(XComModel.dag_id, latest)
@@ -203,7 +203,7 @@ def dags_with_images(session: Session) -> list[tuple[str, datetime]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return an XCom's value; only what is plain JSON counts, nothing is deserialised into objects."""
+    """Return an XCom's value as plain JSON; nothing is deserialised into objects."""
     if isinstance(value, str):
         try:
             return json.loads(value)

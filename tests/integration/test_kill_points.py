@@ -26,8 +26,7 @@ import pytest
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs import completion
 from airflow_provider_ideogram.jobs.ledger import Ledger
-from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
-from airflow_provider_ideogram.jobs.submission import RETRY_SECONDS
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RETRY_SECONDS
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:

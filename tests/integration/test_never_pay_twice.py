@@ -23,8 +23,7 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.jobs import completion
 from airflow_provider_ideogram.jobs.ledger import Ledger
-from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
-from airflow_provider_ideogram.jobs.submission import RETRY_SECONDS
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RETRY_SECONDS
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 from tests.support.task_logs import captured_logs
 

@@ -97,10 +97,10 @@ async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulat
         "completed": submit(),
         "failed": submit("x [[fault:failed]]"),
         "content_blocked": submit("x [[fault:blocked]]"),
-        "expired": "unknown-request",
+        "record_gone": "unknown-request",
     }
     trigger = watching(*ids.values(), payload={"for": "later"})
-    trigger.requests = {**trigger.requests, ids["expired"]: time.time() - RESULT_LIFETIME}
+    trigger.requests = {**trigger.requests, ids["record_gone"]: time.time() - RESULT_LIFETIME}
 
     event = await event_of(trigger)
 
@@ -110,6 +110,8 @@ async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulat
     assert event["payload"] == {"for": "later"}
     assert event["error"] is None
     assert event["requests"][ids["completed"]]["inference_seconds"] == 0.15
+    [charge] = ideogram_emulator.charges()
+    assert event["requests"][ids["completed"]]["cost_usd"] == charge.cost_usd > 0
     assert "ran out of memory" in event["requests"][ids["failed"]]["error"]
     assert is_idle()
 
@@ -227,7 +229,7 @@ async def test_says_that_the_request_continues_when_a_user_ends_the_task() -> No
     with captured_logs(lines):
         await IdeogramTrigger(requests={"request-1": 1.0}, deadline=1.0).on_kill()
 
-    assert all(words in "".join(lines) for words in ("request-1", "continues", "paid"))
+    assert all(words in "".join(lines) for words in ("request-1", "continues", "charged"))
 
 
 async def test_without_requests_it_waits_for_the_deadline() -> None:

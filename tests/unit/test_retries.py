@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -58,7 +57,7 @@ class Fails(BaseOperator):
 
     def execute(self, context: Any) -> None:
         if self.wrap:
-            with airflow_failures(mock.Mock(), durable=True):
+            with airflow_failures(context["ti"], durable=True):
                 raise self.error
         raise self.error
 

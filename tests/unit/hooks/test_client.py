@@ -22,7 +22,7 @@ from airflow_provider_ideogram import __version__
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.parsing import RequestStatus, Submission
-from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
+from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramInvalidInput,
@@ -144,6 +144,17 @@ async def test_read_is_sent_again_after_retry_after(
     assert len(waits) == 3
 
 
+@each_kind
+async def test_read_is_sent_again_after_the_reset_time(
+    kind: str, server: ScriptedServer, reply: Reply, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1795392000.0)
+    server.script(reply(status=429, x_rate_limit_reset_at_utc="2026-11-23T00:00:03"), reply({"status": "QUEUED"}))
+    assert await _run(kind, replace(SETTINGS, base_url=server.url), STATUS) == RequestStatus("QUEUED")
+    assert len(waits) == 1
+    assert 3.25 <= waits[0] <= 3.5
+
+
 @pytest.mark.parametrize("kept", [0, 5, -3], ids=["no response", "cut status line", "cut body"])
 async def test_submit_without_a_response_is_sent_once(
     server: ScriptedServer, reply: Reply, waits: list[float], kept: int
@@ -159,7 +170,7 @@ async def test_submit_without_a_response_is_sent_once(
 async def test_refused_connection_is_tried_again(kind: str, server: ScriptedServer, waits: list[float]) -> None:
     with pytest.raises(IdeogramServerUnavailable, match="can't be reached"):
         await _run(kind, replace(SETTINGS, base_url="http://127.0.0.1:1"), STATUS)
-    assert len(waits) == calls.MAX_ATTEMPTS - 1
+    assert len(waits) == MAX_ATTEMPTS - 1
 
 
 @each_kind
@@ -214,7 +225,7 @@ async def test_malformed_response_is_reported_without_the_key(
     kind: str, head: str, server: ScriptedServer, waits: list[float]
 ) -> None:
     server.script(head.encode())
-    with pytest.raises(IdeogramServerUnavailable, match="The API did not answer") as caught:
+    with pytest.raises(IdeogramServerUnavailable, match="The API did not respond") as caught:
         await _run(kind, replace(SETTINGS, base_url=server.url), STATUS)
     hostile.check_message(str(caught.value))
     assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -270,9 +281,9 @@ async def test_endless_head_times_out(
     """A poll without an end would occupy one of the connection's slots for ever."""
     monkeypatch.setattr(client, "_TOTAL_TIMEOUT_FACTOR", 0.002)
     with _endless_server(head, repeated) as url:
-        with pytest.raises(IdeogramServerUnavailable, match=r"did not answer \(TimeoutError"):
+        with pytest.raises(IdeogramServerUnavailable, match=r"did not respond \(TimeoutError"):
             await _run(kind, replace(SETTINGS, base_url=url), STATUS)
-        assert len(waits) == calls.MAX_ATTEMPTS - 1
+        assert len(waits) == MAX_ATTEMPTS - 1
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_base_url_is_read_in_every_form(fields: dict[str, Any], base_url: str) -
         ("https://a\x00b", "has characters that are not valid in an address"),
         ("https://exa\u2024mple.com", "has characters that are not valid in an address"),
         ("https://\ud800", "has characters that are not valid in an address"),
-        (f"https://{KEY}@api.segmind.com", "must not contain credentials: the API key is the connection's password"),
+        (f"https://{KEY}@api.segmind.com", "must not contain credentials; enter the key in the field 'API key'"),
         (f"https://user:{KEY}@api.segmind.com", "must not contain credentials"),
         (f"https://api.segmind.com?api_key={KEY}", "must not have a query or a fragment"),
         ("https://api.segmind.com/v1?", "must not have a query or a fragment"),
@@ -90,7 +90,7 @@ def test_base_url_is_read_in_every_form(fields: dict[str, Any], base_url: str) -
 )
 def test_invalid_base_url_is_refused(host: str, message: str) -> None:
     refusal = _refusal(host=host)
-    assert "base_url: " in refusal
+    assert "Base URL: " in refusal
     assert message in refusal
 
 
@@ -102,13 +102,17 @@ def test_line_break_in_a_host_with_a_port_is_refused() -> None:
 
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_missing_key_is_refused(password: str | None) -> None:
-    assert "the API key, is missing" in _refusal(password=password)
+    assert "API key: is missing" in _refusal(password=password)
+
+
+def test_short_key_is_refused() -> None:
+    assert "API key: has fewer than 8 characters" in _refusal(password="1234567")
 
 
 @pytest.mark.parametrize("character", [" ", "\n", "\r\nx-evil: ", "é", "\x00"])
 def test_key_that_is_not_valid_in_a_header_is_refused(character: str) -> None:
     message = _refusal(password=f"{KEY}{character}{KEY}")
-    assert "characters that are not valid in an API key" in message
+    assert "API key: has characters that are not valid in a key" in message
 
 
 def test_key_is_stripped_and_not_in_the_repr() -> None:
@@ -196,7 +200,7 @@ def test_gateway_has_no_history_url_by_default(host: str | None, history_url: st
 )
 def test_invalid_field_of_the_extra_is_refused(name: str, value: Any, message: str) -> None:
     refusal = _refusal({name: value})
-    assert f"{name}: " in refusal
+    assert f"extra {name}: " in refusal
     assert message in refusal
 
 
@@ -230,7 +234,9 @@ def test_any_connection_is_read_as_written_or_refused(fields: dict[str, Any], ex
 
 def test_all_problems_are_in_one_message() -> None:
     message = _refusal({"timeout": 0, "nonsense": 1}, password="", host="ftp://x")
-    assert [part in message for part in ("api_key: ", "base_url: ", "timeout: ", "extra 'nonsense'")] == [True] * 4
+    assert [part in message for part in ("API key: ", "Base URL: ", "extra timeout: ", "extra 'nonsense'")] == [
+        True
+    ] * 4
 
 
 def test_equal_settings_can_share_a_client() -> None:

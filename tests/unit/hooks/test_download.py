@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import (
+    IdeogramImageGone,
     IdeogramInvalidImage,
     IdeogramServerUnavailable,
     IdeogramStorageError,
@@ -70,6 +71,7 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
         "/a",
         "",
         "https://images.segmind.com:x/",
+        f"https://images.segmind.com:{KEY}/",
         "https://[::1/",
         "https://a\x00b/",
         "https://\u2024/",
@@ -77,9 +79,10 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
     ],
 )
 def test_invalid_address_is_refused(url: str, internet: Internet) -> None:
-    with pytest.raises(IdeogramInvalidImage, match="the image's address"):
+    with pytest.raises(IdeogramInvalidImage, match="the image's address") as caught:
         _download(url)
     assert internet.requests == []
+    hostile.check_key_is_not_in(str(caught.value))
 
 
 @pytest.mark.parametrize("addresses", [None, []])
@@ -126,12 +129,23 @@ def test_endless_redirects_are_a_temporary_error(internet: Internet) -> None:
         _download()
 
 
-@pytest.mark.parametrize("status", [204, 206, 304, 400, 401, 403, 404, 410])
-def test_missing_image_is_requested_again(status: int, internet: Internet, waits: list[float]) -> None:
+@pytest.mark.parametrize("status", [204, 206, 304, 400, 401])
+def test_unexpected_status_is_requested_again(status: int, internet: Internet, waits: list[float]) -> None:
     internet.script(httpx.Response(status, content=PNG), httpx.Response(200, content=PNG))
     assert _download() == PNG
     internet.script(httpx.Response(status, content=PNG))
     with pytest.raises(IdeogramInvalidImage, match=f"answered HTTP {status} instead of an image") as caught:
+        _download()
+    assert caught.value.status_code == status
+    assert len(waits) == 1 + MAX_ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_image_that_is_gone_is_requested_again(status: int, internet: Internet, waits: list[float]) -> None:
+    internet.script(httpx.Response(status), httpx.Response(200, content=PNG))
+    assert _download() == PNG
+    internet.script(httpx.Response(status))
+    with pytest.raises(IdeogramImageGone, match=f"answered HTTP {status}") as caught:
         _download()
     assert caught.value.status_code == status
     assert len(waits) == 1 + MAX_ATTEMPTS - 1

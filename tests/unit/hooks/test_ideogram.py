@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -16,7 +15,12 @@ from airflow_provider_ideogram.api.history import PER_PAGE
 from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.parsing import RequestStatus
-from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramInvalidInput, IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import (
+    IdeogramError,
+    IdeogramInvalidImage,
+    IdeogramInvalidInput,
+    IdeogramServerUnavailable,
+)
 from airflow_provider_ideogram.get_provider_info import get_provider_info
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -121,48 +125,113 @@ def test_max_attempts_limits_the_attempts(hook: IdeogramHook, server: ScriptedSe
     assert len(server.received) == 1
 
 
-def _rows(count: int, created_at: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"request_id": f"x-{n}", "request_body": {}, "created_at": created_at, **more} for n in range(count)]
+AT = 1795392000.0  # 2026-11-23T00:00:00Z
+
+
+def _row(request_id: str, created_at: str = "2026-11-23T00:00:01Z", **fields: Any) -> dict[str, Any]:
+    """Return a row of the history: of a completed request with the inputs of ``REQUEST``, unless fields differ."""
+    return {
+        "request_id": request_id,
+        "model_name": REQUEST.model,
+        "model_status": "COMPLETED",
+        "request_body": REQUEST.body(),
+        "generation_url": URL,
+        "credits_deduction": 0.05,
+        "model_created": created_at,
+        **fields,
+    }
+
+
+def _others(count: int, created_at: str) -> list[dict[str, Any]]:
+    """Return rows of requests with other inputs."""
+    return [_row(f"x-{number}", created_at, request_body={}) for number in range(count)]
+
+
+def _paths(server: ScriptedServer) -> list[str]:
+    return [received.path.partition("&")[0] for received in server.received]
 
 
 def test_history_is_read_back_to_the_submit(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
-    at = 1795392000.0  # 2026-11-23T00:00:00Z
-    ours = {"request_id": "r-1", "request_body": REQUEST.body(), "created_at": "2026-11-23T00:00:01Z"}
-    newer, older = _rows(PER_PAGE, "2026-11-23T02:00:00Z"), _rows(PER_PAGE - 1, "2026-11-22T20:00:00Z")
-    server.script(reply(newer), reply([ours, *older]), reply([]))
+    newer, older = _others(PER_PAGE, "2026-11-23T02:00:00Z"), _others(PER_PAGE - 1, "2026-11-22T20:00:00Z")
+    server.script(reply(newer), reply([_row("r-1"), *older]), reply(_row("r-1")))
     with hook:
-        assert hook.find_submitted(REQUEST, at) == {"r-1"}
-    assert [received.path.split("&")[0] for received in server.received] == ["/history?page=1", "/history?page=2"]
+        assert hook.find_submitted(REQUEST, AT) == {"r-1"}
+    assert _paths(server) == ["/history?page=1", "/history?page=2", "/history/r-1"]
     assert {received.headers["x-api-key"] for received in server.received} == {KEY}
 
 
 def test_history_is_read_to_its_end(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
-    server.script(reply(_rows(PER_PAGE, "2026-11-23T00:00:00Z")), reply([]))
+    server.script(reply(_others(PER_PAGE, "2026-11-23T00:00:00Z")), reply([]))
     with hook:
-        assert hook.find_submitted(REQUEST, 1795392000.0) == set()
+        assert hook.find_submitted(REQUEST, AT) == set()
     assert len(server.received) == 2
 
 
 def test_unreadable_row_does_not_end_the_search(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
-    rows = _rows(PER_PAGE, "2026-11-23T00:01:00Z")
-    ours = {**rows[0], "request_id": "r-1", "request_body": REQUEST.body()}
-    server.script(reply([*rows[1:], {"odd": 1}]), reply([ours]))
+    rows = _others(PER_PAGE - 1, "2026-11-23T00:01:00Z")
+    server.script(reply([*rows, {"odd": 1}]), reply([_row("r-1")]), reply(_row("r-1")))
     with hook:
-        assert hook.find_submitted(REQUEST, 1795392000.0) == {"r-1"}
+        assert hook.find_submitted(REQUEST, AT) == {"r-1"}
+
+
+def test_request_of_a_teammate_is_not_found(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply([_row("r-1")]), reply({"error": "Not found"}, 404))
+    with hook:
+        assert hook.find_submitted(REQUEST, AT) == set()
+    assert _paths(server) == ["/history?page=1", "/history/r-1"]
+
+
+def test_request_with_two_rows_is_found_once(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply([_row("r-1"), _row("r-1")]), reply(_row("r-1")))
+    with hook:
+        assert hook.find_submitted(REQUEST, AT) == {"r-1"}
+    assert _paths(server) == ["/history?page=1", "/history/r-1"]
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("status", [405, 500])
+def test_unanswered_confirmation_is_an_error(
+    status: int, hook: IdeogramHook, server: ScriptedServer, reply: Reply
+) -> None:
+    server.script(reply([_row("r-1")]), reply(status=status))
+    with hook, pytest.raises(IdeogramError, match=f"HTTP {status}"):
+        hook.find_submitted(REQUEST, AT)
 
 
 def test_too_long_history_is_an_error(
     hook: IdeogramHook, server: ScriptedServer, reply: Reply, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_ideogram.hooks.ideogram._MAX_HISTORY_PAGES", 3)
-    server.script(reply(_rows(PER_PAGE, "2026-11-23T00:00:00Z")))
+    server.script(reply(_others(PER_PAGE, "2026-11-23T00:00:00Z")))
     with hook:
         with pytest.raises(IdeogramServerUnavailable, match="more than 300 newer requests"):
-            hook.find_submitted(REQUEST, 1795392000.0)
+            hook.find_submitted(REQUEST, AT)
         assert len(server.received) == 3
         with pytest.raises(IdeogramServerUnavailable, match="more than 300 newer requests"):
-            hook.find_request("r-1", "m", 1795392000.0)
-        assert hook.find_request("x-7", "m", 1795392000.0) is not None
+            hook.find_in_list("r-1", REQUEST.model, AT)
+        assert hook.find_in_list("x-7", REQUEST.model, AT) is not None
+
+
+def test_request_is_found_by_its_id(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply(_row("r-1")), reply({"error": "Not found"}, 404))
+    with hook:
+        row = hook.find_in_history("r-1")
+        assert row is not None
+        assert (row.request_id, row.state, row.image_url, row.cost_usd) == ("r-1", "COMPLETED", URL, 0.05)
+        assert hook.find_in_history("r-2") is None
+    assert _paths(server) == ["/history/r-1", "/history/r-2"]
+    assert {received.headers["x-api-key"] for received in server.received} == {KEY}
+
+
+def test_gateway_without_a_history_url_has_no_history(connect: Connect, server: ScriptedServer) -> None:
+    connect(server.url)
+    with IdeogramHook() as hook:
+        assert not hook.has_history
+        with pytest.raises(IdeogramInvalidInput, match="has no history_url"):
+            hook.find_in_history("r-1")
+        with pytest.raises(IdeogramInvalidInput, match="has no history_url"):
+            hook.find_submitted(REQUEST, AT)
+    assert server.received == []
 
 
 def test_download_follows_the_connection(hook: IdeogramHook) -> None:
@@ -170,6 +239,19 @@ def test_download_follows_the_connection(hook: IdeogramHook) -> None:
         hook.download_image(ImageUrl("https://example.com/a.png"))
     with pytest.raises(IdeogramInvalidImage, match="not a complete image"):
         hook.download_image(ImageBytes(b"GIF89a"))
+
+
+def test_image_url_of_the_history_has_the_same_host_rules(
+    hook: IdeogramHook, server: ScriptedServer, reply: Reply
+) -> None:
+    server.script(reply(_row("r-1", generation_url="https://169.254.169.254/latest/meta-data")))
+    with hook:
+        row = hook.find_in_history("r-1")
+        assert row is not None
+        assert row.image_url is not None
+        with pytest.raises(IdeogramInvalidImage, match="not a permitted host"):
+            hook.download_image(ImageUrl(row.image_url))
+    assert len(server.received) == 1
 
 
 def test_client_is_made_once_and_closed_with_the_hook(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
@@ -188,7 +270,7 @@ def test_client_is_made_once_and_closed_with_the_hook(hook: IdeogramHook, server
 
 def test_invalid_connection_is_refused_before_a_call(connect: Connect) -> None:
     connect("ftp://x", timout=3)
-    with pytest.raises(IdeogramInvalidInput, match=r"(?s)base_url: .*Did you mean 'timeout'\?") as caught:
+    with pytest.raises(IdeogramInvalidInput, match=r"(?s)Base URL: .*Did you mean 'timeout'\?") as caught:
         IdeogramHook().get_credits()
     assert KEY not in str(caught.value)
 
@@ -199,6 +281,20 @@ def test_test_connection_shows_the_balance(hook: IdeogramHook, server: ScriptedS
     assert [received.path for received in server.received] == ["/v1/get-user-credits"]
 
 
+def test_test_connection_accepts_a_missing_balance_record(
+    hook: IdeogramHook, server: ScriptedServer, reply: Reply
+) -> None:
+    server.script(reply({"error": "No credits found for the user"}, 404))
+    assert hook.test_connection() == (True, "The API key is valid; the account has no balance record")
+
+
+def test_test_connection_shows_another_404(hook: IdeogramHook, server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply({"error": "Not found"}, 404))
+    ok, message = hook.test_connection()
+    assert not ok
+    assert "Check the model and the connection's base URL" in message
+
+
 def test_test_connection_shows_that_the_key_is_refused(
     hook: IdeogramHook, server: ScriptedServer, reply: Reply
 ) -> None:
@@ -206,11 +302,11 @@ def test_test_connection_shows_that_the_key_is_refused(
     ok, message = hook.test_connection()
     assert not ok
     assert "HTTP 401: *** is not valid" in message
-    assert "Check the connection's password" in message
+    assert "Check the connection's API key" in message
 
 
-def test_test_connection_shows_that_the_api_is_unreachable(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+@pytest.mark.usefixtures("waits")
+def test_test_connection_shows_that_the_api_is_unreachable(connect: Connect) -> None:
     connect("http://127.0.0.1:1")
     ok, message = IdeogramHook().test_connection()
     assert not ok

@@ -15,7 +15,7 @@ from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks import polls as module
-from airflow_provider_ideogram.hooks.polls import PollQueue
+from airflow_provider_ideogram.hooks.polls import Poller
 
 QUEUED, COMPLETED = RequestStatus("QUEUED"), RequestStatus("COMPLETED", 0.1)
 HOUR = 3600.0
@@ -33,6 +33,8 @@ class Vendor:
         self.beside_an_error: list[int] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        #: How many iterations of the loop an answer takes.
+        self.iterations = 1
 
     async def get_status(self, request_id: str) -> RequestStatus:
         self.asked.append(request_id)
@@ -40,7 +42,8 @@ class Vendor:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self.may_answer.wait()
-            await asyncio.sleep(0)
+            for _ in range(self.iterations):
+                await asyncio.sleep(0)
             if self.errors:
                 self.beside_an_error.append(self.in_flight)
                 raise self.errors.pop(0)
@@ -61,8 +64,8 @@ async def vendor() -> Vendor:
 
 
 @pytest.fixture
-async def queue(vendor: Vendor) -> PollQueue:
-    return PollQueue(vendor.get_status, random.Random(7))
+async def poller(vendor: Vendor) -> Poller:
+    return Poller(vendor.get_status, random.Random(7))
 
 
 def _poll(request_id: str = "r-1", interval: float | None = 0.001) -> RequestPoll:
@@ -74,17 +77,13 @@ def _ignore(*_: object) -> None:
 
 
 async def _watch(
-    queue: PollQueue,
+    poller: Poller,
     *polls: RequestPoll,
     seconds: float = HOUR,
     min_settled: int | None = None,
     on_poll: Callable[..., None] = _ignore,
 ) -> bool:
-    watch = queue.watch(polls, time.time() + seconds, min_settled, on_poll)
-    try:
-        return await watch.over
-    finally:
-        await queue.forget(watch)
+    return await poller.await_requests(polls, time.time() + seconds, min_settled, on_poll)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -99,10 +98,10 @@ async def _settle() -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_all_are_asked_for_until_they_are_settled(queue: PollQueue, vendor: Vendor) -> None:
+async def test_all_are_asked_for_until_they_are_settled(poller: Poller, vendor: Vendor) -> None:
     polls = [_poll(f"r-{number}") for number in range(5)]
     vendor.answers["r-3"] = QUEUED
-    watching = asyncio.create_task(_watch(queue, *polls))
+    watching = asyncio.create_task(_watch(poller, *polls))
     await _settle()
     assert not watching.done()
     assert [poll.outcome for poll in polls] == [*[Outcome.COMPLETED] * 3, Outcome.PENDING, Outcome.COMPLETED]
@@ -115,33 +114,36 @@ async def test_all_are_asked_for_until_they_are_settled(queue: PollQueue, vendor
     assert vendor.asked.count("r-3") == polls[3].polls > 1
 
 
-async def test_enough_is_enough(queue: PollQueue, vendor: Vendor) -> None:
+async def test_enough_is_enough(poller: Poller, vendor: Vendor) -> None:
     vendor.answers["slow"] = QUEUED
     polls = [_poll("slow"), _poll("quick")]
 
-    assert await _watch(queue, *polls, min_settled=1) is True
+    assert await _watch(poller, *polls, min_settled=1) is True
 
     assert [poll.settled for poll in polls] == [False, True]
-
-
-async def test_deadline_ends_the_wait_though_a_poll_is_out(queue: PollQueue, vendor: Vendor) -> None:
-    vendor.may_answer.clear()
-    poll = _poll()
-
-    assert await _watch(queue, poll, seconds=0.02) is False
-
-    assert (poll.outcome, vendor.in_flight, vendor.asked) == (Outcome.PENDING, 0, ["r-1"])
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_deadline_in_the_past_asks_for_nothing_that_is_not_due(queue: PollQueue, vendor: Vendor) -> None:
-    assert await _watch(queue, _poll(interval=60.0), seconds=-1) is False
+@pytest.mark.parametrize("ids", [["r-1"], ["r-1", "r-2"]])
+async def test_deadline_ends_the_wait_though_a_poll_is_out(poller: Poller, vendor: Vendor, ids: list[str]) -> None:
+    vendor.may_answer.clear()
+    polls = [_poll(request_id) for request_id in ids]
+
+    assert await _watch(poller, *polls, seconds=0.1) is False
+
+    assert [poll.outcome for poll in polls] == [Outcome.PENDING] * len(ids)
+    assert (vendor.in_flight, sorted(vendor.asked)) == (0, ids)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_deadline_in_the_past_asks_for_nothing_that_is_not_due(poller: Poller, vendor: Vendor) -> None:
+    assert await _watch(poller, _poll(interval=60.0), seconds=-1) is False
     assert vendor.asked == []
 
 
-async def test_polls_in_flight_are_bounded(queue: PollQueue, vendor: Vendor) -> None:
+async def test_polls_in_flight_are_bounded(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
-    watching = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(100)]
+    watching = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(100)]
     await _settle()
     assert vendor.in_flight == module.MAX_IN_FLIGHT
     for task in watching[:30]:
@@ -155,11 +157,11 @@ async def test_polls_in_flight_are_bounded(queue: PollQueue, vendor: Vendor) -> 
     assert all(task.result() for task in watching[30:])
 
 
-async def test_one_limited_poll_holds_back_all_others(queue: PollQueue, vendor: Vendor) -> None:
+async def test_one_limited_poll_holds_back_all_others(poller: Poller, vendor: Vendor) -> None:
     vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR)]
-    first = asyncio.create_task(_watch(queue, _poll()))
+    first = asyncio.create_task(_watch(poller, _poll()))
     await _settle()
-    others = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(10)]
+    others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
     await _settle()
 
     assert vendor.asked == ["r-1"]
@@ -167,23 +169,39 @@ async def test_one_limited_poll_holds_back_all_others(queue: PollQueue, vendor: 
     for task in (first, *others):
         task.cancel()
     await asyncio.wait([first, *others])
-    queue.close()
 
 
-async def test_deadline_comes_also_while_the_api_must_not_be_asked(queue: PollQueue, vendor: Vendor) -> None:
+async def test_polls_that_wait_for_a_slot_are_held_back_too(poller: Poller, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR) for _ in range(module.MAX_IN_FLIGHT)]
+    waiting = [asyncio.create_task(_watch(poller, _poll())) for _ in range(module.MAX_IN_FLIGHT + 10)]
+    await _until(lambda: vendor.in_flight == module.MAX_IN_FLIGHT)
+    await _settle()
+
+    vendor.may_answer.set()
+    await _settle()
+
+    assert (len(vendor.asked), vendor.in_flight, vendor.errors) == (module.MAX_IN_FLIGHT, 0, [])
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_deadline_comes_also_while_the_api_must_not_be_asked(poller: Poller, vendor: Vendor) -> None:
     vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR)]
-    assert await _watch(queue, _poll(), seconds=0.05) is False
-    assert await _watch(queue, _poll(), seconds=0.05) is False
+    assert await _watch(poller, _poll(), seconds=0.05) is False
+    assert await _watch(poller, _poll(), seconds=0.05) is False
     assert len(vendor.asked) == 1
 
 
-async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(queue: PollQueue, vendor: Vendor) -> None:
+async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(poller: Poller, vendor: Vendor) -> None:
     vendor.errors = [IdeogramServerUnavailable("503") for _ in range(OUTAGE_AFTER)]
-    first = asyncio.create_task(_watch(queue, _poll()))
+    first = asyncio.create_task(_watch(poller, _poll()))
     await _until(lambda: not vendor.errors)
     vendor.errors = [IdeogramServerUnavailable("503") for _ in range(5)]
     vendor.beside_an_error.clear()
-    others = [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(100)]
+    vendor.iterations = 2 * module.MAX_IN_FLIGHT  # slow enough for others to be sent meanwhile
+    others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(100)]
 
     assert all(await asyncio.gather(first, *others))
 
@@ -192,12 +210,12 @@ async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(queue: PollQueu
     assert len(vendor.asked) == OUTAGE_AFTER + 5 + 1 + len(others)
 
 
-async def test_probe_that_is_cancelled_hands_on_its_turn(queue: PollQueue, vendor: Vendor) -> None:
+async def test_probe_that_is_cancelled_hands_on_its_turn(poller: Poller, vendor: Vendor) -> None:
     vendor.errors = [IdeogramRateLimited("429", retry_after=0.0)]
-    waiting = {"limited": asyncio.create_task(_watch(queue, _poll("limited")))}
+    waiting = {"limited": asyncio.create_task(_watch(poller, _poll("limited")))}
     await _until(lambda: not vendor.errors)
     vendor.may_answer.clear()
-    waiting |= {f"r-{number}": asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(3)}
+    waiting |= {f"r-{number}": asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(3)}
     await _until(lambda: vendor.in_flight == 1)
     await _settle()
     assert len(vendor.asked) == 2, "the one that was limited, and a single probe"
@@ -210,17 +228,17 @@ async def test_probe_that_is_cancelled_hands_on_its_turn(queue: PollQueue, vendo
     assert all(await asyncio.gather(*waiting.values()))
 
 
-async def test_poll_that_hangs_since_before_holds_nobody_back(queue: PollQueue, vendor: Vendor) -> None:
+async def test_poll_that_hangs_since_before_holds_nobody_back(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
-    hanging = asyncio.create_task(_watch(queue, _poll("hangs")))
+    hanging = asyncio.create_task(_watch(poller, _poll("hangs")))
     await _until(lambda: vendor.in_flight == 1)
     vendor.may_answer = asyncio.Event()
     vendor.may_answer.set()
     vendor.errors = [IdeogramRateLimited("429")]
-    others = [asyncio.create_task(_watch(queue, _poll("limited")))]
+    others = [asyncio.create_task(_watch(poller, _poll("limited")))]
     await _until(lambda: not vendor.errors)
     vendor.errors = [IdeogramServerUnavailable("503")]
-    others += [asyncio.create_task(_watch(queue, _poll(f"r-{number}"))) for number in range(10)]
+    others += [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
 
     async with asyncio.timeout(30):
         assert all(await asyncio.gather(*others))
@@ -229,42 +247,69 @@ async def test_poll_that_hangs_since_before_holds_nobody_back(queue: PollQueue, 
     assert not hanging.done()
     hanging.cancel()
     await asyncio.wait([hanging])
-    assert (queue._asking, queue._of_generation) == ({}, {})
-    queue.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_error_of_our_own_reaches_who_waits(queue: PollQueue) -> None:
+async def test_polls_that_hang_in_all_slots_but_one_do_not_delay_the_probe(poller: Poller, vendor: Vendor) -> None:
+    vendor.may_answer.clear()
+    hanging = [asyncio.create_task(_watch(poller, _poll())) for _ in range(module.MAX_IN_FLIGHT - 1)]
+    await _until(lambda: vendor.in_flight == len(hanging))
+    vendor.may_answer = asyncio.Event()
+    vendor.errors = [IdeogramRateLimited("429"), IdeogramServerUnavailable("503")]
+    others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
+    await _until(lambda: vendor.in_flight == module.MAX_IN_FLIGHT)
+    await _settle()
+
+    vendor.may_answer.set()
+
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(*others))
+    assert vendor.beside_an_error == [module.MAX_IN_FLIGHT] * 2
+    assert not any(task.done() for task in hanging)
+    for task in hanging:
+        task.cancel()
+    await asyncio.wait(hanging)
+
+
+@pytest.mark.parametrize("ids", [["r-1"], ["r-1", "r-2"]])
+@pytest.mark.parametrize("error", [ZeroDivisionError, TimeoutError])
+async def test_error_of_our_own_reaches_who_waits(poller: Poller, ids: list[str], error: type[Exception]) -> None:
     def broken(*_: object) -> None:
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
-        await _watch(queue, _poll(), on_poll=broken)
+    with pytest.raises(error):
+        await _watch(poller, *map(_poll, ids), on_poll=broken)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_each_poll_is_told_in_the_context_of_who_waits(queue: PollQueue) -> None:
+@pytest.mark.parametrize("requests", [1, 2])
+async def test_each_poll_is_told_in_the_context_of_who_waits(poller: Poller, requests: int) -> None:
     whose: ContextVar[str] = ContextVar("whose")
     told: list[tuple[str, str]] = []
 
     async def wait(name: str) -> None:
         whose.set(name)
-        await _watch(queue, _poll(name), on_poll=lambda poll, *_: told.append((poll.request_id, whose.get())))
+        polls = [_poll(name) for _ in range(requests)]
+        await _watch(poller, *polls, on_poll=lambda poll, *_: told.append((poll.request_id, whose.get())))
 
     await asyncio.gather(*(wait(f"trigger-{number}") for number in range(5)))
 
-    assert sorted(told) == [(f"trigger-{number}", f"trigger-{number}") for number in range(5)]
+    assert sorted(told) == [(f"trigger-{number}", f"trigger-{number}") for number in range(5) for _ in range(requests)]
 
 
-async def test_those_who_left_are_not_remembered(queue: PollQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_STALE", 10)
-    staying = asyncio.create_task(_watch(queue, _poll("stays", interval=HOUR)))
-    for number in range(100):
-        leaving = asyncio.create_task(_watch(queue, _poll(f"r-{number}", interval=HOUR)))
-        await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait([leaving])
+@pytest.mark.parametrize("ids", [["r-1"], ["r-1", "r-2"]])
+@pytest.mark.parametrize("seconds", [0.0, HOUR], ids=["a poll is in flight", "none is due"])
+async def test_wait_that_is_cancelled_leaves_nothing(
+    poller: Poller, vendor: Vendor, ids: list[str], seconds: float
+) -> None:
+    vendor.may_answer.clear()
+    polls = [_poll(request_id, interval=seconds + 0.001) for request_id in ids]
+    waiting = asyncio.create_task(_watch(poller, *polls))
+    await _settle()
+    assert vendor.in_flight == (0 if seconds else len(ids))
 
-    assert len(queue._entries) <= 2 + 2 * 10
+    waiting.cancel()
 
-    staying.cancel()
-    await asyncio.wait([staying])
-    queue.close()
+    await asyncio.wait([waiting])
+    assert (vendor.in_flight, waiting.cancelled()) == (0, True)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

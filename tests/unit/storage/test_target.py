@@ -31,7 +31,7 @@ from airflow_provider_ideogram.storage.target import (
         ("..a/.b/c..", "my-bucket", Target("my-bucket", "..a/.b/c..")),
     ],
 )
-def test_parse(key: str, bucket: str | None, target: Target) -> None:
+def test_valid_address_is_parsed(key: str, bucket: str | None, target: Target) -> None:
     assert Target.parse(key, bucket) == target
     assert Target.parse(target.uri) == target
 
@@ -54,7 +54,7 @@ def test_access_point_is_a_bucket(arn: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a" * 955, "a" * 890 + "/"])
-def test_longest_key_leaves_room_for_all_that_is_added(key: str) -> None:
+def test_longest_key_leaves_room_for_the_ledger(key: str) -> None:
     target = Target.parse(key, "my-bucket")
     prefix = "p" * MAX_LEDGER_PREFIX_BYTES
     assert check_ledger_prefix(prefix) == []
@@ -63,13 +63,13 @@ def test_longest_key_leaves_room_for_all_that_is_added(key: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", [None, 7, "a\nb", "\ud800", "ä" * 33])
-def test_ledger_prefix_that_leaves_no_room_is_refused(prefix: Any) -> None:
+def test_invalid_ledger_prefix_is_refused(prefix: Any) -> None:
     (problem,) = check_ledger_prefix(prefix)
     assert problem.startswith("ledger_prefix: ")
 
 
 @pytest.mark.parametrize(
-    ("key", "bucket", "said"),
+    ("key", "bucket", "text"),
     [
         ("", "my-bucket", "must be a key or an address s3://bucket/key"),
         (" ", None, "must be a key or an address"),
@@ -98,11 +98,11 @@ def test_ledger_prefix_that_leaves_no_room_is_refused(prefix: Any) -> None:
         ("cat.png", 7, "s3_bucket: 7 is not a bucket's name"),
     ],
 )
-def test_what_names_no_place_in_s3_is_refused(key: Any, bucket: Any, said: str) -> None:
+def test_invalid_address_is_refused(key: Any, bucket: Any, text: str) -> None:
     with pytest.raises(IdeogramInvalidInput) as caught:
         Target.parse(key, bucket)
-    assert said in str(caught.value)
-    assert said in "\n".join([*check_key(key, bucket is not None), *check_bucket(bucket)])
+    assert text in str(caught.value)
+    assert text in "\n".join([*check_key(key, bucket is not None), *check_bucket(bucket)])
 
 
 def test_all_problems_are_in_one_message() -> None:
@@ -110,7 +110,7 @@ def test_all_problems_are_in_one_message() -> None:
         Target.parse("s3://my-bucket//x", "")
 
 
-def test_image_below_a_prefix_is_named_for_its_request() -> None:
+def test_image_below_a_prefix_is_named_after_its_request() -> None:
     assert Target("b1", "a/").named("r-1", "jpg") == Target("b1", "a/r-1.jpg")
     assert Target("b1", "a/cat.png").named("r-1", "jpg") == Target("b1", "a/cat.png")
     assert [Target("b1", key).is_prefix for key in ("a/", "a/cat.png")] == [True, False]
@@ -127,12 +127,12 @@ def test_image_below_a_prefix_is_named_for_its_request() -> None:
         {"Metadata": None},
     ],
 )
-def test_extra_args(extra_args: Any) -> None:
+def test_valid_extra_args_have_no_problems(extra_args: Any) -> None:
     assert check_extra_args(extra_args) == []
 
 
 @pytest.mark.parametrize(
-    ("extra_args", "said"),
+    ("extra_args", "text"),
     [
         (["ACL"], "must be a mapping of put_object's arguments"),
         ("ACL", "must be a mapping"),
@@ -147,10 +147,10 @@ def test_extra_args(extra_args: Any) -> None:
         ({"Metadata": {"title": "a\r\nb"}}, "Metadata 'title' is not of printable ASCII"),
         ({"Metadata": {"a title": "b"}}, "Metadata 'a title' is not of printable ASCII"),
         ({"Metadata": {"": "b"}}, "Metadata '' is not of printable ASCII"),
-        ({"Metadata": {"a": "x" * 1248}}, "Metadata has 1249 bytes, of which S3 has room for 1248"),
+        ({"Metadata": {"a": "x" * 1248}}, "Metadata has 1249 bytes; at most 1248 are possible"),
     ],
 )
-def test_extra_args_that_would_fail_an_upload_are_refused(extra_args: Any, said: str) -> None:
+def test_invalid_extra_args_are_refused(extra_args: Any, text: str) -> None:
     (problem,) = check_extra_args(extra_args)
     assert problem.startswith("s3_extra_args: ")
-    assert said in problem
+    assert text in problem

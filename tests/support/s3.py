@@ -1,0 +1,134 @@
+"""Fixtures and helpers for tests of S3: a shared client, fresh buckets, and stores that fail or have no conditions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from botocore.awsrequest import AWSResponse
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONDITIONS = ("If-Match", "If-None-Match")
+_CONDITIONAL = ("PutObject", "DeleteObject")
+
+
+@pytest.fixture
+def client(s3_client: S3Client) -> Iterator[S3Client]:
+    """The module's S3 client; botocore does not wait before it repeats a request."""
+    with mock.patch("botocore.endpoint.time"):
+        yield s3_client
+
+
+@pytest.fixture
+def bucket(client: S3Client) -> str:
+    """The name of a fresh bucket."""
+    name = f"bucket-{uuid.uuid4()}"
+    client.create_bucket(Bucket=name)
+    return name
+
+
+class _Raw:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self._body
+
+
+def s3_response(request: Any, status: int, code: str = "", headers: dict[str, str] | None = None) -> AWSResponse:
+    """Make a response of S3; ``code`` makes it an error of that code."""
+    raw_headers: Any = headers or {}
+    body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode() if code else b""
+    return AWSResponse(request.url, status, raw_headers, _Raw(body))
+
+
+def _events(client: S3Client) -> Any:
+    """Return the client's events; their stubs don't know handlers that return a response."""
+    return client.meta.events
+
+
+@contextmanager
+def intercepted(client: S3Client, operation: str, handler: Callable[[Any], AWSResponse | None]) -> Iterator[None]:
+    """Pass each request of an operation to the handler; what it returns is the response in place of the server's."""
+    event, events = f"before-send.s3.{operation}", _events(client)
+
+    def handle(request: Any, **_: Any) -> AWSResponse | None:
+        return handler(request)
+
+    events.register_first(event, handle)
+    try:
+        yield
+    finally:
+        events.unregister(event, handle)
+
+
+@contextmanager
+def answered(
+    client: S3Client, operation: str, status: int, code: str = "AccessDenied", from_call: int = 1
+) -> Iterator[None]:
+    """Answer an operation with an error, from its n-th call on."""
+    calls = 0
+
+    def answer(request: Any) -> AWSResponse | None:
+        nonlocal calls
+        calls += 1
+        return s3_response(request, status, code) if calls >= from_call else None
+
+    with intercepted(client, operation, answer):
+        yield
+
+
+@contextmanager
+def conditions_refused(client: S3Client) -> Iterator[None]:
+    """Make the server a store that answers 501 to conditional writes."""
+
+    def refuse(request: Any) -> AWSResponse | None:
+        conditional = set(_CONDITIONS) & set(request.headers)
+        return s3_response(request, 501, "NotImplemented") if conditional else None
+
+    with intercepted(client, "PutObject", refuse), intercepted(client, "DeleteObject", refuse):
+        yield
+
+
+@contextmanager
+def conditions_ignored(client: S3Client) -> Iterator[None]:
+    """Make the server a store that ignores the conditions of writes."""
+
+    def strip(request: Any, **_: Any) -> None:
+        for name in _CONDITIONS:
+            del request.headers[name]
+
+    events = _events(client)
+    names = [f"before-sign.s3.{operation}" for operation in _CONDITIONAL]
+    for name in names:
+        events.register_first(name, strip)
+    try:
+        yield
+    finally:
+        for name in names:
+            events.unregister(name, strip)
+
+
+@contextmanager
+def first_response_lost(client: S3Client, operation: str) -> Iterator[list[int]]:
+    """Let the server carry out the first call of an operation, and answer 500; yield the true statuses."""
+    from botocore.httpsession import URLLib3Session
+
+    statuses: list[int] = []
+
+    def lose(request: Any) -> AWSResponse | None:
+        if statuses:
+            return None
+        session = URLLib3Session()
+        statuses.append(session.send(request).status_code)
+        session.close()
+        return s3_response(request, 500, "InternalError")
+
+    with intercepted(client, operation, lose):
+        yield statuses

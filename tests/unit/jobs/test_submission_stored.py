@@ -1,0 +1,225 @@
+"""A target that has an image already, a target below a prefix, and submits without a ledger."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+
+from airflow_provider_ideogram.exceptions import (
+    IdeogramJobUnreachable,
+    IdeogramObjectExists,
+    IdeogramStorageError,
+    IdeogramSubmitFailed,
+    IdeogramUnknownSubmit,
+)
+from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, NoLedger
+from airflow_provider_ideogram.storage.image_record import iso_utc
+from airflow_provider_ideogram.storage.target import Target
+from tests.support.s3 import answered
+from tests.unit.jobs.world import (
+    ASKED,
+    DAY,
+    KEY,
+    ME,
+    OTHER_INPUTS,
+    OTHER_TASK,
+    World,
+    completed,
+    processing,
+    queued,
+)
+
+IF_EXISTS = pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+
+
+class TestStored:
+    @IF_EXISTS
+    def test_own_image_is_the_result_of_an_ended_attempt(self, world: World, if_exists: str) -> None:
+        request_id = completed(world, ME)
+        world.store_image(request_id, ME)
+
+        stored = world.find_image(if_exists=if_exists)
+
+        assert (stored.request_id, stored.cost_usd, stored.reused) == (request_id, 0.05, False)
+        assert world.record() is None
+        assert world.accepted() == 1
+
+    @IF_EXISTS
+    def test_own_image_is_the_result_without_a_record(self, world: World, if_exists: str) -> None:
+        world.store_image("0b-1", ME)
+        stored = world.find_image(if_exists=if_exists)
+        assert (stored.request_id, stored.cost_usd, stored.reused) == ("0b-1", 0.05, False)
+
+    def test_clear_replaces_an_image_that_is_to_be_overwritten(self, world: World) -> None:
+        world.store_image("0b-1", ME)
+        world.get_or_submit(if_exists="overwrite", max_tries=3)
+        assert world.accepted() == 1
+
+    def test_image_of_another_task_is_reused(self, world: World) -> None:
+        request_id = completed(world, OTHER_TASK)
+        world.store_image(request_id)
+
+        stored = world.find_image()
+
+        assert (stored.request_id, stored.cost_usd, stored.reused) == (request_id, 0.0, True)
+        assert stored.original_cost_usd == 0.05
+        assert world.accepted() == 1
+
+    def test_record_of_a_newer_request_stays(self, world: World) -> None:
+        request_id = processing(world, ME)
+        world.store_image("an-older-request")
+
+        job, _ = world.get_or_submit(if_exists="overwrite")
+
+        assert job.request_id == request_id
+        assert world.accepted() == 1
+
+    def test_fail_raises_before_the_ledger_is_read(self, world: World) -> None:
+        world.store_image("a-request")
+        with pytest.raises(IdeogramObjectExists) as caught:
+            world.get_or_submit(if_exists="fail")
+        assert caught.value.advice.startswith("Nothing was charged.")
+        assert (world.record(), world.submits()) == (None, 0)
+
+    def test_image_of_other_inputs_is_replaced(self, world: World) -> None:
+        world.store_image("a-request")
+        job, _ = world.get_or_submit(OTHER_INPUTS)
+        assert job.request_id == world.emulator.requests()[0].request_id
+
+    def test_image_stored_after_the_first_read_is_found(self, world: World) -> None:
+        """Airflow failed a slice of this task that was still running, and started the next attempt."""
+        write_intent = world.ledger.write_intent
+
+        def late(key: str, intent: Intent) -> LedgerRecord:
+            world.store_image("stored-meanwhile")
+            return write_intent(key, intent)
+
+        with mock.patch.object(world.ledger, "write_intent", late):
+            stored = world.find_image(if_exists="overwrite")
+
+        assert stored.request_id == "stored-meanwhile"
+        assert world.record() is None
+
+    def test_intent_is_cancelled_if_the_target_cannot_be_read(self, world: World) -> None:
+        with answered(world.client, "HeadObject", 403, from_call=2), pytest.raises(IdeogramStorageError):
+            world.get_or_submit()
+        assert (world.record(), world.submits()) == (None, 0)
+
+
+class TestPrefix:
+    @pytest.fixture(autouse=True)
+    def _prefix(self, world: World) -> None:
+        world.target = Target(world.bucket, "images/")
+
+    def test_each_task_instance_submits_its_own_request(self, world: World) -> None:
+        first, _ = world.get_or_submit()
+        second, _ = world.get_or_submit(owner=OTHER_TASK)
+        reattached, _ = world.get_or_submit()
+        assert first.request_id == reattached.request_id != second.request_id
+        assert world.accepted() == 2
+
+    def test_retry_finds_the_image_of_an_earlier_attempt(self, world: World) -> None:
+        world.store_image("r-1", ME)
+        stored = world.find_image(tried_since=time.time() - DAY)
+        assert (stored.key, stored.request_id, stored.reused) == (KEY, "r-1", False)
+
+    @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
+    def test_first_attempt_and_other_tasks_find_none(self, world: World, owner: str) -> None:
+        world.store_image("r-1", ME)
+        tried_since = None if owner == ME else time.time() - DAY
+        world.get_or_submit(owner=owner, tried_since=tried_since)
+        assert world.accepted() == 1
+
+
+class TestPreviousRequest:
+    """The request of an earlier attempt, for tasks whose inputs are the result of a function."""
+
+    def test_record_has_the_inputs_as_they_were_asked_for(self, world: World) -> None:
+        queued(world, ME)
+        assert world.submitter().find_previous_request() == ASKED
+
+    def test_seed_of_the_user_is_kept(self, world: World) -> None:
+        asked = replace(ASKED, seed=7)
+        world.get_or_submit(asked)
+        assert world.submitter().find_previous_request() == asked
+
+    def test_other_tasks_and_attempts_before_a_clear_have_none(self, world: World) -> None:
+        queued(world, OTHER_TASK)
+        assert world.submitter().find_previous_request() is None
+        assert world.submitter(OTHER_TASK, max_tries=3).find_previous_request() is None
+
+    def test_nothing_was_asked_for_without_record_and_image(self, world: World) -> None:
+        assert world.submitter().find_previous_request() is None
+
+    @pytest.mark.parametrize("age", [60.0, 6 * DAY])
+    def test_stored_image_has_its_inputs_in_the_history(self, world: World, age: float) -> None:
+        submitted_at = iso_utc(time.time())
+        request_id = self._stored(world, submitted_at)
+        world.pass_time(age)
+        previous = world.submitter().find_previous_request()
+        assert previous == ASKED
+        assert world.find_image().request_id == request_id
+
+    def test_stored_image_without_history_is_an_error(self, world: World) -> None:
+        world.emulator.configure(history_lag_seconds=DAY)
+        self._stored(world, iso_utc(time.time()))
+        with pytest.raises(IdeogramJobUnreachable, match="history does not show its inputs"):
+            world.submitter().find_previous_request()
+
+    @staticmethod
+    def _stored(world: World, submitted_at: str) -> str:
+        """Leave an image whose record is deleted, as an attempt does that is killed at its end."""
+        request_id = queued(world, ME)
+        metadata = {"ideogram-model": ASKED.model, "ideogram-submitted-at": submitted_at}
+        world.store_image(request_id, ME, **metadata)
+        record = world.existing_record()
+        world.ledger.delete(record.key, record.etag)
+        return request_id
+
+
+class TestNoLedger:
+    """``durable=False``: a request is known in its execution only."""
+
+    @pytest.fixture(autouse=True)
+    def _no_ledger(self, world: World) -> None:
+        world.ledger = NoLedger()
+
+    def test_nothing_is_written(self, world: World) -> None:
+        world.get_or_submit()
+        assert "Contents" not in world.client.list_objects_v2(Bucket=world.bucket)
+
+    def test_next_attempt_pays_again(self, world: World) -> None:
+        assert world.get_or_submit()[0].request_id != world.get_or_submit()[0].request_id
+        assert world.accepted() == 2
+
+    def test_unknown_submit_is_found_in_the_history(self, world: World) -> None:
+        world.emulator.fault("submit", "reset", when="after")
+        job, _ = world.get_or_submit()
+        assert job.request_id == world.emulator.requests()[0].request_id
+        assert world.submits() == 1
+
+    def test_unknown_submit_that_is_not_found_fails(self, world: World) -> None:
+        world.emulator.fault("submit", "reset")
+        with pytest.raises(IdeogramUnknownSubmit):
+            world.get_or_submit()
+        assert world.submits() == 1
+
+    @pytest.mark.parametrize("status", [500, 502, 503])
+    def test_answered_5xx_is_not_repeated_without_a_wait(self, world: World, status: int) -> None:
+        world.emulator.configure(history_lag_seconds=60)
+        world.emulator.fault("submit", "error", status=status, when="after")
+        with pytest.raises(IdeogramSubmitFailed):
+            world.get_or_submit()
+        assert world.submits() == 1
+
+    def test_user_who_accepts_to_pay_twice_pays_twice_at_most(self, world: World) -> None:
+        world.emulator.configure(history_lag_seconds=60)
+        world.emulator.fault("submit", "error", status=503, when="after", times=None)
+
+        with pytest.raises(IdeogramUnknownSubmit):
+            world.get_or_submit(resubmit=True)
+
+        assert world.submits() == world.accepted() == 2
