@@ -1,9 +1,9 @@
-"""What integration tests share: the main operator against the emulator and a local S3, without long waits."""
+"""What integration tests share: a world with short waits, and tasks of the image operator in it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -13,48 +13,40 @@ import pytest
 
 from airflow_provider_ideogram.api import back_off, poll_schedule
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from tests.support.world import KEY, PROMPT, Clock, World
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
     from airflow_provider_ideogram.emulator.running import RunningEmulator
-
-KEY = "images/lighthouse.png"
-PROMPT = "a lighthouse"
-
-
-class Clock:
-    """The time that ``time.time()`` tells, which a test can move forward."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._ahead = 0.0
-
-    def __call__(self) -> float:
-        """Return the seconds since the epoch."""
-        return self._now() + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self._ahead += seconds
+    from tests.support.task_runner import TaskRun, TaskRunner
+    from tests.support.world import Generate, ImageTask
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Workers' and triggers' time."""
+    """Return the time of Airflow's processes, which a test can move forward."""
     clock = Clock(time.time)
     monkeypatch.setattr(time, "time", clock)
     return clock
 
 
+@pytest.fixture
+def world(ideogram_emulator: RunningEmulator, clock: Clock, s3: S3Client, s3_bucket: str) -> World:
+    """Return the vendor, the time and the bucket of the test."""
+    return World(ideogram_emulator, clock, s3, s3_bucket)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _read_aws_descriptions_once() -> Iterator[None]:
-    """Let all S3 clients share what botocore reads from its files, a third of a second's work for each of them."""
+    """Let all S3 clients share what botocore reads from its files, which takes each of them a third of a second."""
     with mock.patch("botocore.session.create_loader", cache(botocore.loaders.create_loader)):
         yield
 
 
 @pytest.fixture(autouse=True)
-def _fast_cadence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask as often as suits the emulator's jobs, which take 0.2 seconds instead of 12."""
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poll as often as suits the emulator's jobs, which take 0.2 seconds instead of 12."""
     for name, seconds in {
         "EXPECTED_SECONDS": 0.2,
         "MIN_FIRST_POLL": 0.05,
@@ -66,13 +58,21 @@ def _fast_cadence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def generate(
-    ideogram_emulator: RunningEmulator, ideogram_connection: str, s3_bucket: str
-) -> Callable[..., IdeogramGenerateImageOperator]:
+def generate(ideogram_emulator: RunningEmulator, ideogram_connection: str, s3_bucket: str) -> Generate:
     """Make the operator for an image in the test's bucket; arguments are the operator's own."""
 
     def make(**arguments: Any) -> IdeogramGenerateImageOperator:
         defaults = {"task_id": "generate", "prompt": PROMPT, "s3_key": KEY, "s3_bucket": s3_bucket}
         return IdeogramGenerateImageOperator(**(defaults | arguments))
+
+    return make
+
+
+@pytest.fixture
+def image_task(generate: Generate, task_runner: TaskRunner) -> ImageTask:
+    """Make a task instance of that operator; ``run_id`` names its DAG run."""
+
+    def make(run_id: str | None = None, **arguments: Any) -> TaskRun:
+        return task_runner(generate(**arguments), **({"run_id": run_id} if run_id else {}))
 
     return make
