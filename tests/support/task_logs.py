@@ -40,8 +40,13 @@ def captured_logs(lines: list[str]) -> Iterator[None]:
         root = logging.getLogger()
         handlers = root.handlers
         known = root.manager.loggerDict.items()
-        # Airflow 2 has its database in the task's process; what is written there is no log.
-        loggers = [each for name, each in known if isinstance(each, logging.Logger) and "sqlalchemy" not in name]
+        # Airflow 2 has its database in the task's process; what is written there is no log. Loggers without a level of
+        # their own follow the root: to set a level clears the cache of all loggers, which takes time.
+        loggers = [
+            each
+            for name, each in known
+            if isinstance(each, logging.Logger) and "sqlalchemy" not in name and (each.level or not each.propagate)
+        ]
         loggers.append(root)
         settings = [(each, each.level, each.propagate) for each in loggers]
         root.handlers = [_Lines(lines)]

@@ -133,4 +133,3 @@ def assert_error(result: Slice, *parts: str) -> None:
     text = f"{type(result.error).__name__}: {result.error}"
     for part in parts:
         assert part in text
-

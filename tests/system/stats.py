@@ -338,7 +338,8 @@ def compare_manifest(run: PlannedRun, lines: list[Json], xcom: Json | None) -> l
     ]
     counts = Counter(line["status"] for line in lines)
     if xcom is not None and any(xcom.get(status, 0) != counts[status] for status in _STATUSES):
-        wrong.append(f"its task counts { ({status: xcom.get(status, 0) for status in _STATUSES}) }, its lines {dict(counts)}")
+        counted = {status: xcom.get(status, 0) for status in _STATUSES}
+        wrong.append(f"its task counts {counted}, its lines {dict(counts)}")
     return wrong
 
 
