@@ -341,7 +341,7 @@ class TestUnknownSubmit:
 
         result = run.execute()
         while result.state == "deferred":
-            clock.advance(60)
+            clock.advance(150)
             result = run.resume(run.fire())
 
         assert result.state == "up_for_retry"
