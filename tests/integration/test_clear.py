@@ -26,7 +26,7 @@ class TestClear:
         assert_succeeded(world.to_end(run, run.clear()))
 
         assert world.accepted == 1
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
         assert run.xcom()["cost_usd"] == 0.05
 
     def test_fetches_an_image_that_could_not_be_fetched(self, image_task: ImageTask, world: World) -> None:
@@ -70,7 +70,7 @@ class TestClear:
         assert_succeeded(world.to_end(run, run.clear()))
 
         assert world.accepted == 2
-        assert len(world.keys()) == 2
+        assert len(world.object_keys()) == 2
 
 
 class TestInputs:
@@ -86,7 +86,7 @@ class TestInputs:
         assert f"Request {old} of" in run.log_text
         assert "with other inputs. It is abandoned, and a new one is submitted" in run.log_text
         assert world.stored() == world.image_of(run)
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
 
     def test_that_change_make_a_new_image_below_a_prefix(self, image_task: ImageTask, world: World) -> None:
         run = image_task(s3_key="images/", prompt="a cat of {{ ti.try_number }}", retries=2)
@@ -95,7 +95,7 @@ class TestInputs:
         assert_succeeded(world.to_end(run, run.retry()))
 
         assert world.accepted == 2
-        assert len(world.keys()) == 2
+        assert len(world.object_keys()) == 2
 
     def test_drawn_seed_is_kept_for_the_next_attempt(self, image_task: ImageTask, world: World) -> None:
         world.emulator.fault("job", "failed")
@@ -124,4 +124,4 @@ class TestInputs:
         [request] = world.emulator.requests()
         assert request.inputs["prompt"] == run.xcom()["prompt"] == "lighthouse 0"
         assert run.xcom()["key"] == "images/1.png"
-        assert world.keys() == ["images/1.png"]
+        assert world.object_keys() == ["images/1.png"]

@@ -31,7 +31,7 @@ class TestOneTask:
         assert_succeeded(run.resume(second))
 
         assert world.accepted == 1
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
 
     def test_slice_that_airflow_failed_and_its_retry_both_end(self, image_task: ImageTask, world: World) -> None:
         """The scheduler may fail a task whose resumed slice goes on (apache/airflow#72716)."""
@@ -45,7 +45,7 @@ class TestOneTask:
         assert_succeeded(world.to_end(retried, retried.resume(retried.fire())))
 
         assert world.accepted == 1
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
         completed_at = failed_by_airflow.xcom()["completed_at"]
         assert failed_by_airflow.xcom() == {**retried.xcom(), "completed_at": completed_at}
 
@@ -71,7 +71,7 @@ class TestTwoRuns:
         assert_succeeded(first.resume(first.fire()))
 
         assert world.accepted == 1
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
         assert world.stored() == world.image_of(first) == world.image_of(second)
         assert (first.xcom()["cost_usd"], first.xcom()["reused"]) == (0.05, False)
         assert (second.xcom()["cost_usd"], second.xcom()["reused"]) == (0.0, True)
@@ -88,7 +88,7 @@ class TestTwoRuns:
 
         assert world.accepted == 1
         assert first.xcom()["cost_usd"] + second.xcom()["cost_usd"] == 0.05
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
 
     def test_other_inputs_wait_until_the_first_is_stored(self, image_task: ImageTask, world: World) -> None:
         world.emulator.configure(job_seconds=LONG)
@@ -111,7 +111,7 @@ class TestTwoRuns:
         assert_succeeded(world.to_end(second, second.retry()))
         assert world.accepted == 2
         assert world.stored() == world.image_of(second)
-        assert world.keys() == [KEY]
+        assert world.object_keys() == [KEY]
 
     def test_tasks_with_other_keys_are_independent(self, image_task: ImageTask, world: World) -> None:
         runs = [image_task(name, s3_key=f"images/{name}.png") for name in "ab"]

@@ -54,7 +54,7 @@ def test_30_mapped_images_survive_a_minute_of_502(
     stats = world.emulator.stats()
     assert (stats.accepted, stats.charges) == (IMAGES, IMAGES)
     assert IMAGES < stats.calls["submit"] < 2 * IMAGES  # some of the 502s hid an accepted submit
-    assert sorted(world.keys()) == sorted(f"night/{index}.png" for index in range(IMAGES))
+    assert sorted(world.object_keys()) == sorted(f"night/{index}.png" for index in range(IMAGES))
     assert sum(run.xcom()["cost_usd"] for run in runs) == pytest.approx(IMAGES * 0.05)
 
 
@@ -72,7 +72,7 @@ def test_waits_for_the_history_and_submits_again(status: int, image_task: ImageT
     world.pass_time(run.deferral["trigger_kwargs"]["deadline"] - world.clock())
     assert_succeeded(world.to_end(run, run.resume(run.fire())))
     assert (world.accepted, world.submits) == (1, 2)
-    assert world.keys() == [KEY]
+    assert world.object_keys() == [KEY]
 
 
 def test_request_that_the_history_shows_is_adopted(image_task: ImageTask, world: World) -> None:
@@ -130,7 +130,7 @@ def test_unreadable_history_permits_no_submit(
     assert result.state == "up_for_retry"
     assert isinstance(result.error, IdeogramSubmitFailed)
     assert_error(result, "the account's request history can't be read")
-    assert (world.submits, world.keys()) == (1, [RECORD_KEY])
+    assert (world.submits, world.object_keys()) == (1, [RECORD_KEY])
     world.emulator.clear_faults()
     assert_succeeded(world.to_end(run, run.retry()))
     assert (world.accepted, world.submits) == (1, 2)

@@ -36,7 +36,7 @@ def test_operator_that_is_ended_leaves_its_request_to_the_next(
     assert result.state not in ("success", "deferred")
     [request] = world.emulator.requests()
     assert f"Request {request.request_id} continues at the vendor" in result.log_text
-    assert world.keys() == [RECORD_KEY]
+    assert world.object_keys() == [RECORD_KEY]
     assert_succeeded(world.to_end(run, run.retry()))
     assert run.xcom()["request_id"] == request.request_id
     assert world.accepted == 1

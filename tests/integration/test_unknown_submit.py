@@ -96,7 +96,7 @@ def test_clear_permits_a_new_request(accepted: bool, image_task: ImageTask, worl
 
     assert world.accepted == 1 + accepted
     assert "A person cleared the task: a new request is submitted" in run.log_text
-    assert world.keys() == [KEY]
+    assert world.object_keys() == [KEY]
 
 
 def test_clear_submits_nothing_if_the_history_shows_it_then(image_task: ImageTask, world: World) -> None:
@@ -104,7 +104,7 @@ def test_clear_submits_nothing_if_the_history_shows_it_then(image_task: ImageTas
     world.emulator.fault("submit", "reset", when="after")
     run = image_task(retries=0)
     assert world.run(run).state == "failed"
-    world.pass_time(MINUTE)
+    world.pass_time(2 * MINUTE)
 
     assert_succeeded(world.to_end(run, run.clear()))
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def test_one_execution_pays_once_and_writes_no_record(image_task: ImageTask, world: World) -> None:
     run = image_task(durable=False)
     assert run.execute().state == "deferred"
-    assert world.keys() == []
+    assert world.object_keys() == []
 
     assert_succeeded(run.resume(run.fire()))
 
-    assert (world.accepted, world.keys()) == (1, [KEY])
+    assert (world.accepted, world.object_keys()) == (1, [KEY])
 
 
 def test_next_attempt_submits_a_new_request(image_task: ImageTask, world: World) -> None:

@@ -89,7 +89,7 @@ class World:
         """Return the address of a key in the bucket."""
         return f"s3://{self.bucket}/{key}"
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def object_keys(self, prefix: str = "") -> list[str]:
         """Return the keys in the bucket."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -132,4 +132,4 @@ def assert_error(result: Slice, *parts: str) -> None:
     assert result.error is not None, result.log_text[-5000:]
     text = f"{type(result.error).__name__}: {result.error}"
     for part in parts:
-        assert part in text
+        assert part in text, f"{part!r} is not in {text!r}"
