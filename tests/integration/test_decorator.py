@@ -1,4 +1,4 @@
-"""``@task.ideogram``: what a function returned is sent as it is, and asked for once."""
+"""``@task.ideogram``: a function's result is sent unchanged, and the function is called once for each paid image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.jobs.submission import Submitter
+from tests.support.world import KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mypy_boto3_s3 import S3Client
-
-    from airflow_provider_ideogram.emulator.running import RunningEmulator
     from tests.support.task_runner import TaskRun, TaskRunner
+    from tests.support.world import World
 
     Decorate = Callable[..., TaskRun]
-
-KEY = "images/lighthouse.png"
 
 
 @pytest.fixture
@@ -37,21 +34,21 @@ def decorate(ideogram_connection: str, s3_bucket: str, task_runner: TaskRunner) 
     return make
 
 
-class Answers:
-    """A function that returns another prompt with each call."""
+class Prompts:
+    """Makes a function that returns another prompt with each call."""
 
     def __init__(self) -> None:
-        self.given = 0
+        self.calls = 0
 
     def function(self) -> Callable[[], str]:
-        def answer() -> str:
-            self.given += 1
-            return f"lighthouse number {self.given}"
+        def prompt() -> str:
+            self.calls += 1
+            return f"lighthouse number {self.calls}"
 
-        return answer
+        return prompt
 
 
-def test_prompt_is_sent_as_it_was_returned(decorate: Decorate, ideogram_emulator: RunningEmulator) -> None:
+def test_prompt_is_sent_as_it_was_returned(decorate: Decorate, world: World) -> None:
     def poster(theme: str, ds: str | None = None) -> str:
         return f"{theme} on {ds}, with {{{{ ds }}}} and {{% if %}}"
 
@@ -59,12 +56,12 @@ def test_prompt_is_sent_as_it_was_returned(decorate: Decorate, ideogram_emulator
 
     assert run.to_end().state == "success"
 
-    [charge] = ideogram_emulator.requests()
-    assert charge.inputs["prompt"] == "a lighthouse on 2026-01-02, with {{ ds }} and {% if %}"
-    assert run.xcom()["prompt"] == charge.inputs["prompt"]
+    [request] = world.emulator.requests()
+    assert request.inputs["prompt"] == "a lighthouse on 2026-01-02, with {{ ds }} and {% if %}"
+    assert run.xcom()["prompt"] == request.inputs["prompt"]
 
 
-def test_mapping_is_laid_over_the_tasks_own_parameters(decorate: Decorate, ideogram_emulator: RunningEmulator) -> None:
+def test_mapping_overrides_the_tasks_own_parameters(decorate: Decorate, world: World) -> None:
     def poster() -> dict[str, Any]:
         return {"prompt": "a lighthouse", "seed": 7, "resolution": "1344x768"}
 
@@ -72,8 +69,8 @@ def test_mapping_is_laid_over_the_tasks_own_parameters(decorate: Decorate, ideog
 
     assert run.to_end().state == "success"
 
-    [charge] = ideogram_emulator.requests()
-    assert charge.inputs == {
+    [request] = world.emulator.requests()
+    assert request.inputs == {
         "prompt": "a lighthouse",
         "magic_prompt_option": "AUTO",
         "resolution": "RESOLUTION_1344_768",
@@ -83,8 +80,8 @@ def test_mapping_is_laid_over_the_tasks_own_parameters(decorate: Decorate, ideog
 
 
 @pytest.mark.parametrize("arguments", [{"deferrable": False}, {"wait_for_completion": False}])
-def test_what_is_returned_without_deferring_is_the_result(arguments: dict[str, Any], decorate: Decorate) -> None:
-    run = decorate(Answers().function(), **arguments)
+def test_task_that_does_not_defer_returns_its_result(arguments: dict[str, Any], decorate: Decorate) -> None:
+    run = decorate(Prompts().function(), **arguments)
 
     result = run.execute()
 
@@ -93,7 +90,7 @@ def test_what_is_returned_without_deferring_is_the_result(arguments: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"),
+    ("returned", "problem"),
     [
         (None, "it returned NoneType, not a prompt or a mapping"),
         ({"promt": "a cat"}, "it returned an unknown 'promt'. Did you mean 'prompt'?"),
@@ -102,47 +99,45 @@ def test_what_is_returned_without_deferring_is_the_result(arguments: dict[str, A
         ({"prompt": "a cat", "style_type": "ANIM"}, "Did you mean 'ANIME'?"),
     ],
 )
-def test_what_is_no_request_fails_before_anything_is_sent(
-    returned: Any, said: str, decorate: Decorate, ideogram_emulator: RunningEmulator
-) -> None:
+def test_invalid_result_fails_before_a_call(returned: Any, problem: str, decorate: Decorate, world: World) -> None:
     def poster() -> Any:
         return returned
 
     result = decorate(poster).execute()
 
     assert result.state == "failed"
-    assert said in str(result.error)
+    assert problem in str(result.error)
     assert "nothing was sent or charged" in str(result.error)
-    assert ideogram_emulator.stats().calls == {}
+    assert world.emulator.stats().calls == {}
 
 
-def test_prompt_beside_the_function_shows_while_the_dag_is_parsed(decorate: Decorate) -> None:
+def test_prompt_argument_fails_while_the_dag_is_parsed(decorate: Decorate) -> None:
     with pytest.raises(IdeogramInvalidInput, match="prompt: is returned by the decorated function"):
-        decorate(Answers().function(), prompt="a cat")
+        decorate(Prompts().function(), prompt="a cat")
 
 
-class Died(BaseException):
-    """The worker's process is gone."""
+class Killed(BaseException):
+    """The worker's process was killed."""
 
 
-def _dying(owner: Any, name: str, *, after: bool) -> Any:
+def _killed(owner: Any, name: str, *, after: bool) -> Any:
     original = getattr(owner, name)
 
     def call(*args: Any, **kwargs: Any) -> None:
         if after:
             original(*args, **kwargs)
-        raise Died
+        raise Killed
 
     return mock.patch.object(owner, name, call)
 
 
 def _attempt(run: TaskRun) -> None:
-    """Run an attempt until it dies."""
-    assert isinstance(run.to_end().error, Died)
+    """Run an attempt until it is killed."""
+    assert isinstance(run.to_end().error, Killed)
 
 
 class TestAnotherAttempt:
-    """The function answers differently each time, and only its first answer may be paid."""
+    """The function returns another prompt each time, and only the first one may be paid."""
 
     @pytest.mark.parametrize(
         ("owner", "name", "after"),
@@ -154,87 +149,69 @@ class TestAnotherAttempt:
             (Ledger, "delete", True),
         ],
     )
-    def test_asks_for_the_same(
+    def test_sends_the_prompt_of_the_first_attempt(
         self,
         owner: Any,
         name: str,
         after: bool,
         decorate: Decorate,
-        ideogram_emulator: RunningEmulator,
-        clock: Any,
-        s3: S3Client,
-        s3_bucket: str,
+        world: World,
     ) -> None:
-        answers = Answers()
-        run = decorate(answers.function(), on_unknown_submit="resubmit")
-        with _dying(owner, name, after=after):
+        prompts = Prompts()
+        run = decorate(prompts.function(), on_unknown_submit="resubmit")
+        with _killed(owner, name, after=after):
             _attempt(run)
 
-        result = run.retry()
-        while result.state == "deferred":
-            for time in (clock, ideogram_emulator):
-                time.advance(20.0)
-            result = run.resume(run.fire())
+        assert_succeeded(world.to_end(run, run.retry()))
 
-        assert result.state == "success", result.log_text
-        assert answers.given == 1
-        [charge] = ideogram_emulator.requests()
-        assert charge.inputs["prompt"] == "lighthouse number 1" == run.xcom()["prompt"]
-        stored = s3.get_object(Bucket=s3_bucket, Key=KEY)["Body"].read()
-        assert stored == ideogram_emulator.image_bytes(charge.request_id)
+        assert prompts.calls == 1
+        [request] = world.emulator.requests()
+        assert request.inputs["prompt"] == "lighthouse number 1" == run.xcom()["prompt"]
+        assert world.stored() == world.image_of(run)
 
-    def test_asks_anew_if_the_first_died_before_it_had_asked(
-        self, decorate: Decorate, ideogram_emulator: RunningEmulator
-    ) -> None:
-        answers = Answers()
-        run = decorate(answers.function())
-        with _dying(Submitter, "get_or_submit", after=False):
+    def test_calls_the_function_if_nothing_was_recorded(self, decorate: Decorate, world: World) -> None:
+        prompts = Prompts()
+        run = decorate(prompts.function())
+        with _killed(Submitter, "get_or_submit", after=False):
             _attempt(run)
 
         assert run.retry().state == "deferred"
 
-        assert answers.given == 2
-        assert ideogram_emulator.stats().accepted == 1
+        assert prompts.calls == 2
+        assert world.accepted == 1
 
-    def test_asks_anew_after_a_person_cleared_it(self, decorate: Decorate, ideogram_emulator: RunningEmulator) -> None:
-        answers = Answers()
-        run = decorate(answers.function())
+    def test_calls_the_function_after_a_clear(self, decorate: Decorate, world: World) -> None:
+        prompts = Prompts()
+        run = decorate(prompts.function())
         assert run.to_end().state == "success"
 
-        result = run.clear()
-        while result.state == "deferred":
-            result = run.resume(run.fire())
+        assert_succeeded(world.to_end(run, run.clear()))
 
         assert run.xcom()["prompt"] == "lighthouse number 2"
-        assert ideogram_emulator.stats().accepted == 2
+        assert world.accepted == 2
 
-    def test_pays_for_no_other_image_where_nothing_tells_what_the_first_asked_for(
-        self, decorate: Decorate, ideogram_emulator: RunningEmulator
-    ) -> None:
-        run = decorate(Answers().function())
-        with _dying(Ledger, "delete", after=True):
+    def test_fails_if_the_inputs_of_its_stored_image_are_unknown(self, decorate: Decorate, world: World) -> None:
+        run = decorate(Prompts().function())
+        with _killed(Ledger, "delete", after=True):
             _attempt(run)
-        ideogram_emulator.configure(history_lag_seconds=3600)
+        world.emulator.configure(history_lag_seconds=3600)
 
         result = run.retry()
 
         assert result.state == "up_for_retry"
-        assert "it is stored at" in str(result.error)
-        assert ideogram_emulator.stats().accepted == 1
+        assert_error(result, "is stored at", "does not show its inputs")
+        assert world.accepted == 1
 
 
-def test_wait_for_the_rate_limit_keeps_what_was_returned(
-    decorate: Decorate, ideogram_emulator: RunningEmulator
-) -> None:
-    ideogram_emulator.fault("submit", "error", status=429, retry_after=30)
-    answers = Answers()
-    run = decorate(answers.function())
+def test_wait_for_the_rate_limit_keeps_what_was_returned(decorate: Decorate, world: World) -> None:
+    world.emulator.fault("submit", "error", status=429, retry_after=30)
+    prompts = Prompts()
+    run = decorate(prompts.function())
     assert run.execute().state == "deferred"
-    event = {"requests": {}, "payload": run.deferral["trigger_kwargs"]["payload"], "error": None}  # type: ignore[index]
+    assert run.deferral is not None
+    event = {"requests": {}, "payload": run.deferral["trigger_kwargs"]["payload"], "error": None}
 
-    result = run.resume(event)
-    while result.state == "deferred":
-        result = run.resume(run.fire())
+    assert_succeeded(world.to_end(run, run.resume(event)))
 
-    assert answers.given == 1
-    assert [charge.inputs["prompt"] for charge in ideogram_emulator.requests()] == ["lighthouse number 1"]
+    assert prompts.calls == 1
+    assert [request.inputs["prompt"] for request in world.emulator.requests()] == ["lighthouse number 1"]

@@ -14,16 +14,11 @@ from PIL import Image
 
 from airflow_provider_ideogram.emulator.results import RESULT_FORMS
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from tests.support.world import KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mypy_boto3_s3 import S3Client
-
-    from airflow_provider_ideogram.emulator.running import RunningEmulator
     from tests.support.task_runner import TaskRunner
-
-    Generate = Callable[..., IdeogramGenerateImageOperator]
+    from tests.support.world import Generate, ImageTask, World
 
 XCOM_KEYS = {
     *("uri", "bucket", "key", "etag", "version_id", "content_type", "size_bytes", "width", "height", "sha256"),
@@ -41,7 +36,7 @@ XCOM_KEYS = {
 
 
 class ReadImage(BaseOperator):
-    """A user's next task: reads the image that an earlier one made."""
+    """Reads the image of an earlier task, as a user's own task does."""
 
     template_fields = ("uri", "record")
 
@@ -59,24 +54,21 @@ class ReadImage(BaseOperator):
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_stores_what_the_vendor_made(
+def test_stores_the_vendors_image_unchanged(
     deferrable: bool,
-    generate: Generate,
-    task_runner: TaskRunner,
-    ideogram_emulator: RunningEmulator,
-    s3: S3Client,
-    s3_bucket: str,
+    image_task: ImageTask,
+    world: World,
 ) -> None:
-    run = task_runner(generate(deferrable=deferrable, resolution="1344x768", style_type="DESIGN"))
+    run = image_task(deferrable=deferrable, resolution="1344x768", style_type="DESIGN")
 
     result = run.to_end()
 
-    assert result.state == "success", result.log_text
+    assert_succeeded(result)
     assert len(run.events) == int(deferrable)
-    [charge] = ideogram_emulator.requests()
-    stored = s3.get_object(Bucket=s3_bucket, Key="images/lighthouse.png")
+    [request] = world.emulator.requests()
+    stored = world.s3.get_object(Bucket=world.bucket, Key=KEY)
     content = stored["Body"].read()
-    assert content == ideogram_emulator.image_bytes(charge.request_id)
+    assert content == world.emulator.image_bytes(request.request_id)
     assert stored["ContentType"] == "image/png"
     assert Image.open(io.BytesIO(content)).size == (1344, 768)
 
@@ -86,9 +78,9 @@ def test_stores_what_the_vendor_made(
     assert submitted_at.utcoffset() == completed_at.utcoffset()
     assert submitted_at < completed_at
     assert xcom == {
-        "uri": f"s3://{s3_bucket}/images/lighthouse.png",
-        "bucket": s3_bucket,
-        "key": "images/lighthouse.png",
+        "uri": world.uri(),
+        "bucket": world.bucket,
+        "key": KEY,
         "etag": stored["ETag"].strip('"'),
         "version_id": None,
         "content_type": "image/png",
@@ -96,13 +88,13 @@ def test_stores_what_the_vendor_made(
         "width": 1344,
         "height": 768,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "request_id": charge.request_id,
+        "request_id": request.request_id,
         "model": "ideogram-2a-txt-2-img",
         "prompt": "a lighthouse",
         "magic_prompt_option": "AUTO",
         "resolution": "RESOLUTION_1344_768",
         "style_type": "DESIGN",
-        "seed": charge.inputs["seed"],
+        "seed": request.inputs["seed"],
         "inference_seconds": 0.15,
         "cost_usd": 0.05,
         "original_cost_usd": 0.05,
@@ -110,17 +102,14 @@ def test_stores_what_the_vendor_made(
         "reused": False,
     }
     metadata = stored["Metadata"]
-    assert metadata["ideogram-request-id"] == charge.request_id
+    assert metadata["ideogram-request-id"] == request.request_id
     assert metadata["ideogram-model"] == "ideogram-2a-txt-2-img"
-    assert metadata["ideogram-seed"] == str(charge.inputs["seed"])
+    assert metadata["ideogram-seed"] == str(request.inputs["seed"])
     assert len(metadata["ideogram-fingerprint"]) == 64
-    listed = s3.list_objects_v2(Bucket=s3_bucket)["Contents"]
-    assert [item["Key"] for item in listed] == ["images/lighthouse.png"]
+    assert world.object_keys() == [KEY]
 
 
-def test_sends_what_the_user_asked_for(
-    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-) -> None:
+def test_sends_the_users_parameters(image_task: ImageTask, world: World) -> None:
     inputs = {
         "prompt": "a lighthouse",
         "magic_prompt_option": "OFF",
@@ -128,113 +117,98 @@ def test_sends_what_the_user_asked_for(
         "style_type": "ANIME",
         "seed": 7,
     }
-    run = task_runner(generate(**inputs, model_params={"color_palette": "warm"}))
+    run = image_task(**inputs, model_params={"color_palette": "warm"})
 
     run.to_end()
 
-    [charge] = ideogram_emulator.requests()
-    assert charge.inputs == {**inputs, "color_palette": "warm"}
+    [request] = world.emulator.requests()
+    assert request.inputs == {**inputs, "color_palette": "warm"}
     assert run.xcom()["seed"] == 7
 
 
-def test_an_image_can_be_made_again_from_its_seed(
-    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-) -> None:
-    first = task_runner(generate())
+def test_same_seed_generates_the_same_image(image_task: ImageTask, world: World) -> None:
+    first = image_task()
     first.to_end()
-    again = task_runner(generate(task_id="again", seed=first.xcom()["seed"], s3_key="images/again.png"))
+    again = image_task(task_id="again", seed=first.xcom()["seed"], s3_key="images/again.png")
 
     again.to_end()
 
     assert again.xcom()["sha256"] == first.xcom()["sha256"]
-    assert ideogram_emulator.stats().accepted == 2
+    assert world.accepted == 2
 
 
-def test_the_request_id_is_known_while_the_task_is_deferred(
-    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-) -> None:
-    run = task_runner(generate())
+def test_request_id_is_pushed_before_the_task_defers(image_task: ImageTask, world: World) -> None:
+    run = image_task()
 
     assert run.execute().state == "deferred"
 
-    [charge] = ideogram_emulator.requests()
-    assert run.xcoms["request_id"] == charge.request_id
+    [request] = world.emulator.requests()
+    assert run.xcoms["request_id"] == request.request_id
 
 
 @pytest.mark.parametrize("form", [form for form in RESULT_FORMS if form != "none"])
-def test_takes_the_image_in_every_form(
+def test_reads_the_image_in_every_form_of_result(
     form: str,
-    generate: Generate,
-    task_runner: TaskRunner,
-    ideogram_emulator: RunningEmulator,
-    s3: S3Client,
-    s3_bucket: str,
+    image_task: ImageTask,
+    world: World,
 ) -> None:
-    ideogram_emulator.fault("job", "result_form", form=form)
-    run = task_runner(generate(deferrable=False))
+    world.emulator.fault("job", "result_form", form=form)
+    run = image_task(deferrable=False)
 
     result = run.to_end()
 
-    assert result.state == "success", result.log_text
-    content = s3.get_object(Bucket=s3_bucket, Key="images/lighthouse.png")["Body"].read()
-    assert content == ideogram_emulator.image_bytes(run.xcom()["request_id"])
+    assert_succeeded(result)
+    assert world.stored() == world.image_of(run)
 
 
 @pytest.mark.parametrize(("image_format", "extension"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
-def test_a_prefix_gets_the_request_s_name_and_the_type_of_the_bytes(
+def test_key_below_a_prefix_is_request_id_and_detected_type(
     image_format: str,
     extension: str,
-    generate: Generate,
-    task_runner: TaskRunner,
-    ideogram_emulator: RunningEmulator,
-    s3: S3Client,
-    s3_bucket: str,
+    image_task: ImageTask,
+    world: World,
 ) -> None:
-    ideogram_emulator.configure(image_format=image_format)
-    ideogram_emulator.fault("image", "content_type", content_type="text/plain")
-    run = task_runner(generate(s3_key=f"s3://{s3_bucket}/images/", s3_bucket=None))
+    world.emulator.configure(image_format=image_format)
+    world.emulator.fault("image", "content_type", content_type="text/plain")
+    run = image_task(s3_key=f"s3://{world.bucket}/images/", s3_bucket=None)
 
     result = run.to_end()
 
-    assert result.state == "success", result.log_text
+    assert_succeeded(result)
     xcom = run.xcom()
-    assert xcom["uri"] == f"s3://{s3_bucket}/images/{xcom['request_id']}.{extension}"
+    assert xcom["uri"] == f"s3://{world.bucket}/images/{xcom['request_id']}.{extension}"
     assert xcom["content_type"] == f"image/{image_format}"
-    assert s3.head_object(Bucket=s3_bucket, Key=xcom["key"])["ContentType"] == f"image/{image_format}"
+    assert world.s3.head_object(Bucket=world.bucket, Key=xcom["key"])["ContentType"] == f"image/{image_format}"
 
 
-def test_the_user_s_upload_arguments_are_kept(
-    generate: Generate, task_runner: TaskRunner, s3: S3Client, s3_bucket: str
-) -> None:
+def test_upload_arguments_are_kept(image_task: ImageTask, world: World) -> None:
     extra = {"ServerSideEncryption": "AES256", "Metadata": {"album": "{{ ds }}"}, "CacheControl": "max-age=60"}
 
-    assert task_runner(generate(s3_extra_args=extra)).to_end().state == "success"
+    assert image_task(s3_extra_args=extra).to_end().state == "success"
 
-    stored = s3.head_object(Bucket=s3_bucket, Key="images/lighthouse.png")
+    stored = world.s3.head_object(Bucket=world.bucket, Key=KEY)
     assert stored["ServerSideEncryption"] == "AES256"
     assert stored["CacheControl"] == "max-age=60"
     assert stored["Metadata"]["album"] == "2026-01-02"
     assert "ideogram-fingerprint" in stored["Metadata"]
 
 
-def test_versions_are_told_apart(generate: Generate, task_runner: TaskRunner, s3: S3Client, s3_bucket: str) -> None:
-    s3.put_bucket_versioning(Bucket=s3_bucket, VersioningConfiguration={"Status": "Enabled"})
-    run = task_runner(generate())
+def test_version_id_of_the_object_is_returned(image_task: ImageTask, world: World) -> None:
+    world.s3.put_bucket_versioning(Bucket=world.bucket, VersioningConfiguration={"Status": "Enabled"})
+    run = image_task()
 
     run.to_end()
 
-    assert run.xcom()["version_id"] == s3.head_object(Bucket=s3_bucket, Key="images/lighthouse.png")["VersionId"]
+    assert run.xcom()["version_id"] == world.s3.head_object(Bucket=world.bucket, Key=KEY)["VersionId"]
 
 
-def test_the_request_the_target_and_the_connections_are_templates(
+def test_request_target_and_connections_are_templates(
     monkeypatch: pytest.MonkeyPatch,
     generate: Generate,
     task_runner: TaskRunner,
-    ideogram_emulator: RunningEmulator,
-    s3: S3Client,
-    s3_bucket: str,
+    world: World,
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_OTHER", ideogram_emulator.connection)
+    monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_OTHER", world.emulator.connection)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_OTHER", os.environ["AIRFLOW_CONN_AWS_DEFAULT"])
     for name in ("IDEOGRAM", "AWS"):
         monkeypatch.delenv(f"AIRFLOW_CONN_{name}_DEFAULT")
@@ -245,7 +219,7 @@ def test_the_request_the_target_and_the_connections_are_templates(
         "style": "ANIME",
         "seed": 11,
         "model": "ideogram-2a-txt-2-img",
-        "bucket": s3_bucket,
+        "bucket": world.bucket,
         "account": "other",
     }
     operator = generate(
@@ -265,9 +239,9 @@ def test_the_request_the_target_and_the_connections_are_templates(
 
     result = run.to_end()
 
-    assert result.state == "success", result.log_text
-    [charge] = ideogram_emulator.requests()
-    assert charge.inputs == {
+    assert_succeeded(result)
+    [request] = world.emulator.requests()
+    assert request.inputs == {
         "prompt": "a lighthouse on 2026-01-02",
         "magic_prompt_option": "OFF",
         "resolution": "RESOLUTION_1024_768",
@@ -275,98 +249,82 @@ def test_the_request_the_target_and_the_connections_are_templates(
         "seed": 11,
         "note": "2026-01-02",
     }
-    assert run.xcom()["uri"] == f"s3://{s3_bucket}/20260102/generate.png"
+    assert run.xcom()["uri"] == f"s3://{world.bucket}/20260102/generate.png"
     assert run.rendered_fields["prompt"] == "a lighthouse on 2026-01-02"
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_does_not_wait_where_it_was_told_not_to(
-    deferrable: bool, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-) -> None:
-    run = task_runner(generate(wait_for_completion=False, deferrable=deferrable))
+def test_without_waiting_the_task_ends_on_submit(deferrable: bool, image_task: ImageTask, world: World) -> None:
+    run = image_task(wait_for_completion=False, deferrable=deferrable)
 
     assert run.execute().state == "success"
 
-    [charge] = ideogram_emulator.requests()
+    [request] = world.emulator.requests()
     xcom = run.xcom()
-    assert xcom["request_id"] == charge.request_id == run.xcom("request_id")
+    assert xcom["request_id"] == request.request_id == run.xcom("request_id")
     assert datetime.fromisoformat(xcom["submitted_at"]).utcoffset() is not None
-    assert {name: xcom[name] for name in charge.inputs} == charge.inputs
-    assert ideogram_emulator.stats().calls == {"submit": 1}
+    assert {name: xcom[name] for name in request.inputs} == request.inputs
+    assert world.emulator.stats().calls == {"submit": 1}
 
 
 class TestIfExists:
-    """What becomes of an object that is at the target already."""
+    """What happens to an object that exists at the target."""
 
-    def test_reuse_pays_nothing_for_the_same_inputs(
-        self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-    ) -> None:
-        first = task_runner(generate())
+    def test_reuse_pays_nothing_for_the_same_inputs(self, image_task: ImageTask, world: World) -> None:
+        first = image_task()
         first.to_end()
-        second = task_runner(generate(), run_id="another_run")
+        second = image_task("another_run")
 
         assert second.execute().state == "success"
 
-        assert ideogram_emulator.stats().accepted == 1
+        assert world.accepted == 1
         assert second.xcom() == {**first.xcom(), "reused": True, "cost_usd": 0.0}
 
-    def test_reuse_replaces_what_was_made_from_other_inputs(
-        self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-    ) -> None:
-        task_runner(generate()).to_end()
-        other = task_runner(generate(prompt="a harbour"))
+    def test_reuse_replaces_an_image_of_other_inputs(self, image_task: ImageTask, world: World) -> None:
+        image_task().to_end()
+        other = image_task(prompt="a harbour")
 
         assert other.to_end().state == "success"
 
-        assert ideogram_emulator.stats().accepted == 2
+        assert world.accepted == 2
         assert other.xcom()["reused"] is False
 
-    def test_reuse_replaces_what_somebody_else_put_there(
+    def test_reuse_replaces_an_object_of_another_origin(
         self,
-        generate: Generate,
-        task_runner: TaskRunner,
-        ideogram_emulator: RunningEmulator,
-        s3: S3Client,
-        s3_bucket: str,
+        image_task: ImageTask,
+        world: World,
     ) -> None:
-        s3.put_object(Bucket=s3_bucket, Key="images/lighthouse.png", Body=b"not ours")
-        run = task_runner(generate())
+        world.put(KEY, b"not ours")
+        run = image_task()
 
         assert run.to_end().state == "success"
 
-        content = s3.get_object(Bucket=s3_bucket, Key="images/lighthouse.png")["Body"].read()
-        assert content == ideogram_emulator.image_bytes(run.xcom()["request_id"])
+        assert world.stored() == world.image_of(run)
 
-    def test_overwrite_makes_it_again(
-        self, generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator
-    ) -> None:
-        task_runner(generate(if_exists="overwrite"), run_id="first").to_end()
-        again = task_runner(generate(if_exists="overwrite"), run_id="again")
+    def test_overwrite_generates_a_new_image(self, image_task: ImageTask, world: World) -> None:
+        image_task("first", if_exists="overwrite").to_end()
+        again = image_task("again", if_exists="overwrite")
 
         assert again.to_end().state == "success"
 
-        assert ideogram_emulator.stats().accepted == 2
+        assert world.accepted == 2
         assert again.xcom()["reused"] is False
 
-    def test_fail_fails_before_paying_and_without_retry(
+    def test_fail_fails_before_the_submit_without_a_retry(
         self,
-        generate: Generate,
-        task_runner: TaskRunner,
-        ideogram_emulator: RunningEmulator,
-        s3: S3Client,
-        s3_bucket: str,
+        image_task: ImageTask,
+        world: World,
     ) -> None:
-        s3.put_object(Bucket=s3_bucket, Key="images/lighthouse.png", Body=b"not ours")
+        world.put(KEY, b"not ours")
 
-        result = task_runner(generate(if_exists="fail", retries=3)).execute()
+        result = image_task(if_exists="fail", retries=3).execute()
 
         assert result.state == "failed"
-        assert f"s3://{s3_bucket}/images/lighthouse.png exists" in str(result.error)
-        assert "Nothing was charged" in str(result.error)
-        assert ideogram_emulator.stats().calls == {}
+        assert_error(result, f"{world.uri()} exists", "Nothing was charged")
+        assert world.emulator.stats().calls == {}
 
 
-def test_the_next_task_reads_the_image(generate: Generate, task_runner: TaskRunner) -> None:
+def test_next_task_reads_the_image(generate: Generate, task_runner: TaskRunner) -> None:
     with DAG("lighthouses", schedule=None):
         image = generate()
         read = ReadImage(task_id="read", uri="{{ ti.xcom_pull(task_ids='generate')['uri'] }}", record=image.output)
@@ -378,13 +336,13 @@ def test_the_next_task_reads_the_image(generate: Generate, task_runner: TaskRunn
     assert run.xcom()["sha256"] == run.xcom()["expected"]
 
 
-def test_expand_makes_an_image_for_each_prompt(
-    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, s3_bucket: str
+def test_expand_generates_an_image_for_each_prompt(
+    ideogram_connection: str, task_runner: TaskRunner, world: World
 ) -> None:
     prompts = ["a lighthouse", "a harbour", "a gull"]
     with DAG("lighthouses", schedule=None):
         mapped = IdeogramGenerateImageOperator.partial(
-            task_id="generate", s3_bucket=s3_bucket, s3_key="night/{{ ds }}/{{ ti.map_index }}.png"
+            task_id="generate", s3_bucket=world.bucket, s3_key="night/{{ ds }}/{{ ti.map_index }}.png"
         ).expand(prompt=prompts)
     runs = [task_runner(mapped, map_index=index) for index in range(len(prompts))]
     for run in runs:
@@ -395,27 +353,25 @@ def test_expand_makes_an_image_for_each_prompt(
 
     assert [run.xcom()["prompt"] for run in runs] == prompts
     assert [run.xcom()["key"] for run in runs] == [f"night/2026-01-02/{index}.png" for index in range(3)]
-    assert ideogram_emulator.stats().accepted == 3
+    assert world.accepted == 3
 
 
 TEMPLATE = "{{ var.value.secret }} {% raw %} {{ 1 / 0 }}"
 
 
 class ReadPrompts(BaseOperator):
-    """Stands for a task that reads what somebody else wrote."""
+    """Returns prompts from an outside source."""
 
     def execute(self, context: Any) -> list[str]:
         return [TEMPLATE]
 
 
-def test_template_that_comes_from_another_task_is_not_rendered(
-    generate: Generate, task_runner: TaskRunner, ideogram_emulator: RunningEmulator, s3_bucket: str
-) -> None:
-    """Neither mapped by expand() nor in a template: what Airflow does with expand_kwargs() is in docs/security.md."""
+def test_template_from_another_task_is_not_rendered(generate: Generate, task_runner: TaskRunner, world: World) -> None:
+    """This holds for expand() and for templates. docs/security.md describes expand_kwargs()."""
     with DAG("lighthouses", schedule=None):
         read = ReadPrompts(task_id="read")
         mapped = IdeogramGenerateImageOperator.partial(
-            task_id="mapped", s3_bucket=s3_bucket, s3_key="{{ ti.map_index }}.png"
+            task_id="mapped", s3_bucket=world.bucket, s3_key="{{ ti.map_index }}.png"
         ).expand(prompt=read.output)
         single = generate(task_id="single", prompt="{{ ti.xcom_pull(task_ids='read')[0] }}")
     assert task_runner(read).execute().state == "success"
@@ -425,4 +381,4 @@ def test_template_that_comes_from_another_task_is_not_rendered(
         assert result.state == "success", result.error
         assert run.xcom()["prompt"] == TEMPLATE
 
-    assert [charge.inputs["prompt"] for charge in ideogram_emulator.requests()] == [TEMPLATE] * 2
+    assert [request.inputs["prompt"] for request in world.emulator.requests()] == [TEMPLATE] * 2

@@ -1,9 +1,9 @@
 """
-A worker's process is killed at each named point, and the next attempt ends the job without paying again.
+A worker's process is killed at each named point, and the next attempt stores the image without paying again.
 
-The slice of the task that dies runs in a forked child, which sends itself SIGKILL at the point: as with ``kill -9``
-nothing of it runs after that, no handler, no ``finally``, no call of S3 or of the API. What it had told Airflow dies
-with it here, which is what a new attempt finds anyway: Airflow deletes the XComs when one starts.
+The slice that is killed runs in a forked child, which sends itself SIGKILL at the point. As with ``kill -9``, no
+handler, no ``finally`` and no further call runs. Its XComs are lost with it. That changes nothing for the next attempt,
+because Airflow deletes all XComs when one starts.
 """
 
 from __future__ import annotations
@@ -26,29 +26,26 @@ import pytest
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs import completion
 from airflow_provider_ideogram.jobs.ledger import Ledger
-from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RETRY_SECONDS
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
+from tests.support.world import KEY, RECORD_KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    from tests.support.task_runner import Slice, TaskRun
+    from tests.support.world import ImageTask, World
 
-    from airflow_provider_ideogram.emulator.running import RunningEmulator
-    from tests.integration.conftest import Clock
-    from tests.support.task_runner import Slice, TaskRun, TaskRunner
+    KilledTask = Callable[..., TaskRun]
 
-    Generate = Callable[..., IdeogramGenerateImageOperator]
-
-KEY = "images/lighthouse.png"
-#: A child that does not die at its point is ended by this.
+#: Seconds after which a child that does not reach its point is ended.
 CHILD_SECONDS = 60
 
 
-def _die(*_: Any, **__: Any) -> Any:
+def _kill_self(*_: Any, **__: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _entering(owner: Any, name: str) -> AbstractContextManager[Any]:
-    return mock.patch.object(owner, name, _die)
+    return mock.patch.object(owner, name, _kill_self)
 
 
 def _leaving(owner: Any, name: str) -> AbstractContextManager[Any]:
@@ -56,27 +53,27 @@ def _leaving(owner: Any, name: str) -> AbstractContextManager[Any]:
 
     def call(*args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
-        _die()
+        _kill_self()
 
     return mock.patch.object(owner, name, call)
 
 
-def _http(method: str, path: str, *, answered: bool) -> AbstractContextManager[Any]:
-    """Die where a request is about to be sent, or where its answer begins to come."""
+def _http(method: str, path: str, *, after_response: bool) -> AbstractContextManager[Any]:
+    """Kill the process before a request is sent, or when its response begins."""
     send = httpx.HTTPTransport.handle_request
 
     def handle(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
         if request.method != method or not request.url.path.startswith(path):
             return send(transport, request)
-        if answered:
+        if after_response:
             send(transport, request)
-        return _die()
+        return _kill_self()
 
     return mock.patch.object(httpx.HTTPTransport, "handle_request", handle)
 
 
 def _upload() -> AbstractContextManager[Any]:
-    """Die when half of the image is on its way to S3."""
+    """Kill the process when half of the image is sent to S3."""
     send = botocore.httpsession.URLLib3Session.send
 
     class Half:
@@ -85,7 +82,7 @@ def _upload() -> AbstractContextManager[Any]:
 
         def read(self, size: int = -1) -> bytes:
             half: bytes = self._body.read()
-            self.read = _die  # type: ignore[method-assign]
+            self.read = _kill_self  # type: ignore[method-assign]
             return half[: len(half) // 2]
 
     def cut(session: Any, request: Any) -> Any:
@@ -99,35 +96,35 @@ def _upload() -> AbstractContextManager[Any]:
 @dataclass(frozen=True)
 class Point:
     """
-    Where the worker dies.
+    Where the worker's process is killed.
 
-    :param install: Lets the process die there.
-    :param charged: What was paid by then.
-    :param after_deferral: Whether it is in the slice that fetches the image.
+    :param install: Patches the code so that the process kills itself there.
+    :param accepted: The requests that the vendor has accepted by then.
+    :param after_deferral: Whether the point is in the slice that fetches the image.
     """
 
     install: Callable[[], AbstractContextManager[Any]]
-    charged: int = 1
+    accepted: int = 1
     after_deferral: bool = False
 
 
 UNPAID = {
-    "before the intent": Point(lambda: _entering(Ledger, "write_intent"), charged=0),
+    "before the intent": Point(lambda: _entering(Ledger, "write_intent"), accepted=0),
 }
 UNSENT = {
-    "between intent and POST": Point(lambda: _entering(IdeogramHook, "submit"), charged=0),
-    "inside the POST, before the server has it": Point(lambda: _http("POST", "/v2/", answered=False), charged=0),
+    "between intent and POST": Point(lambda: _entering(IdeogramHook, "submit"), accepted=0),
+    "inside the POST, before the server has it": Point(lambda: _http("POST", "/v2/", after_response=False), accepted=0),
 }
 ACCEPTED = {
-    "inside the POST, after the server accepted": Point(lambda: _http("POST", "/v2/", answered=True)),
+    "inside the POST, after the server accepted": Point(lambda: _http("POST", "/v2/", after_response=True)),
     "between POST and record": Point(lambda: _entering(Ledger, "record_request")),
 }
 KNOWN = {
     "after the record": Point(lambda: _leaving(Ledger, "record_request")),
     "before deferring": Point(lambda: _entering(IdeogramGenerateImageOperator, "defer")),
     "while waiting on the worker": Point(lambda: _entering(completion, "poll_once")),
-    "before the download": Point(lambda: _http("GET", "/images/", answered=False), after_deferral=True),
-    "during download": Point(lambda: _http("GET", "/images/", answered=True), after_deferral=True),
+    "before the download": Point(lambda: _http("GET", "/images/", after_response=False), after_deferral=True),
+    "during download": Point(lambda: _http("GET", "/images/", after_response=True), after_deferral=True),
     "during upload": Point(_upload, after_deferral=True),
     "after upload, before the record's removal": Point(lambda: _entering(Ledger, "delete"), after_deferral=True),
 }
@@ -149,9 +146,9 @@ def _cases(*groups: dict[str, Point]) -> Any:
 
 @contextmanager
 def _child(run_slice: Callable[[], Slice], install: Callable[[], AbstractContextManager[Any]]) -> Iterator[int]:
-    """Run a slice in a forked process that is to die, and give its id."""
+    """Run a slice in a forked process that is to be killed, and yield its process id."""
     with warnings.catch_warnings():
-        # From Python 3.12 on forking beside threads warns: those here are servers that wait for their next request.
+        # Python 3.12 and newer warn of a fork beside threads. The threads here are servers that wait for requests.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -175,169 +172,133 @@ def _kill(run_slice: Callable[[], Slice], point: Point) -> None:
         pass
 
 
-@dataclass
-class World:
-    """What the tests compare: the vendor's books, the bucket, and what the task says."""
-
-    emulator: RunningEmulator
-    clock: Clock
-    s3: S3Client
-    bucket: str
-
-    def later(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        self.emulator.advance(seconds)
-
-    def charged(self) -> int:
-        return self.emulator.stats().accepted
-
-    def to_end(self, run: TaskRun, result: Slice) -> Slice:
-        """Run the attempt to its end, with the time passing that it waits for."""
-        while result.state == "deferred":
-            assert run.deferral is not None
-            if run.deferral["next_method"] == "submit_again":
-                self.later(RETRY_SECONDS)
-            result = run.resume(run.fire())
-        return result
-
-    def keys(self) -> list[str]:
-        return [item["Key"] for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
-
-    def assert_one_image(self, run: TaskRun, result: Slice, *, cost: float = 0.05) -> None:
-        """One charge, its image in S3 byte by byte, an empty ledger, and an XCom that says so."""
-        assert result.state == "success", result.log_text
-        [charge] = self.emulator.requests()
-        assert self.keys() == [KEY]
-        stored = self.s3.get_object(Bucket=self.bucket, Key=KEY)["Body"].read()
-        assert stored == self.emulator.image_bytes(charge.request_id)
-        xcom = run.xcom()
-        assert (xcom["request_id"], xcom["seed"]) == (charge.request_id, charge.inputs["seed"])
-        assert (xcom["cost_usd"], xcom["reused"], xcom["size_bytes"]) == (cost, cost == 0, len(stored))
+def _assert_one_image(world: World, run: TaskRun, result: Slice, *, cost: float = 0.05) -> None:
+    """Check one request, its image in S3 byte by byte, an empty ledger, and an XCom that agrees with them."""
+    assert_succeeded(result)
+    [request] = world.emulator.requests()
+    assert world.object_keys() == [KEY]
+    stored = world.stored()
+    assert stored == world.emulator.image_bytes(request.request_id)
+    xcom = run.xcom()
+    assert (xcom["request_id"], xcom["seed"]) == (request.request_id, request.inputs["seed"])
+    assert (xcom["cost_usd"], xcom["reused"], xcom["size_bytes"]) == (cost, cost == 0, len(stored))
 
 
 @pytest.fixture
-def world(ideogram_emulator: RunningEmulator, clock: Clock, s3: S3Client, s3_bucket: str) -> World:
-    return World(ideogram_emulator, clock, s3, s3_bucket)
-
-
-@pytest.fixture
-def dead_run(generate: Generate, task_runner: TaskRunner, world: World) -> Callable[..., TaskRun]:
+def killed_task(image_task: ImageTask, world: World) -> KilledTask:
     """Make a task instance whose first attempt was killed at the point."""
 
     def make(point: Point, deferrable: bool, **arguments: Any) -> TaskRun:
-        run = task_runner(generate(deferrable=deferrable, retries=3, **arguments))
+        run = image_task(deferrable=deferrable, retries=3, **arguments)
         if deferrable and point.after_deferral:
             assert run.execute().state == "deferred"
             event = run.fire()
             _kill(lambda: run.resume(event), point)
         else:
             _kill(run.execute, point)
-        assert world.charged() == point.charged
+        assert world.accepted == point.accepted
         return run
 
     return make
 
 
 @_cases(UNPAID, ACCEPTED, KNOWN)
-def test_the_next_attempt_ends_the_job_and_pays_nothing_more(
-    point: Point, deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+def test_next_attempt_stores_the_image_without_a_new_submit(
+    point: Point, deferrable: bool, killed_task: KilledTask, world: World
 ) -> None:
-    run = dead_run(point, deferrable)
+    run = killed_task(point, deferrable)
 
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
-    assert world.emulator.stats().calls["submit"] == 1
+    _assert_one_image(world, run, result)
+    assert world.submits == 1
 
 
 @_cases(ACCEPTED)
-def test_nothing_is_submitted_by_an_attempt_that_comes_minutes_later(
-    point: Point, deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+def test_attempt_minutes_later_submits_nothing(
+    point: Point, deferrable: bool, killed_task: KilledTask, world: World
 ) -> None:
-    run = dead_run(point, deferrable)
-    world.later(300)
+    run = killed_task(point, deferrable)
+    world.pass_time(300)
 
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
-    assert world.emulator.stats().calls["submit"] == 1
+    _assert_one_image(world, run, result)
+    assert world.submits == 1
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_three_attempts_die_one_after_the_other(
-    deferrable: bool, dead_run: Callable[..., TaskRun], world: World
-) -> None:
-    run = dead_run(KNOWN["after the record"], deferrable)
-    world.later(1)
+def test_three_attempts_are_killed_one_after_the_other(deferrable: bool, killed_task: KilledTask, world: World) -> None:
+    run = killed_task(KNOWN["after the record"], deferrable)
+    world.pass_time(1)
     for name in ("during download", "during upload"):
         _kill(run.retry, KNOWN[name])
 
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
+    _assert_one_image(world, run, result)
 
 
 @_cases(UNSENT)
 class TestUnsent:
-    """The worker died before the server had the request: nobody can know, and nobody pays unasked."""
+    """The worker was killed before the server had the request: the submit is unknown, and is not repeated unasked."""
 
-    def test_a_person_who_clears_the_task_pays_once(
-        self, point: Point, deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+    def test_clear_submits_one_request(
+        self, point: Point, deferrable: bool, killed_task: KilledTask, world: World
     ) -> None:
-        run = dead_run(point, deferrable)
-        world.later(HISTORY_LAG)
+        run = killed_task(point, deferrable)
+        world.pass_time(HISTORY_LAG)
 
         for _ in range(2):
             result = run.retry()
             assert result.state == "up_for_retry"
-            assert "may have been accepted, and is charged if it completes" in str(result.error)
-            assert "Clear the task" in str(result.error)
-            assert (world.charged(), world.keys()) == (0, [f"_ideogram/{KEY}.json"])
+            assert_error(result, "may have been accepted, and is charged if it completes", "Clear the task")
+            assert (world.accepted, world.object_keys()) == (0, [RECORD_KEY])
         result = world.to_end(run, run.clear())
 
         assert "A person cleared the task" in run.log_text
-        world.assert_one_image(run, result)
+        _assert_one_image(world, run, result)
 
-    def test_a_user_who_said_so_pays_without_a_person(
-        self, point: Point, deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+    def test_resubmit_needs_no_person(
+        self, point: Point, deferrable: bool, killed_task: KilledTask, world: World
     ) -> None:
-        run = dead_run(point, deferrable, on_unknown_submit="resubmit")
+        run = killed_task(point, deferrable, on_unknown_submit="resubmit")
 
         result = world.to_end(run, run.retry())
 
         assert "on_unknown_submit is 'resubmit'" in run.log_text
-        world.assert_one_image(run, result)
+        _assert_one_image(world, run, result)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_after_the_record_s_removal_the_image_tells_that_it_is_the_task_s_own(
-    deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+def test_stored_image_without_a_record_is_the_tasks_own(
+    deferrable: bool, killed_task: KilledTask, world: World
 ) -> None:
-    run = dead_run(GONE, deferrable)
+    run = killed_task(GONE, deferrable)
 
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
+    _assert_one_image(world, run, result)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_killed_while_the_server_has_the_request(
-    when: str, deferrable: bool, generate: Generate, task_runner: TaskRunner, world: World
+def test_killed_while_the_server_handles_the_submit(
+    when: str, deferrable: bool, image_task: ImageTask, world: World
 ) -> None:
-    """``before``: the request is accepted when the worker that sent it is dead already."""
+    """``before``: the request is accepted after the worker that sent it was killed."""
     world.emulator.fault("submit", "slow", when=when, seconds=2.0 if when == "before" else CHILD_SECONDS)
-    run = task_runner(generate(deferrable=deferrable, retries=3))
+    run = image_task(deferrable=deferrable, retries=3)
 
     with _child(run.execute, mock.MagicMock) as pid:
-        # The fault strikes when the server has read the request whole.
-        _await(lambda: world.emulator.stats().faults.get("submit:slow") if when == "before" else world.charged())
+        # The fault applies once the server has read the whole request.
+        _await(lambda: world.emulator.stats().faults.get("submit:slow") if when == "before" else world.accepted)
         os.kill(pid, signal.SIGKILL)
-    _await(world.charged)
+    _await(lambda: world.accepted)
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
-    assert world.emulator.stats().calls["submit"] == 1
+    _assert_one_image(world, run, result)
+    assert world.submits == 1
 
 
 def _await(condition: Callable[[], Any]) -> None:
@@ -347,52 +308,46 @@ def _await(condition: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
-def test_the_triggerer_dies_and_the_next_attempt_takes_the_job_up(
-    generate: Generate, task_runner: TaskRunner, world: World
-) -> None:
-    """It has no part in the money: that its event never comes is all that its death means to the task."""
-    run = task_runner(generate(retries=1))
+def test_retry_reattaches_after_the_triggerer_was_killed(image_task: ImageTask, world: World) -> None:
+    run = image_task(retries=1)
     assert run.execute().state == "deferred"
 
     result = world.to_end(run, run.retry())
 
-    world.assert_one_image(run, result)
+    _assert_one_image(world, run, result)
     assert "Reattached to request" in run.log_text
 
 
-def test_another_run_ends_what_a_dead_one_began(
-    generate: Generate, task_runner: TaskRunner, dead_run: Callable[..., TaskRun], world: World
+def test_another_run_stores_the_image_of_a_killed_one(
+    image_task: ImageTask, killed_task: KilledTask, world: World
 ) -> None:
-    dead_run(KNOWN["during upload"], True)
-    other = task_runner(generate(), run_id="another_run")
+    killed_task(KNOWN["during upload"], True)
+    other = image_task("another_run")
 
     result = world.to_end(other, other.execute())
 
-    world.assert_one_image(other, result, cost=0.0)
+    _assert_one_image(world, other, result, cost=0.0)
 
 
 @pytest.mark.parametrize("point", [ACCEPTED["between POST and record"], KNOWN["after the record"]])
-def test_a_prefix_s_request_is_found_by_its_own_task(
-    point: Point, dead_run: Callable[..., TaskRun], world: World
-) -> None:
-    run = dead_run(point, True, s3_key="images/")
+def test_request_below_a_prefix_is_found_by_its_own_task(point: Point, killed_task: KilledTask, world: World) -> None:
+    run = killed_task(point, True, s3_key="images/")
 
     result = world.to_end(run, run.retry())
 
-    assert result.state == "success", result.log_text
-    [charge] = world.emulator.requests()
-    assert world.keys() == [f"images/{charge.request_id}.png"]
+    assert_succeeded(result)
+    [request] = world.emulator.requests()
+    assert world.object_keys() == [f"images/{request.request_id}.png"]
     assert run.xcom()["cost_usd"] == 0.05
 
 
 @_cases({name: KNOWN[name] for name in ONLY})
-def test_without_a_ledger_the_next_attempt_pays_again(
-    point: Point, deferrable: bool, dead_run: Callable[..., TaskRun], world: World
+def test_without_a_ledger_the_next_attempt_submits_again(
+    point: Point, deferrable: bool, killed_task: KilledTask, world: World
 ) -> None:
-    run = dead_run(point, deferrable, durable=False)
+    run = killed_task(point, deferrable, durable=False)
 
-    result = world.to_end(run, run.retry())
+    assert_succeeded(world.to_end(run, run.retry()))
 
-    assert result.state == "success"
-    assert world.charged() == 2
-    assert world.keys() == [KEY]
+    assert world.accepted == 2
+    assert world.object_keys() == [KEY]
