@@ -9,13 +9,12 @@ import pytest
 
 from airflow_provider_ideogram.api.history import HISTORY_LAG_MAX
 from airflow_provider_ideogram.exceptions import IdeogramJobFailed, IdeogramJobUnreachable, IdeogramResultExpired
-from airflow_provider_ideogram.sensors import IdeogramRequestSensor
 from tests.support.world import DAY, HOUR, KEY, MINUTE, RECORD_KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.task_runner import Slice, TaskRun, TaskRunner
+    from tests.support.task_runner import Slice, TaskRun
     from tests.support.world import ImageTask, World
 
     ComeBack = Callable[[TaskRun, World, float], Slice]
@@ -67,19 +66,6 @@ def test_jobs_of_61_minutes_to_6_days_are_all_stored(come_back: ComeBack, image_
         assert run.xcom()["cost_usd"] == 0.05
     assert (world.accepted, world.submits) == (JOBS_PER_WAY, JOBS_PER_WAY)
     assert world.object_keys("_ideogram/") == []
-
-
-@pytest.mark.parametrize("age", [61 * MINUTE, 6 * DAY])
-def test_sensor_stores_an_old_request(age: float, image_task: ImageTask, task_runner: TaskRunner, world: World) -> None:
-    submitted = image_task(task_id="submit", wait_for_completion=False)
-    assert_succeeded(submitted.execute())
-    world.pass_time(age)
-    sensor = task_runner(IdeogramRequestSensor(task_id="wait", request=submitted.xcom(), s3_key=world.uri()))
-
-    assert_succeeded(world.run(sensor))
-
-    assert world.object_keys() == [KEY]
-    assert (world.accepted, sensor.xcom()["cost_usd"]) == (1, 0.05)
 
 
 @pytest.mark.parametrize("age", [61 * MINUTE, 6 * DAY])

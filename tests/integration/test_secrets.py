@@ -1,4 +1,4 @@
-"""The API key stays in the connection, and reaches the API alone."""
+"""The API key stays in the connection, and is sent to the API only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from airflow_provider_ideogram.emulator.running import connection_to
 from tests.support.airflow_version import AIRFLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_ideogram.emulator.running import RunningEmulator
-    from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
-    from tests.support.task_runner import TaskRunner
+    from tests.support.world import ImageTask
 
-    Generate = Callable[..., IdeogramGenerateImageOperator]
-
-API_KEY = "SG_key-that-nobody-may-see"
+API_KEY = "SG_key-that-must-not-leak"
 if AIRFLOW >= (3, 1):
     MASKERS = ["airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker"]
 else:
@@ -32,13 +27,13 @@ else:
 def _secret_key(ideogram_emulator: RunningEmulator, ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ideogram_emulator.configure(keys=[API_KEY])
     monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection_to(ideogram_emulator.url, API_KEY))
-    # Airflow blots out the secrets that it knows of; what is tested is that it does not have to.
+    # Airflow masks the secrets that it knows. The tests check that no secret reaches its masker.
     for masker in MASKERS:
         monkeypatch.setattr(f"{masker}.SecretsMasker.add_mask", lambda *_: None)
 
 
 def stored_objects(s3: S3Client, bucket: str) -> str:
-    """Return all that S3 holds and says of the bucket's objects, the ledger's records among them."""
+    """Return all objects of the bucket with their metadata, including the ledger's records."""
     found = []
     for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
         stored = s3.get_object(Bucket=bucket, Key=item["Key"])
@@ -47,7 +42,7 @@ def stored_objects(s3: S3Client, bucket: str) -> str:
     return "\n".join(found)
 
 
-# Each with a word that shows that this way through the code was taken.
+# Each case names a word that shows that its path through the code was taken.
 @pytest.mark.parametrize(
     ("fault", "arguments", "word"),
     [
@@ -66,19 +61,18 @@ def stored_objects(s3: S3Client, bucket: str) -> str:
     ],
     ids=lambda value: f"{value['on']}-{value['kind']}" if isinstance(value, dict) and "on" in value else None,
 )
-def test_the_key_is_in_nothing_that_airflow_or_s3_keeps(
+def test_key_is_in_nothing_that_airflow_or_s3_stores(
     fault: dict[str, Any] | None,
     arguments: dict[str, Any],
     word: str,
-    generate: Generate,
-    task_runner: TaskRunner,
+    image_task: ImageTask,
     ideogram_emulator: RunningEmulator,
     s3: S3Client,
     s3_bucket: str,
 ) -> None:
     if fault is not None:
         ideogram_emulator.fault(**fault)
-    run = task_runner(generate(**arguments))
+    run = image_task(**arguments)
 
     result = run.execute()
     objects = stored_objects(s3, s3_bucket)
@@ -93,8 +87,8 @@ def test_the_key_is_in_nothing_that_airflow_or_s3_keeps(
     assert ideogram_emulator.stats().key_leaks == 0
 
 
-def test_the_watch_would_see_the_key(generate: Generate, task_runner: TaskRunner) -> None:
-    run = task_runner(generate(prompt=f"a sign that says {API_KEY}"))
+def test_search_finds_a_key_that_leaks(image_task: ImageTask) -> None:
+    run = image_task(prompt=f"a sign that says {API_KEY}")
 
     run.execute()
 
@@ -102,8 +96,8 @@ def test_the_watch_would_see_the_key(generate: Generate, task_runner: TaskRunner
         assert API_KEY in kept
 
 
-def test_libraries_are_watched_at_their_lowest_level(generate: Generate, task_runner: TaskRunner) -> None:
-    run = task_runner(generate())
+def test_logs_of_libraries_are_searched_at_their_lowest_level(image_task: ImageTask) -> None:
+    run = image_task()
 
     run.to_end()
 

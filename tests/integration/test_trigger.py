@@ -1,4 +1,4 @@
-"""The trigger against the emulator: it only reads, tells all it found, and leaves nothing behind."""
+"""The trigger against the emulator: it only reads, reports each request, and leaves no task and no connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_ideogram.emulator.running import RunningEmulator
-    from tests.integration.conftest import Clock
+    from tests.support.world import Clock
 
     Submit = Callable[..., str]
 
@@ -54,7 +54,7 @@ def watching(*request_ids: str, seconds: float = 60, **arguments: Any) -> Ideogr
 
 
 async def event_of(trigger: IdeogramTrigger) -> dict[str, Any]:
-    """Run the trigger to its end, and return the payload of its one event as Airflow stores it."""
+    """Run the trigger to its end, and return the payload of its only event as Airflow stores it."""
     [event] = [event async for event in trigger.run()]
     payload: dict[str, Any] = json.loads(json.dumps(event.payload))
     assert payload == event.payload
@@ -69,7 +69,7 @@ async def polled_twice(emulator: RunningEmulator) -> None:
 
 
 def is_idle() -> bool:
-    """Return whether nothing but the test is left on the loop, no task and no connection."""
+    """Return whether the loop has no task except the test's, and no connection."""
     return asyncio.all_tasks() == {asyncio.current_task()} and not _shared_clients.get(asyncio.get_running_loop())
 
 
@@ -92,14 +92,14 @@ def test_all_arguments_are_stored() -> None:
     assert set(kwargs) == set(inspect.signature(IdeogramTrigger).parameters)
 
 
-async def test_tells_what_became_of_each_of_many(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_event_has_the_outcome_of_each_request(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     ids = {
         "completed": submit(),
         "failed": submit("x [[fault:failed]]"),
         "content_blocked": submit("x [[fault:blocked]]"),
         "record_gone": "unknown-request",
     }
-    trigger = watching(*ids.values(), payload={"for": "later"})
+    trigger = watching(*ids.values(), poll_interval=0.05, payload={"for": "later"})
     trigger.requests = {**trigger.requests, ids["record_gone"]: time.time() - RESULT_LIFETIME}
 
     event = await event_of(trigger)
@@ -131,7 +131,7 @@ async def test_two_copies_at_once_change_nothing(submit: Submit, ideogram_emulat
     assert is_idle()
 
 
-async def test_a_copy_that_starts_after_the_end_tells_the_same(
+async def test_copy_that_starts_after_the_end_reports_the_same(
     submit: Submit, ideogram_emulator: RunningEmulator
 ) -> None:
     trigger = watching(submit())
@@ -143,9 +143,7 @@ async def test_a_copy_that_starts_after_the_end_tells_the_same(
     assert before["outcome"] == after["outcome"] == "completed"
 
 
-async def test_being_cancelled_goes_through_and_leaves_nothing_behind(
-    submit: Submit, ideogram_emulator: RunningEmulator
-) -> None:
+async def test_cancelled_trigger_leaves_nothing_on_the_loop(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=10_000.0)
     running = asyncio.create_task(event_of(watching(submit(), submit())))
     await polled_twice(ideogram_emulator)
@@ -157,9 +155,7 @@ async def test_being_cancelled_goes_through_and_leaves_nothing_behind(
     assert is_idle()
 
 
-async def test_being_cancelled_leaves_other_triggers_their_client(
-    submit: Submit, ideogram_emulator: RunningEmulator
-) -> None:
+async def test_cancelled_trigger_keeps_the_client_of_others(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("job", "job_seconds", seconds=10_000.0)
     slow, quick = submit(), submit()
     cancelled, kept = (asyncio.create_task(event_of(watching(request_id))) for request_id in (slow, quick))
@@ -174,7 +170,7 @@ async def test_being_cancelled_leaves_other_triggers_their_client(
     assert is_idle()
 
 
-async def test_fires_at_the_deadline_with_what_it_knows(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_fires_at_the_deadline_with_the_known_states(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.fault("job", "job_seconds", seconds=10_000.0)
     slow, quick = submit(), submit()
     ideogram_emulator.advance(1)
@@ -188,7 +184,7 @@ async def test_fires_at_the_deadline_with_what_it_knows(submit: Submit, ideogram
     assert is_idle()
 
 
-async def test_fires_at_once_when_the_deadline_is_over(clock: Clock, submit: Submit) -> None:
+async def test_fires_at_once_after_the_deadline(clock: Clock, submit: Submit) -> None:
     trigger = watching(submit())
     clock.advance(3600)
 
@@ -197,21 +193,21 @@ async def test_fires_at_once_when_the_deadline_is_over(clock: Clock, submit: Sub
     assert [report["outcome"] for report in event["requests"].values()] == ["pending"]
 
 
-async def test_logs_changes_and_not_each_poll(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_logs_changes_instead_of_each_poll(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     ideogram_emulator.configure(job_seconds=1.0)
     request_id, lines = submit(), list[str]()
 
     with captured_logs(lines):
         event = await event_of(watching(request_id, poll_interval=0.05))
 
-    said = [line.partition("IdeogramTrigger ")[2] for line in lines if "IdeogramTrigger " in line]
-    states = [line.split()[-1] for line in said if "is" in line.split()]
+    messages = [line.partition("IdeogramTrigger ")[2] for line in lines if "IdeogramTrigger " in line]
+    states = [line.split()[-1] for line in messages if "is" in line.split()]
     assert states[-1] == "COMPLETED"
     assert len(states) == len(set(states))
-    assert len(said) < event["requests"][request_id]["polls"]
+    assert len(messages) < event["requests"][request_id]["polls"]
 
 
-async def test_a_sign_of_life_while_nothing_changes(
+async def test_logs_a_heartbeat_while_nothing_changes(
     monkeypatch: pytest.MonkeyPatch, submit: Submit, ideogram_emulator: RunningEmulator
 ) -> None:
     monkeypatch.setattr(request_module, "HEARTBEAT_SECONDS", 0.0)
@@ -223,7 +219,7 @@ async def test_a_sign_of_life_while_nothing_changes(
     assert any("Waiting: " in line for line in lines)
 
 
-async def test_says_that_the_request_continues_when_a_user_ends_the_task() -> None:
+async def test_on_kill_logs_that_the_request_continues() -> None:
     lines: list[str] = []
 
     with captured_logs(lines):
@@ -232,14 +228,14 @@ async def test_says_that_the_request_continues_when_a_user_ends_the_task() -> No
     assert all(words in "".join(lines) for words in ("request-1", "continues", "charged"))
 
 
-async def test_without_requests_it_waits_for_the_deadline() -> None:
+async def test_without_requests_waits_for_the_deadline() -> None:
     event = await event_of(IdeogramTrigger(requests={}, deadline=time.time(), payload={"waiting_since": 1.0}))
 
     assert event == {"requests": {}, "payload": {"waiting_since": 1.0}, "error": None}
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_key_is_told_at_once(status: int, submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_refused_key_fires_at_once(status: int, submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     request_id = submit()
     ideogram_emulator.fault("status", "error", status=status, times=None)
 
@@ -250,7 +246,7 @@ async def test_a_refused_key_is_told_at_once(status: int, submit: Submit, ideogr
     assert str(status) in report["error"]
 
 
-async def test_an_api_that_stays_away_is_given_up(
+async def test_unreachable_api_ends_the_wait(
     monkeypatch: pytest.MonkeyPatch, submit: Submit, ideogram_emulator: RunningEmulator
 ) -> None:
     monkeypatch.setattr(back_off, "_BACK_OFF_MAX", 0.02)
@@ -264,7 +260,7 @@ async def test_an_api_that_stays_away_is_given_up(
     assert report["polls"] == ideogram_emulator.stats().calls["status"] > 5
 
 
-async def test_404_is_not_believed_within_the_hour(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
+async def test_404_within_the_hour_does_not_end_the_wait(submit: Submit, ideogram_emulator: RunningEmulator) -> None:
     request_id = submit()
     ideogram_emulator.fault("status", "error", status=404, times=3)
 
@@ -277,7 +273,7 @@ async def test_404_is_not_believed_within_the_hour(submit: Submit, ideogram_emul
     "connection",
     [None, '{"conn_type": "ideogram", "extra": {}}', '{"conn_type": "ideogram", "password": "k", "host": ":"}'],
 )
-async def test_a_connection_that_is_missing_or_wrong_is_an_event(
+async def test_invalid_connection_is_reported_by_the_event(
     connection: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if connection is not None:

@@ -1,4 +1,4 @@
-"""Nothing in the trigger blocks the triggerer's loop, on which all other triggers wait."""
+"""No call in the trigger blocks the triggerer's event loop, on which all triggers run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def watch(*triggers: IdeogramTrigger) -> dict[str, Any]:
     environment = {**os.environ, "AIRFLOW_CONN_WARM_UP": '{"conn_type": "http", "extra": {}}'}
     command = [sys.executable, "-m", "tests.support.watched_trigger", json.dumps([t.serialize() for t in triggers])]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
 
 
 def test_no_call_blocks_the_loop(ideogram_emulator: RunningEmulator, ideogram_connection: str) -> None:
@@ -36,8 +36,8 @@ def test_no_call_blocks_the_loop(ideogram_emulator: RunningEmulator, ideogram_co
     ideogram_emulator.fault("status", "reset")
     now = time.time()
 
-    answer = watch(*(IdeogramTrigger(requests={each: now}, deadline=now + 60, poll_interval=0.1) for each in ids))
+    report = watch(*(IdeogramTrigger(requests={each: now}, deadline=now + 60, poll_interval=0.1) for each in ids))
 
-    outcomes = [report["outcome"] for event in answer["events"] for report in event["requests"].values()]
+    outcomes = [report["outcome"] for event in report["events"] for report in event["requests"].values()]
     assert outcomes == ["completed"] * 3
-    assert not answer["blocking"], "\n".join(answer["blocking"])
+    assert not report["blocking"], "\n".join(report["blocking"])

@@ -1,4 +1,4 @@
-"""What a task with an image tells others: assets, lineage and metrics."""
+"""What a task reports to other systems: asset events, lineage and metrics."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
+from tests.support.world import KEY
 
 try:
     from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
@@ -25,17 +26,13 @@ except ImportError:  # before Airflow 3.2
     from airflow.metrics.statsd_logger import SafeStatsdLogger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_ideogram.emulator.running import RunningEmulator
-    from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
     from tests.support.task_runner import TaskRunner
-
-    Generate = Callable[..., IdeogramGenerateImageOperator]
-
-KEY = "images/lighthouse.png"
+    from tests.support.world import Generate
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def dataset(ideogram_connection: str, s3_bucket: str, s3: S3Client) -> IdeogramG
 
 
 class TestAssets:
-    def test_event_of_an_asset_carries_the_image(self, generate: Generate, task_runner: TaskRunner) -> None:
+    def test_event_of_an_asset_has_the_images_xcom(self, generate: Generate, task_runner: TaskRunner) -> None:
         with DAG("outlets", schedule=None):
             operator = generate(outlets=[Asset("s3://posters")])
         run = task_runner(operator)
@@ -70,7 +67,7 @@ class TestAssets:
             ("posters/C# and ?b=1&a=2 at 5%23.png", "posters/C%23 and %3Fb=1&a=2 at 5%2523.png"),
         ],
     )
-    def test_alias_becomes_the_image_itself(
+    def test_alias_becomes_the_asset_of_the_image(
         self, key: str, path: str, generate: Generate, task_runner: TaskRunner, s3_bucket: str
     ) -> None:
         with DAG("outlets", schedule=None):
@@ -83,7 +80,7 @@ class TestAssets:
         assert run.asset_uris == [f"s3://{s3_bucket}/{path}"]
         assert run.xcom()["uri"] == f"s3://{s3_bucket}/{key}"
 
-    def test_reused_image_is_an_event_as_well(self, generate: Generate, task_runner: TaskRunner) -> None:
+    def test_reused_image_is_an_event_too(self, generate: Generate, task_runner: TaskRunner) -> None:
         task_runner(generate()).to_end()
         with DAG("outlets", schedule=None):
             operator = generate(outlets=[Asset("s3://posters")])
@@ -94,8 +91,8 @@ class TestAssets:
         assert [extra["reused"] for extra in run.asset_events] == [True]
 
 
-class Ended:
-    """A listener of Airflow's: keeps the operator of the task that succeeded, as the openlineage provider's does."""
+class SuccessListener:
+    """Keeps the operator of the task that succeeded, as the listener of the openlineage provider does."""
 
     def __init__(self) -> None:
         self.operator: Any = None
@@ -106,28 +103,28 @@ class Ended:
 
 
 def _extract(operator: Any) -> Any:
-    """Return the lineage by the openlineage provider's own extractor."""
+    """Return the lineage that the openlineage provider extracts."""
     return DefaultExtractor(operator).extract_on_complete(None)
 
 
 class TestLineage:
     @pytest.fixture
-    def ended(self) -> Iterator[Ended]:
-        listeners, ended = get_listener_manager(), Ended()
-        listeners.add_listener(ended)
+    def listener(self) -> Iterator[SuccessListener]:
+        manager, listener = get_listener_manager(), SuccessListener()
+        manager.add_listener(listener)
         try:
-            yield ended
+            yield listener
         finally:
-            listeners.pm.unregister(ended)
+            manager.pm.unregister(listener)
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_image_is_an_output(
-        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, ended: Ended, s3_bucket: str
+        self, deferrable: bool, generate: Generate, task_runner: TaskRunner, listener: SuccessListener, s3_bucket: str
     ) -> None:
         run = task_runner(generate(deferrable=deferrable))
         run.to_end()
 
-        found = _extract(ended.operator)
+        found = _extract(listener.operator)
 
         [output] = found.outputs
         assert (output.namespace, output.name) == (f"s3://{s3_bucket}", KEY)
@@ -135,16 +132,20 @@ class TestLineage:
         assert (statistics.fileCount, statistics.size) == (1, run.xcom()["size_bytes"])
         assert found.inputs == []
 
-    def test_task_that_stored_nothing_has_no_output(self, generate: Generate) -> None:
+    def test_task_without_an_image_has_no_output(self, generate: Generate) -> None:
         assert _extract(generate()).outputs == []
 
-    def test_dataset_reads_its_prompts_and_writes_images_and_manifest(
-        self, dataset: IdeogramGenerateDatasetOperator, task_runner: TaskRunner, ended: Ended, s3_bucket: str
+    def test_dataset_has_prompts_as_input_and_images_as_output(
+        self,
+        dataset: IdeogramGenerateDatasetOperator,
+        task_runner: TaskRunner,
+        listener: SuccessListener,
+        s3_bucket: str,
     ) -> None:
         result = task_runner(dataset).to_end()
         assert result.state == "success", result.log_text
 
-        found = _extract(ended.operator)
+        found = _extract(listener.operator)
 
         namespace = f"s3://{s3_bucket}"
         assert [(one.namespace, one.name) for one in found.inputs] == [(namespace, "prompts.jsonl")]
@@ -153,7 +154,7 @@ class TestLineage:
             (namespace, "assets/manifest.jsonl", 1),
         ]
 
-    def test_local_prompts_are_a_file(self, s3_bucket: str) -> None:
+    def test_local_prompts_are_a_file_input(self, s3_bucket: str) -> None:
         operator = IdeogramGenerateDatasetOperator(
             task_id="assets", prompts_path="/data/prompts.csv", s3_prefix=f"s3://{s3_bucket}/assets"
         )
@@ -163,8 +164,8 @@ class TestLineage:
         assert (prompts.namespace, prompts.name) == ("file", "/data/prompts.csv")
 
 
-class Told:
-    """Takes the place of Airflow's Stats, and keeps what it is told."""
+class RecordedStats:
+    """Stands in for Airflow's Stats and keeps what is reported."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -185,25 +186,27 @@ class Told:
 
 class TestMetrics:
     @pytest.fixture
-    def told(self, monkeypatch: pytest.MonkeyPatch) -> Told:
-        told = Told()
-        monkeypatch.setattr(metrics, "Stats", told)
-        return told
+    def stats(self, monkeypatch: pytest.MonkeyPatch) -> RecordedStats:
+        stats = RecordedStats()
+        monkeypatch.setattr(metrics, "Stats", stats)
+        return stats
 
-    def test_image_is_counted_once_with_its_cost(self, generate: Generate, task_runner: TaskRunner, told: Told) -> None:
+    def test_image_is_counted_once_with_its_cost(
+        self, generate: Generate, task_runner: TaskRunner, stats: RecordedStats
+    ) -> None:
         task_runner(generate()).to_end()
         task_runner(generate(), run_id="later").to_end()
 
-        assert told.counts == {
+        assert stats.counts == {
             "ideogram.submitted": 1,
             "ideogram.cost_cents": 5,
             "ideogram.completed": 1,
             "ideogram.reused": 1,
         }
-        assert told.tags["ideogram.cost_cents"] == {"model": "ideogram-2a-txt-2-img"}
-        assert told.gauges == {"ideogram.remaining_credits": pytest.approx(999.95)}
-        assert told.times["ideogram.inference"] == [150.0]
-        assert len(told.times["ideogram.noticed_delay"]) == 1
+        assert stats.tags["ideogram.cost_cents"] == {"model": "ideogram-2a-txt-2-img"}
+        assert stats.gauges == {"ideogram.remaining_credits": pytest.approx(999.95)}
+        assert stats.times["ideogram.inference"] == [150.0]
+        assert len(stats.times["ideogram.noticed_delay"]) == 1
 
     @pytest.mark.parametrize(
         ("fault", "arguments", "reason"),
@@ -225,32 +228,32 @@ class TestMetrics:
         generate: Generate,
         task_runner: TaskRunner,
         ideogram_emulator: RunningEmulator,
-        told: Told,
+        stats: RecordedStats,
     ) -> None:
         ideogram_emulator.fault(**fault)
 
         task_runner(generate(**arguments)).to_end()
 
-        assert {name: n for name, n in told.counts.items() if "failed" in name} == {
+        assert {name: n for name, n in stats.counts.items() if "failed" in name} == {
             "ideogram.failed": 1,
             f"ideogram.failed.{reason}": 1,
         }
-        assert told.tags["ideogram.failed"] == {"reason": reason}
-        assert told.counts["ideogram.cost_cents"] == 0
+        assert stats.tags["ideogram.failed"] == {"reason": reason}
+        assert stats.counts["ideogram.cost_cents"] == 0
 
     def test_items_of_a_dataset_are_counted(
         self,
         dataset: IdeogramGenerateDatasetOperator,
         task_runner: TaskRunner,
         ideogram_emulator: RunningEmulator,
-        told: Told,
+        stats: RecordedStats,
     ) -> None:
         ideogram_emulator.fault("job", "blocked")
 
         assert task_runner(dataset).to_end().state == "success"
         assert task_runner(dataset, run_id="later").to_end().state == "success"
 
-        assert told.counts == {
+        assert stats.counts == {
             "ideogram.submitted": 4,
             "ideogram.cost_cents": 15,
             "ideogram.completed": 3,
@@ -259,7 +262,7 @@ class TestMetrics:
             "ideogram.reused": 2,
         }
 
-    def test_statsd_gets_them_by_their_names(
+    def test_statsd_receives_the_documented_names(
         self, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
