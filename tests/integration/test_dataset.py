@@ -21,6 +21,7 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
+from airflow_provider_ideogram.api import polling
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets import settling, submitting, waiting
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS
@@ -104,6 +105,8 @@ class World:
 @pytest.fixture(autouse=True)
 def _short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settling, "EXPECTED_SECONDS", 0.2)
+    # A job of 0.2 seconds that fails is not one whose parameters were refused.
+    monkeypatch.setattr(polling, "_LATE_VALIDATION_SECONDS", 0.0)
     monkeypatch.setattr(waiting, "MIN_WAIT_SECONDS", 0.05)
     for module in (submitting, waiting):
         monkeypatch.setattr(module, "PACE_SECONDS", 0.2)
