@@ -37,7 +37,7 @@ RESULT_LIFETIME = 3600.0
 FILE_LIFETIME = 7 * 86400.0
 #: Consecutive errors after which polling ends: with the back-off about 4 minutes without the API.
 MAX_CONSECUTIVE_ERRORS = 12
-#: Seconds from its submission in which a request that FAILED did not run: the vendor validates parameters late.
+#: A request that FAILED after so few seconds did not run: the vendor validates parameters after it accepts a submit.
 _LATE_VALIDATION_SECONDS = 1.0
 _REPORTED = (
     "state",
@@ -126,7 +126,9 @@ class RequestPoll:
             self._observe_duration()
         elif status.state == FAILED:
             self.outcome = Outcome.CONTENT_BLOCKED if status.content_blocked else Outcome.FAILED
-            if self.outcome is Outcome.FAILED and now - self.submitted_at <= _LATE_VALIDATION_SECONDS:
+            # The first poll comes later than the failure; the vendor's own time tells when that was.
+            ran = now - self.submitted_at if status.inference_seconds is None else status.inference_seconds
+            if self.outcome is Outcome.FAILED and ran <= _LATE_VALIDATION_SECONDS:
                 self.error = f"the model refused its parameters: {status.error or 'no reason given'}"
         else:
             self._age_not_done = now - self.submitted_at

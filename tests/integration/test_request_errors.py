@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramTimeout
-from tests.support.world import HOUR, RECORD_KEY, assert_error, assert_succeeded
+from tests.support.world import HOUR, MINUTE, RECORD_KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
     from tests.support.world import ImageTask, World
@@ -29,8 +29,11 @@ class TestFailedRequest:
 
     def test_with_refused_parameters_says_so(self, image_task: ImageTask, world: World) -> None:
         world.emulator.fault("job", "invalid")
+        run = image_task()
+        run.execute()
+        world.pass_time(MINUTE)
 
-        result = image_task(deferrable=False).execute()
+        result = run.resume(run.fire())
 
         assert result.state == "failed"
         assert_error(result, "the model refused its parameters", "style_type", "It was not charged")

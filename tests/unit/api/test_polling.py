@@ -214,11 +214,16 @@ def test_other_states_of_the_history(row: HistoryRow, outcome: Outcome) -> None:
     assert poll.outcome is outcome
 
 
-def test_late_validation_reads_as_refused_parameters() -> None:
-    early, late = RequestStatus("FAILED", None, "bad seed"), _poll()
-    assert "refused its parameters: bad seed" in str(_after(early, now=1000.5).failure())
-    late.on_status(early, 1010.0)
-    assert "refused its parameters" not in str(late.failure())
+@pytest.mark.parametrize(
+    ("inference_seconds", "age", "refused"),
+    [(0.1, 11.0, True), (8.0, 11.0, False), (None, 0.5, True), (None, 11.0, False)],
+)
+def test_failure_within_a_second_reads_as_refused_parameters(
+    inference_seconds: float | None, age: float, refused: bool
+) -> None:
+    poll = _poll()
+    poll.on_status(RequestStatus("FAILED", inference_seconds, "bad seed"), poll.submitted_at + age)
+    assert ("refused its parameters: bad seed" in str(poll.failure())) is refused
 
 
 @pytest.mark.parametrize(
