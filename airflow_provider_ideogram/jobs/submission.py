@@ -20,13 +20,13 @@ from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
+    IdeogramJobUnreachable,
     IdeogramLedgerError,
     IdeogramObjectExists,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTemporaryError,
     IdeogramUnknownSubmit,
-    job_unreachable,
 )
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
@@ -153,10 +153,13 @@ class Submitter:
         stored = ImageRecord.of_object(target, head, None)
         request = self._request_in_history(stored)
         if request is None:
-            raise job_unreachable(
-                stored.request_id or "",
-                f"it is stored at {target.uri}, but the account's request history does not show its inputs, and the "
-                "function may return others now",
+            raise IdeogramJobUnreachable(
+                f"The image of request {stored.request_id} is stored at {target.uri}, but the account's request "
+                "history does not show its inputs, and the function may return others now",
+                "The request was charged, and nothing more is. A retry searches the history again; clear the task to "
+                "call the function again and pay for a new image.",
+                charged=True,
+                request_id=stored.request_id,
             )
         return request.as_asked(fingerprint_of(head))
 

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
 
 from airflow_provider_ideogram import metrics
+from airflow_provider_ideogram.datasets import settling, waiting
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
 from tests.support.world import KEY
 
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def dataset(ideogram_connection: str, s3_bucket: str, s3: S3Client) -> IdeogramGenerateDatasetOperator:
-    """A dataset of three prompts in a file, one of which is blocked by the vendor."""
+def dataset(
+    ideogram_connection: str, s3_bucket: str, s3: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> IdeogramGenerateDatasetOperator:
+    """Return a dataset of three prompts in a file, of which one may fail."""
+    monkeypatch.setattr(settling, "EXPECTED_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "MIN_WAIT_SECONDS", 0.05)
     rows = [{"id": str(number), "prompt": f"lighthouse {number}"} for number in range(3)]
     s3.put_object(Bucket=s3_bucket, Key="prompts.jsonl", Body="\n".join(map(json.dumps, rows)).encode())
     return IdeogramGenerateDatasetOperator(
