@@ -1,12 +1,84 @@
+"""What modules import: only lower layers, nothing in circles, and nothing heavy where DAG files are parsed."""
+
 from __future__ import annotations
 
+import ast
 import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
 
+import pytest
+
+import airflow_provider_ideogram
 from airflow_provider_ideogram import api
 from tests.support.airflow_version import AIRFLOW
+
+PACKAGE = "airflow_provider_ideogram"
+ROOT = Path(airflow_provider_ideogram.__file__).parent
+
+#: Packages and modules, the lowest first. Each imports from lower layers only; those of one layer are independent.
+LAYERS = (
+    {"exceptions"},
+    {"api"},
+    {"hooks", "retries", "emulator"},
+    {"storage", "triggers", "get_provider_info"},
+    {"links", "metrics"},
+    {"jobs", "account"},
+    {"datasets"},
+    {"operators"},
+    {"sensors", "decorators", "ui", "cli"},
+)
+_LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+_MODULES = {_module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def _imports(module: str) -> Iterator[str]:
+    """Yield the package's modules that a module imports, also in functions and under TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(_MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in _MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if name in _MODULES or node.module in _MODULES:
+                    yield name if name in _MODULES else str(node.module)
+
+
+def _part(module: str) -> str:
+    """Return the first part of a module's name below the package, "" for the package itself."""
+    return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
+
+
+@pytest.mark.parametrize("module", [name for name in _MODULES if name != PACKAGE])
+def test_module_imports_lower_layers_only(module: str) -> None:
+    part = _part(module)
+    for imported in _imports(module):
+        other = _part(imported)
+        if other not in ("", part):
+            assert _LEVELS[other] < _LEVELS[part], f"{module} imports {imported}"
+
+
+def test_nothing_imports_the_emulator() -> None:
+    importers = {name for name in _MODULES for imported in _imports(name) if _part(imported) == "emulator"}
+    assert {_part(name) for name in importers} == {"emulator"}
+
+
+def test_imports_have_no_circles() -> None:
+    graph = {module: set(_imports(module)) - {module} for module in _MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(_MODULES)
+
 
 _LOADED_BY = """
 import importlib, json, sys
