@@ -1,4 +1,4 @@
-"""The few calls of Airflow's REST API that a launcher needs: trigger a run, follow it, read what it left."""
+"""The calls of Airflow's REST API that a launcher needs: trigger a run, wait for it, read its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 POLL_SECONDS = 1.0
-# Waits between attempts to read: SQLite may be locked for a moment.
+# Seconds between attempts to read: SQLite may be locked for a moment.
 RETRY_SECONDS = (1.0, 2.0, 4.0)
 PAGE = 100
 ENDED_STATES = frozenset({"success", "failed"})
@@ -25,7 +25,7 @@ class DagImportFailed(Exception):
 
 class AirflowApi:
     """
-    A client of one Airflow whose simple auth manager lets everybody in.
+    A client of one Airflow whose simple auth manager makes every caller an administrator.
 
     :param base_url: address of the API server.
     """
@@ -35,7 +35,7 @@ class AirflowApi:
 
     def __init__(self, base_url: str) -> None:
         self.url = base_url
-        # Loopback never goes through a proxy of the environment.
+        # Loopback addresses are not reached through a proxy of the environment.
         self._http = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
 
     def close(self) -> None:
@@ -43,21 +43,21 @@ class AirflowApi:
         self._http.close()
 
     def health(self) -> Json | None:
-        """Return each component's health, None while the server does not answer."""
+        """Return each component's health, None while the server does not respond."""
         try:
-            answer = self._http.get(self._health, timeout=5)
+            response = self._http.get(self._health, timeout=5)
         except httpx.TransportError:
             return None
-        return answer.json() if answer.is_success else None
+        return response.json() if response.is_success else None
 
     def log_in(self) -> None:
         """Get a token, to be sent with all further calls."""
-        answer = self._http.get("/auth/token").raise_for_status()
-        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        response = self._http.get("/auth/token").raise_for_status()
+        self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def has_dag(self, dag_id: str) -> bool:
         """
-        Tell whether the DAG processor has stored this DAG.
+        Return whether the DAG processor has stored this DAG.
 
         :raises DagImportFailed: a DAG file could not be imported.
         """
@@ -77,8 +77,8 @@ class AirflowApi:
         body = {"logical_date": datetime.now(UTC).isoformat(), "conf": dict(conf or {})}
         if run_id is not None:
             body["dag_run_id"] = run_id
-        answer = self._http.post(f"{self._prefix}/dags/{dag_id}/dagRuns", json=body).raise_for_status()
-        created: str = answer.json()["dag_run_id"]
+        response = self._http.post(f"{self._prefix}/dags/{dag_id}/dagRuns", json=body).raise_for_status()
+        created: str = response.json()["dag_run_id"]
         return created
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float, watch: Callable[[], None] = lambda: None) -> str:
@@ -86,8 +86,8 @@ class AirflowApi:
         Wait until a run has ended, and return its state.
 
         :param timeout: seconds.
-        :param watch: called before each look and once after the end, to report progress or to give up by raising.
-        :raises TimeoutError: it was still going on.
+        :param watch: called before each check and once after the end; it reports progress, or ends the wait by raising.
+        :raises TimeoutError: it was still running.
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -100,7 +100,7 @@ class AirflowApi:
         raise TimeoutError(f"run {run_id} of {dag_id} has not ended after {timeout:.0f} s")
 
     def run_seconds(self, dag_id: str, run_id: str) -> float:
-        """Return how long a run that has ended took since it was queued, by Airflow's own books."""
+        """Return how long a run that has ended took since it was queued, by Airflow's own times."""
         run = self._get(f"/dags/{dag_id}/dagRuns/{run_id}")
         queued, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
         return (ended - queued).total_seconds()
@@ -111,7 +111,7 @@ class AirflowApi:
         return {run["dag_run_id"]: run["state"] for run in runs}
 
     def clear(self, task_instance: Json) -> None:
-        """Clear a task instance, whatever its state, as a person does who wants it to run again."""
+        """Clear a task instance in any state, so that it runs again."""
         target = [task_instance["task_id"], task_instance["map_index"]]
         body = {
             "dry_run": False,
@@ -130,7 +130,7 @@ class AirflowApi:
 
     def task_instances(self, dag_id: str, run_id: str, state: str | None = None) -> list[Json]:
         """
-        Return all task instances of a run, mapped ones each by itself and in their order.
+        Return all task instances of a run, mapped ones included, in their order.
 
         :param run_id: the run, "~" for all.
         :param state: the state that they are in, None for any.
@@ -142,7 +142,7 @@ class AirflowApi:
             page = self._get(path, limit=PAGE, offset=len(found), order_by="id", **where)
             found += page["task_instances"]
             if len(found) >= page["total_entries"] or not page["task_instances"]:
-                return sorted(found, key=lambda one: (one["task_id"], one["map_index"]))
+                return sorted(found, key=lambda instance: (instance["task_id"], instance["map_index"]))
 
     def xcom(self, task_instance: Json, key: str = "return_value") -> Any:
         """Return one XCom of a task instance."""
@@ -169,23 +169,23 @@ class AirflowApi:
         path = f"{self._prefix}{path}"
         for seconds in RETRY_SECONDS:
             with suppress(httpx.TransportError):
-                answer = self._http.get(path, params=parameters)
-                if not answer.is_server_error:
+                response = self._http.get(path, params=parameters)
+                if not response.is_server_error:
                     break
             time.sleep(seconds)
         else:
-            answer = self._http.get(path, params=parameters)
-        return answer.raise_for_status().json()
+            response = self._http.get(path, params=parameters)
+        return response.raise_for_status().json()
 
 
 class Airflow2Api(AirflowApi):
-    """A client of Airflow 2's webserver that lets everybody in; how a run went is all that it can be asked."""
+    """A client of Airflow 2's webserver without authentication, for runs and their states only."""
 
     _prefix = "/api/v1"
     _health = "/api/v1/health"
 
     def log_in(self) -> None:
-        """Do nothing: visitors are administrators."""
+        """Do nothing: every caller is an administrator."""
 
 
 def _log_line(entry: str | Json) -> str:

@@ -1,8 +1,8 @@
 """
-Real Airflow components on this machine, for as long as a `with` block lasts.
+Real Airflow components on this machine, which run until a `with` block ends.
 
-Which components run, and with which settings, is data: the default is the smallest complete Airflow (SQLite,
-LocalExecutor), and others pass their own components and environment. The user's own Airflow is neither seen nor used.
+The caller passes the components and their settings. The default is the smallest complete Airflow: SQLite and
+LocalExecutor. The user's own Airflow is neither read nor used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Component:
     :param name: its name in messages and of its log file.
     :param arguments: the arguments of `airflow`.
     :param health: its entry in the health report, None if it has none.
-    :param environment: settings of its own, on top of the cluster's.
+    :param environment: its own settings, in addition to the cluster's.
     """
 
     name: str
@@ -55,18 +55,18 @@ STANDARD_COMPONENTS = (
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without what would change Airflow, reach a cloud account, or slow it down."""
+    """Return this process's environment without settings of Airflow, cloud accounts and Python."""
     unwanted = ("AIRFLOW", "AWS_", "SEGMIND_", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     environment["PATH"] = f"{SCRIPTS}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    # Loopback never goes through a proxy of the environment.
+    # Loopback addresses are not reached through a proxy of the environment.
     direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
     environment["NO_PROXY"] = environment["no_proxy"] = direct
     return environment
 
 
 def airflow_environment(home: Path, dags_folder: Path, port: int) -> dict[str, str]:
-    """Return the settings of a small Airflow of its own, reachable from this machine only."""
+    """Return the settings of a separate small Airflow that only this machine can reach."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -79,7 +79,7 @@ def airflow_environment(home: Path, dags_folder: Path, port: int) -> dict[str, s
         # Airflow 2 runs one task at a time on SQLite.
         "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor" if AIRFLOW_2 else "LocalExecutor",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # SQLite takes one writer at a time; more parallel tasks only lock each other out.
+        # SQLite allows one writer at a time; more parallel tasks would wait for each other.
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
@@ -104,12 +104,12 @@ class AirflowCluster:
     settings: Mapping[str, str]
 
     def crash(self, component: Component) -> None:
-        """Kill a component as `kill -9` of its process does, and start it again, as a supervisor would."""
+        """Kill a component's process with SIGKILL, and start it again, as a supervisor would."""
         self.components[component.name].crash()
         self.start(component)
 
     def lose(self, component: Component) -> None:
-        """Kill a component with all that it started, as when its machine dies; it stays away until it is started."""
+        """Kill a component with all its child processes, like the loss of its machine. :meth:`start` restarts it."""
         self.components[component.name].kill_session()
 
     def start(self, component: Component) -> None:
@@ -131,15 +131,15 @@ def airflow_cluster(
 
     :param home: folder for its database, configuration and logs.
     :param dags_folder: where the DAG files are.
-    :param environment: connections, variables and settings on top of :func:`airflow_environment`'s.
-    :raises ProcessFailed: a component ended or did not get healthy; the message shows the end of its log.
+    :param environment: connections, variables and settings in addition to those of :func:`airflow_environment`.
+    :raises ProcessFailed: a component ended or did not become healthy; the message shows the end of its log.
     """
     port = free_port()
     settings = clean_environment() | airflow_environment(home, dags_folder, port) | dict(environment)
     migrate = [str(SCRIPTS / "airflow"), "db", "migrate"]
     client = Airflow2Api if AIRFLOW_2 else AirflowApi
     with Processes(home / "components") as processes, closing(client(f"http://127.0.0.1:{port}")) as api:
-        if AIRFLOW_2:  # its way to let everybody in
+        if AIRFLOW_2:  # makes every caller an administrator
             (home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\n')
         processes.start("db-migrate", migrate, settings).wait(MIGRATE_SECONDS)
         cluster = AirflowCluster(api, processes, {}, settings)
@@ -153,7 +153,7 @@ def airflow_cluster(
 
 
 def is_healthy(api: AirflowApi, entry: str | None) -> bool:
-    """Tell whether Airflow's health report calls an entry well; what has no entry counts as well."""
+    """Return whether an entry of Airflow's health report is healthy; a component without an entry always is."""
     if entry is None:
         return True
     report = api.health() or {}

@@ -1,4 +1,4 @@
-"""What the demonstration prints: each task's changes of state while it runs, and in the end what each image cost."""
+"""What the demonstration prints: each task's changes of state, and a table of the images with their cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dev.airflow_api import Json
 
 class Console:
     """
-    Prints at once, and never a secret.
+    Prints without buffering, and masks a secret.
 
     :param secret: the API key, empty if there is none.
     """
@@ -29,14 +29,14 @@ class Console:
 
 
 class Progress:
-    """Prints a line whenever a task instance is in another state than when last looked at."""
+    """Prints a line for each change of a task instance's state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._states: dict[str, str] = {}
 
     def show(self, task_instances: Sequence[Json]) -> None:
-        """Compare with what was shown before, and print what is new."""
+        """Print the states that have changed since the last call."""
         for task_instance in task_instances:
             name, state = label(task_instance), task_instance["state"]
             if state and state != self._states.get(name):
@@ -51,7 +51,7 @@ def label(task_instance: Json) -> str:
 
 
 def image_table(images: Sequence[Json]) -> str:
-    """Lay out where each image is, how long it took and what it cost, with the total."""
+    """Return a table of the images: address, duration, cost, size, and the total."""
     lines = [("image", "seconds", "cost USD", "pixels", "KiB")]
     lines += [
         (

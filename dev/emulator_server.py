@@ -1,4 +1,4 @@
-"""The emulator of Segmind's API as a process of its own, and its books."""
+"""The emulator of Segmind's API as a separate process, and its charges."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class EmulatorServer:
         return connection_to(self.url, DEFAULT_KEY)
 
     def image(self, request_id: str, content_type: str) -> bytes:
-        """Return the image that it made for a request."""
+        """Return the image of a request."""
         return self._get(f"/images/{request_id}.{content_type.removeprefix('image/')}").content
 
     def charged_requests(self) -> list[str]:
-        """Return the id of every request that it charged for."""
+        """Return the ids of the charged requests."""
         return [charge["request_id"] for charge in self._get("/_emulator/charges").json()["charges"]]
 
     def fault(self, **fields: Any) -> None:
-        """Order a fault; the fields are those of the emulator's `Fault`."""
+        """Queue a fault; the fields are those of the emulator's `Fault`."""
         httpx.post(f"{self.url}/_emulator/faults", json=fields, trust_env=False, timeout=30).raise_for_status()
 
     def _get(self, path: str) -> httpx.Response:
-        # Loopback never goes through a proxy of the environment.
+        # Loopback addresses are not reached through a proxy of the environment.
         return httpx.get(f"{self.url}{path}", trust_env=False, timeout=30).raise_for_status()
 
 
@@ -48,7 +48,7 @@ def start_emulator(processes: Processes, environment: Mapping[str, str], job_sec
     Start the emulator.
 
     :param job_seconds: how long a job takes, on average.
-    :raises ProcessFailed: it does not come up.
+    :raises ProcessFailed: it did not become ready.
     """
     port = free_port()
     command = [str(SCRIPTS / "ideogram-emulator"), "--port", str(port)]

@@ -1,9 +1,9 @@
 """
-The test suite and an end-to-end DAG on every supported version of Airflow, and one table of what came of them.
+The test suite and an end-to-end DAG on every supported version of Airflow, and a table of the results.
 
-Each version has an environment of its own, which uv resolves anew: the newest patch, with the newest of all else that
-permits it. `lowest` is the lowest stated version of everything that the package itself requires. Browser tests are left
-to `make test`.
+Each version has its own environment, which uv resolves anew: the newest patch, and the newest version of each other
+package that permits it. `lowest` has the lowest stated version of each of the package's own requirements. Browser tests
+run in `make test` only.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venv-matrix"
 DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
-# Of Airflow, and of Python where another one than PYTHON is named.
+# Versions of Airflow, with a version of Python unless it is PYTHON.
 VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", LOWEST)
-# What a version permits and does not work with itself: its API server or DAG processor ends, or answers no worker.
+# Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
 LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
 EXTRAS = "emulator,parquet"
-# The newest that all versions of Airflow run on; the table says which patch it was.
+# The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
 BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
 HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG")
@@ -42,7 +42,7 @@ HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What came of the test suite."""
+    """The result of the test suite."""
 
     passed: int
     failed: int
@@ -56,15 +56,15 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class DagResult:
-    """What came of the end-to-end DAG, and what it said."""
+    """The result of the end-to-end DAG, and the last line that it printed."""
 
     passed: bool
-    said: str
+    message: str
     seconds: float
 
     def __str__(self) -> str:
         """Return the cell of the table."""
-        return f"{'passed' if self.passed else 'failed'} in {self.seconds:.0f} s: {self.said}"
+        return f"{'passed' if self.passed else 'failed'} in {self.seconds:.0f} s: {self.message}"
 
 
 class Environment:
@@ -84,7 +84,7 @@ class Environment:
         self._uv = uv
 
     def install(self) -> None:
-        """Make it anew; CalledProcessError if nothing satisfies what is required."""
+        """Create it anew; raise CalledProcessError if the requirements can't be satisfied."""
         self._run_uv("venv", "--clear", "--python", self._python_version, str(self.folder))
         if self.version == LOWEST:
             limits = self.folder / "lowest.txt"
@@ -117,12 +117,12 @@ class Environment:
         """Run the end-to-end DAG."""
         began = time.monotonic()
         status = self._run("end-to-end.log", "dev.end_to_end")
-        said = (self.folder / "end-to-end.log").read_text().strip().splitlines()
-        # Of a failure the log has more.
-        return DagResult(status == 0, said[-1] if status == 0 else said[0], time.monotonic() - began)
+        lines = (self.folder / "end-to-end.log").read_text().strip().splitlines()
+        # After a failure, the first line names it.
+        return DagResult(status == 0, lines[-1] if status == 0 else lines[0], time.monotonic() - began)
 
     def _run(self, log: str, *module: str) -> int:
-        """Run a module with an Airflow home of its own, and return the exit status."""
+        """Run a module with a separate Airflow home, and return the exit status."""
         home = self.folder / "airflow-home"
         shutil.rmtree(home, ignore_errors=True)
         with (self.folder / log).open("w") as output:
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_report(report: Path) -> SuiteResult:
-    """Read pytest's JUnit report; there is none if pytest could not even begin."""
+    """Read pytest's JUnit report, which is missing if pytest could not start."""
     if not report.exists():
         return SuiteResult(0, 1, Counter(), 0.0)
     [suite] = ElementTree.parse(report).getroot().iter("testsuite")
@@ -175,7 +175,7 @@ def read_report(report: Path) -> SuiteResult:
 
 
 def missing(case: ElementTree.Element, skip: ElementTree.Element) -> str:
-    """Return what a skipped test needs, from the words of `tests.support.airflow_version`."""
+    """Return what a skipped test needs, from the text of `tests.support.airflow_version`."""
     found = re.search(r"has no (.*?), which came with ([\d.]+)", skip.text or "")
     what = f"{found[1]} ({found[2]})" if found else skip.attrib["message"]
     return what if case.attrib["classname"] else f"{what}, all of {case.attrib['name']}"
@@ -190,23 +190,23 @@ def row(version: str, packages: dict[str, str], tests: SuiteResult, dag: DagResu
 
 
 def required() -> list[str]:
-    """Return the names of what the package requires besides Airflow."""
+    """Return the names of the package's requirements except Airflow."""
     stated: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = [re.split(r"[^\w-]", requirement, maxsplit=1)[0] for requirement in stated]
     return [name for name in names if name != "apache-airflow"]
 
 
 def with_row(document: str, new: str) -> str:
-    """Put a line into the document's table, in place of the one of the same version."""
+    """Put a line into the document's table; it replaces the line of the same version."""
     before, table, after = re.split(f"({re.escape(BEGIN)}.*{re.escape(END)})", document, flags=re.DOTALL)
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
-    kept = [line for line in rows if _place(line) != _place(new)]
-    lines = [_line(HEADER), "|---" * len(HEADER) + "|", *sorted([*kept, new], key=_place)]
+    kept = [line for line in rows if _sort_key(line) != _sort_key(new)]
+    lines = [_line(HEADER), "|---" * len(HEADER) + "|", *sorted([*kept, new], key=_sort_key)]
     return "\n".join([before + BEGIN, "", *lines, "", END + after])
 
 
-def _place(line: str) -> tuple[bool, list[list[int]]]:
-    """Return where a row belongs: by major and minor versions, the lowest of all at the end."""
+def _sort_key(line: str) -> tuple[bool, list[list[int]]]:
+    """Return the sort key of a row: major and minor versions, `lowest` at the end."""
     airflow, python = line.split("|")[1:3]
     return "lowest" in airflow, [
         [int(part) for part in version.split(",")[0].split(".")[:2]] for version in (airflow, python)

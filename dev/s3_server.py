@@ -1,4 +1,4 @@
-"""A local S3 server (moto's) on a socket, which forgets everything when it ends."""
+"""A local S3 server (moto) that keeps its objects in memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 60.0
 REGION = "us-east-1"
-# Moto takes any credentials; boto3 and Airflow insist on having some.
+# Moto accepts any credentials; boto3 and Airflow require some.
 CREDENTIAL = "local"
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """The address of a local S3 server and the ways to reach it."""
+    """The address of a local S3 server, and the clients for it."""
 
     endpoint: str
 
@@ -51,9 +51,9 @@ class S3Server:
 
 def start_s3_server(processes: Processes, environment: Mapping[str, str], bucket: str) -> S3Server:
     """
-    Start the server as a process of its own and create one bucket in it.
+    Start the server as a separate process and create one bucket in it.
 
-    :raises ProcessFailed: it does not come up.
+    :raises ProcessFailed: it did not become ready.
     """
     port = free_port()
     process = processes.start(

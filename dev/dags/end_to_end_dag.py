@@ -1,4 +1,4 @@
-"""Every operator in each of its ways, and a task that reads what they returned."""
+"""Every operator in each of its modes, and a task that reads their results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ with DAG(
 
     @task.ideogram(s3_key=f"s3://{BUCKET}/images/decorated.png")
     def decorated() -> str:
-        """Say what the image shows."""
+        """Return what the image shows."""
         return DECORATED_PROMPT
 
     dataset = IdeogramGenerateDatasetOperator(
@@ -56,12 +56,12 @@ with DAG(
 
     @task
     def report(images: Any, others: Any, summary: Any) -> None:
-        """Store what the operators returned, as it arrived here."""
+        """Store the operators' results as this task received them."""
         import json
 
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-        arrived = json.dumps({"images": [*images, *others], "summary": summary})
-        S3Hook("aws_default").load_string(arrived, REPORT_KEY, BUCKET)
+        received = json.dumps({"images": [*images, *others], "summary": summary})
+        S3Hook("aws_default").load_string(received, REPORT_KEY, BUCKET)
 
     report(mapped.output, [on_worker.output, awaited.output, decorated()], dataset.output)

@@ -2,27 +2,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from dev import demo
 from dev.demo import DemoFailed
 from dev.demo_report import Console, Progress, image_table
+from dev.emulator_server import EmulatorServer
 from dev.processes import Processes
 
 KEY = "sg-very-secret"
+CONTENT = b"bytes of an image"
 
 
-def an_image(**changes):
-    content = b"bytes of an image"
+def _image(**changes: Any) -> dict[str, Any]:
     image = {
         "uri": "s3://bucket/night/lighthouse.png",
         "bucket": "bucket",
         "key": "night/lighthouse.png",
         "request_id": "request-1",
         "content_type": "image/png",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "size_bytes": len(CONTENT),
         "width": 1024,
         "height": 768,
         "inference_seconds": 12.44,
@@ -31,73 +36,81 @@ def an_image(**changes):
     return image | changes
 
 
-class Emulator:
-    """Stands for an emulator that made one image."""
+class _Emulator:
+    """An emulator with one image and these charges."""
 
-    def __init__(self, content=b"bytes of an image", charged=("request-1",)):
+    def __init__(self, content: bytes = CONTENT, charged: Sequence[str] = ("request-1",)) -> None:
         self.content = content
         self.charged = charged
 
-    def image(self, request_id, content_type):
+    def image(self, request_id: str, content_type: str) -> bytes:
         return self.content
 
-    def charged_requests(self):
+    def charged_requests(self) -> list[str]:
         return list(self.charged)
 
 
 @pytest.fixture
-def output(tmp_path, monkeypatch):
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "OUTPUT", tmp_path)
-    (tmp_path / "lighthouse.png").write_bytes(b"bytes of an image")
+    (tmp_path / "lighthouse.png").write_bytes(CONTENT)
     return tmp_path
 
 
 @pytest.mark.usefixtures("output")
-def test_images_that_were_made_charged_and_stored_once_are_right():
-    demo.verify([an_image()], Emulator())
-    demo.verify([an_image()], None)
+def test_images_with_one_charge_each_pass() -> None:
+    demo.verify([_image()], cast("EmulatorServer", _Emulator()))
+    demo.verify([_image()], None)
 
 
 @pytest.mark.parametrize(
     ("image", "emulator", "problem"),
     [
-        (an_image(sha256="0" * 64), None, "not what its task reported"),
-        (an_image(size_bytes=1), None, "not what its task reported"),
-        (an_image(), Emulator(content=b"another"), "not what the emulator made"),
-        (an_image(), Emulator(charged=["request-1", "request-2"]), "charged: 2, images: 1"),
+        (_image(sha256="0" * 64), None, "differs from what its task reported"),
+        (_image(size_bytes=1), None, "differs from what its task reported"),
+        (_image(), _Emulator(content=b"another"), "differs from the image that the emulator made"),
+        (_image(), _Emulator(charged=["request-1", "request-2"]), "2 charges for 1 images"),
     ],
 )
 @pytest.mark.usefixtures("output")
-def test_any_difference_fails_the_demonstration(image, emulator, problem):
+def test_each_difference_fails_the_demonstration(
+    image: dict[str, Any], emulator: _Emulator | None, problem: str
+) -> None:
     with pytest.raises(DemoFailed, match=problem):
-        demo.verify([image], emulator)
+        demo.verify([image], cast("EmulatorServer | None", emulator))
 
 
-def test_the_cost_is_said_before_anything_else(monkeypatch, capsys, output):
-    steps = []
+@pytest.mark.usefixtures("output")
+def test_cost_is_printed_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[Any] = []
     monkeypatch.setenv("SEGMIND_API_KEY", KEY)
     monkeypatch.setattr(demo, "raise_on_stop_signals", lambda: None)
-    monkeypatch.setattr(demo.time, "sleep", steps.append)
+    monkeypatch.setattr(time, "sleep", steps.append)
 
-    def fail(processes, key, console):
+    def fail(processes: Processes, key: str, console: Console) -> None:
         steps.append("start")
         raise DemoFailed(f"401 for {key}")
 
     monkeypatch.setattr(demo, "start_backends", fail)
 
     assert demo.main() == 1
-    assert steps == [demo.REGRET_SECONDS, "start"]
+    assert steps == [demo.CANCEL_SECONDS, "start"]
     printed = capsys.readouterr().out
-    assert "SPENDS REAL MONEY,\n6 images x 0.05 USD = 0.30 USD" in printed
+    assert "SPENDS REAL MONEY,\nabout 6 images x 0.05 USD = 0.30 USD" in printed
     assert "401 for ***" in printed
     assert KEY not in printed
 
 
-def test_an_interrupt_is_told_from_a_failure(monkeypatch, capsys, output):
+@pytest.mark.usefixtures("output")
+def test_interrupt_is_not_reported_as_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("SEGMIND_API_KEY", raising=False)
     monkeypatch.setattr(demo, "raise_on_stop_signals", lambda: None)
 
-    def interrupt(processes, key, console):
+    def interrupt(processes: Processes, key: str, console: Console) -> None:
         raise KeyboardInterrupt("SIGTERM")
 
     monkeypatch.setattr(demo, "start_backends", interrupt)
@@ -106,7 +119,7 @@ def test_an_interrupt_is_told_from_a_failure(monkeypatch, capsys, output):
     assert "Stopped (SIGTERM)" in capsys.readouterr().out
 
 
-def test_the_real_backends_take_the_environments_settings(monkeypatch, tmp_path):
+def test_real_backends_use_the_environments_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("S3_BUCKET", "my-bucket")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
@@ -120,9 +133,11 @@ def test_the_real_backends_take_the_environments_settings(monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_local_backends_are_reached_without_a_key(tmp_path):
+@pytest.mark.slow
+def test_local_backends_need_no_key(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         backends = demo.start_backends(processes, "", Console(""))
+        assert backends.emulator is not None
         buckets = [bucket["Name"] for bucket in backends.s3.list_buckets()["Buckets"]]
         charged = backends.emulator.charged_requests()
         backends.s3.close()
@@ -132,7 +147,7 @@ def test_the_local_backends_are_reached_without_a_key(tmp_path):
     assert "SEGMIND_API_KEY" not in backends.environment
 
 
-def test_progress_shows_each_change_of_state_once(capsys):
+def test_progress_shows_each_change_of_state_once(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(Console(""))
     for state in (None, "queued", "queued", "deferred"):
         progress.show(
@@ -146,8 +161,8 @@ def test_progress_shows_each_change_of_state_once(capsys):
     assert [line.split()[2:] for line in lines] == [["generate[3]", "queued"], ["generate[3]", "deferred"]]
 
 
-def test_the_table_shows_place_time_cost_and_total():
-    table = image_table([an_image(), an_image(cost_usd=None, inference_seconds=None)]).splitlines()
+def test_table_shows_address_time_cost_and_total() -> None:
+    table = image_table([_image(), _image(cost_usd=None, inference_seconds=None)]).splitlines()
 
     assert table[1].split() == ["s3://bucket/night/lighthouse.png", "12.4", "0.05", "1024x768", "0"]
     assert table[2].split()[1:3] == ["unknown", "unknown"]
