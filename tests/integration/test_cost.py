@@ -19,7 +19,7 @@ PRICES = {"ideogram-2a-txt-2-img": 0.0513, "ideogram-3": 0.0672, "ideogram-4": 0
 
 def test_costs_are_the_charges_on_models_of_different_prices(image_task: ImageTask, world: World) -> None:
     world.emulator.configure(prices=PRICES)
-    costs = {}
+    costs: dict[str, float] = {}
     for model, price in PRICES.items():
         run = image_task(model=model, s3_key=f"images/{model}.png", retries=1)
         world.emulator.fault("job", "failed")

@@ -67,7 +67,8 @@ def _http(method: str, path: str, *, after_response: bool) -> AbstractContextMan
             return send(transport, request)
         if after_response:
             send(transport, request)
-        return _kill_self()
+        _kill_self()
+        raise AssertionError("the process was not killed")
 
     return mock.patch.object(httpx.HTTPTransport, "handle_request", handle)
 
@@ -133,7 +134,7 @@ GONE = Point(lambda: _leaving(Ledger, "delete"), after_deferral=True)
 ONLY = {"before deferring": True, "while waiting on the worker": False}
 
 
-def _cases(*groups: dict[str, Point]) -> Any:
+def _cases(*groups: dict[str, Point]) -> pytest.MarkDecorator:
     cases = [
         pytest.param(point, deferrable, id=f"{name}, {'deferred' if deferrable else 'on the worker'}")
         for group in groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -67,7 +67,7 @@ class TestHistory:
     "fault", [{"kind": "reset"}, {"kind": "error", "status": 504}, {"kind": "error", "status": 524}], ids=str
 )
 def test_unknown_submit_waits_for_a_person(
-    fault: dict[str, object], when: str, image_task: ImageTask, world: World
+    fault: dict[str, Any], when: str, image_task: ImageTask, world: World
 ) -> None:
     world.emulator.configure(history_lag_seconds=10 * DAY)
     world.emulator.fault("submit", when=when, **fault)

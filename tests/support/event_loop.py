@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -58,7 +59,7 @@ class BlockingCalls:
 
 def _where() -> Iterator[str]:
     """Give the frames below this module's, innermost first; their source is not read, which would be a call too."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame := frame.f_back:
         path = frame.f_code.co_filename
         if path != __file__ and "importlib" not in path:

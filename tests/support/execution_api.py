@@ -80,14 +80,14 @@ class ExecutionApi:
         ]
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        """ApiResponse a request; the handler for :class:`httpx.MockTransport`."""
+        """Respond to a request; the handler for :class:`httpx.MockTransport`."""
         body = request.read()
         path = request.url.raw_path.decode().partition("?")[0].lstrip("/")
         self.received.append(f"{request.method} {unquote(path)} {body.decode()}")
-        for method, pattern, answer in self._routes:
+        for method, pattern, respond in self._routes:
             if request.method == method and (found := re.fullmatch(pattern, path)):
                 parts = {name: unquote(part) for name, part in found.groupdict().items()}
-                return answer(request, json.loads(body) if body else None, **parts)
+                return respond(request, json.loads(body) if body else None, **parts)
         raise AssertionError(f"the execution API of the tests has no {request.method} {path}")
 
     def find(self, task_id: str) -> StoredTask:
@@ -103,7 +103,7 @@ class ExecutionApi:
         task.state = body["state"]
         dag_id, run_id, *_ = task.key
         date = LOGICAL_DATE.isoformat()
-        run = {
+        run: dict[str, Any] = {
             "dag_id": dag_id,
             "run_id": run_id,
             "logical_date": date,
@@ -119,7 +119,7 @@ class ExecutionApi:
             "partition_key": None,
         }
         context = {
-            # Each version takes no fields but its own.
+            # Each version of Airflow accepts its own fields only.
             "dag_run": {name: value for name, value in run.items() if name in DagRun.model_fields},
             "max_tries": task.max_tries,
             "should_retry": task.max_tries > 0 and task.try_number <= task.max_tries,

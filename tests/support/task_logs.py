@@ -15,7 +15,7 @@ from typing import Any
 try:
     import structlog
 except ImportError:  # Airflow 2 logs by the standard library alone
-    structlog = None
+    structlog = None  # type: ignore[assignment]
 
 
 class _Named:

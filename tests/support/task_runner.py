@@ -89,7 +89,7 @@ class TaskRun(ABC):
             try:
                 event = await anext(events)
             finally:
-                await events.aclose()
+                await events.aclose()  # type: ignore[attr-defined]  # it is a generator
                 await trigger.cleanup()
         payload = json.loads(json.dumps(event.payload))
         assert payload == event.payload

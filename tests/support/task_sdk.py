@@ -29,14 +29,17 @@ try:
     from airflow.sdk.serde import deserialize, serialize
     from airflow.serialization.decoders import smart_decode_trigger_kwargs
 except ImportError:  # before Airflow 3.2
-    from airflow.serialization.serialized_objects import BaseSerialization, smart_decode_trigger_kwargs
+    from airflow.serialization.serialized_objects import (  # type: ignore[attr-defined,no-redef]
+        BaseSerialization,
+        smart_decode_trigger_kwargs,
+    )
 
-    deserialize, serialize = BaseSerialization.deserialize, BaseSerialization.serialize
+    deserialize, serialize = BaseSerialization.deserialize, BaseSerialization.serialize  # type: ignore[assignment]
 
 
 @contextmanager
 def task_runner() -> Iterator[TaskRunner]:
-    """Give what makes the task instances of a test."""
+    """Yield the function that makes the task instances of a test."""
     yield partial(SdkTaskRun, ExecutionApi())
 
 
@@ -61,7 +64,7 @@ class SdkTaskRun(TaskRun):
             DAG(DAG_ID, schedule=None).add_task(operator)
         self.api = api
         key = (operator.dag_id, run_id, operator.task_id, map_index)
-        self._task = StoredTask(key, max_tries=operator.retries, conf=conf or {})
+        self._task = StoredTask(key, max_tries=operator.retries or 0, conf=conf or {})
         api.tasks.append(self._task)
 
     @property

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
 from dev import airflow_cluster
+from dev.airflow_api import AirflowApi
 from dev.airflow_cluster import Component, airflow_environment, clean_environment, is_healthy
 from dev.processes import ProcessFailed
 
 
-class Health:
-    """Stands for the API of an Airflow in a given state of health."""
+class _HealthApi:
+    """An API with a given health report."""
 
-    def __init__(self, report):
+    def __init__(self, report: dict[str, Any] | None) -> None:
         self.report = report
 
-    def health(self):
+    def health(self) -> dict[str, Any] | None:
         return self.report
 
 
-def test_the_users_own_settings_do_not_reach_the_components(monkeypatch):
+def test_users_settings_do_not_reach_the_components(monkeypatch: pytest.MonkeyPatch) -> None:
     unwanted = ("AIRFLOW_HOME", "AIRFLOW__CORE__EXECUTOR", "AWS_PROFILE", "SEGMIND_API_KEY", "PYTHONDONTWRITEBYTECODE")
     for name in unwanted:
         monkeypatch.setenv(name, "1")
@@ -31,7 +35,7 @@ def test_the_users_own_settings_do_not_reach_the_components(monkeypatch):
     assert environment["no_proxy"] == environment["NO_PROXY"] == "internal.example,127.0.0.1,localhost"
 
 
-def test_airflow_listens_on_this_machine_only_and_has_secrets_of_its_own(tmp_path):
+def test_airflow_is_local_and_has_its_own_secrets(tmp_path: Path) -> None:
     first, second = (airflow_environment(tmp_path, tmp_path / "dags", 8080) for _ in range(2))
 
     assert first["AIRFLOW__API__HOST"] == "127.0.0.1"
@@ -49,11 +53,11 @@ def test_airflow_listens_on_this_machine_only_and_has_secrets_of_its_own(tmp_pat
         (None, None, True),
     ],
 )
-def test_health(report, entry, healthy):
-    assert is_healthy(Health(report), entry) is healthy
+def test_component_is_healthy_by_its_entry(report: dict[str, Any] | None, entry: str | None, healthy: bool) -> None:
+    assert is_healthy(cast("AirflowApi", _HealthApi(report)), entry) is healthy
 
 
-def test_a_component_that_dies_at_the_start_is_named_with_its_log(tmp_path, monkeypatch):
+def test_component_that_fails_to_start_is_named_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     airflow = tmp_path / "airflow"
     airflow.write_text('#!/bin/sh\n[ "$1" = db ] && exit 0\necho "$1 found no database"\nexit 7\n')
     airflow.chmod(0o755)

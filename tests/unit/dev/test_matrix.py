@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +19,11 @@ REPORT = """<?xml version="1.0"?><testsuites><testsuite errors="1" failures="2" 
 
 
 @pytest.fixture
-def packages():
+def packages() -> dict[str, str]:
     return {"apache-airflow": "3.0.6", "python": "3.11.7"} | dict.fromkeys(matrix.required(), "1.2")
 
 
-def test_the_report_is_counted_with_what_the_skipped_tests_miss(tmp_path):
+def test_report_counts_tests_and_missing_features(tmp_path: Path) -> None:
     report = tmp_path / "tests.xml"
     report.write_text(REPORT)
 
@@ -32,11 +33,11 @@ def test_the_report_is_counted_with_what_the_skipped_tests_miss(tmp_path):
     assert tests.skipped == {"tabs (3.1), all of tests.unit.ui": 1, "policies (3.3)": 2}
 
 
-def test_no_report_is_a_failure(tmp_path):
+def test_missing_report_is_a_failure(tmp_path: Path) -> None:
     assert matrix.read_report(tmp_path / "none.xml").failed == 1
 
 
-def test_a_row_says_what_was_installed_and_what_came_of_it(packages):
+def test_row_has_versions_and_results(packages: dict[str, str]) -> None:
     tests, dag = SuiteResult(2, 1, Counter({"policies (3.3)": 3}), 9.6), DagResult(False, "a task failed", 70.2)
 
     line = matrix.row("3.0", packages, tests, dag)
@@ -47,7 +48,7 @@ def test_a_row_says_what_was_installed_and_what_came_of_it(packages):
     assert outcome == ["2 passed, 1 failed in 10 s", "policies (3.3): 3", "failed in 70 s: a task failed"]
 
 
-def test_a_row_takes_the_place_of_the_same_version_and_all_are_in_order(packages):
+def test_row_replaces_that_of_its_version_in_order(packages: dict[str, str]) -> None:
     document = f"before\n{BEGIN}\n{END}\nafter\n"
     outcome = (SuiteResult(1, 0, Counter(), 1.0), DagResult(True, "fine", 1.0))
     for version, installed in {"3.0": "3.0.6", "lowest": "2.11.0", "2.11": "2.11.1", "3.1": "3.1.8"}.items():
@@ -71,7 +72,7 @@ def test_a_row_takes_the_place_of_the_same_version_and_all_are_in_order(packages
     assert document.endswith("\nafter\n")
 
 
-def test_only_known_versions_are_taken(capsys):
+def test_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         matrix.main(["--uv", "uv", "2.10"])
     assert "unknown: 2.10; there are 2.11, 3.0" in capsys.readouterr().err

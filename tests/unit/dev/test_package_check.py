@@ -4,6 +4,7 @@ import io
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,16 @@ The text.
 """
 
 
-@pytest.fixture
-def build(tmp_path):
-    """Make a wheel and an sdist of such files and metadata."""
+Build = Callable[..., Built]
 
-    def make(wheel=("__init__.py", "py.typed"), sdist=(), metadata=METADATA):
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """Make a wheel and an sdist with these files and this metadata."""
+
+    def make(
+        wheel: Collection[str] = ("__init__.py", "py.typed"), sdist: Collection[str] = (), metadata: str = METADATA
+    ) -> Built:
         built = Built(tmp_path / "it.whl", tmp_path / "it.tar.gz", TRACKED)
         with zipfile.ZipFile(built.wheel, "w") as archive:
             for name in wheel:
@@ -52,7 +58,7 @@ def build(tmp_path):
     return make
 
 
-def test_what_is_whole_has_no_problems(build):
+def test_complete_build_has_no_problems(build: Build) -> None:
     built = build(sdist=TRACKED - {".ci/run"})
     assert package_check.sdist_is_the_repository(built) == []
     assert package_check.wheel_is_the_package(built) == []
@@ -60,7 +66,7 @@ def test_what_is_whole_has_no_problems(build):
     assert package_check.nothing_is_required_for_tests(built) == []
 
 
-def test_files_that_lack_and_files_too_many_are_named(build):
+def test_missing_and_additional_files_are_named(build: Build) -> None:
     built = build(wheel=["__init__.py", "notes.txt"], sdist=["Makefile", f"{PACKAGE}/__pycache__/it.pyc"])
     assert package_check.wheel_is_the_package(built) == [
         f"missing: {PACKAGE}/py.typed",
@@ -73,7 +79,7 @@ def test_files_that_lack_and_files_too_many_are_named(build):
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "problem"),
     [
         (f"Version: {__version__}", "Version: 9", "Version: ['9']"),
         ("Provides-Extra: parquet\n", "", "Provides-Extra: ['emulator']"),
@@ -82,29 +88,34 @@ def test_files_that_lack_and_files_too_many_are_named(build):
         ("Project-URL: Source, ", "Project-URL: Home, ", "Project-URL: ['Documentation, https"),
     ],
 )
-def test_wrong_metadata_is_named(build, right, wrong, said):
+def test_wrong_metadata_is_named(build: Build, right: str, wrong: str, problem: str) -> None:
     problems = package_check.metadata_is_right(build(metadata=METADATA.replace(right, wrong)))
-    assert any(problem.startswith(said) for problem in problems)
+    assert any(found.startswith(problem) for found in problems)
 
 
-def test_requirement_for_tests_is_named(build):
+def test_requirement_for_tests_is_named(build: Build) -> None:
     metadata = METADATA.replace("pillow>=11", "pytest>=8")
     assert package_check.nothing_is_required_for_tests(build(metadata=metadata)) == ["pytest>=8"]
 
 
-def test_environment_with_test_tools_is_not_clean(build, monkeypatch):
+def test_environment_with_test_tools_is_not_clean(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package_check, "CLEAN_BIN", Path(sys.executable).parent)
     assert package_check.environment_is_clean(build()) == ["moto", "pytest", "segmind", "sphinx"]
 
 
-def test_program_that_fails_ends_the_check(monkeypatch):
+def test_program_that_fails_ends_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package_check, "CLEAN_BIN", Path(sys.executable).parent)
     with pytest.raises(SystemExit, match=r"python -c 1/0 ended with 1:\n(.|\n)*ZeroDivisionError"):
         package_check._run("python", "-c", "1/0")
 
 
-def test_report_has_a_line_for_each_check(build, monkeypatch, capsys):
-    checks = {"this is right": lambda _: [], "that is wrong": lambda _: ["missing: a", "missing: b"]}
+def test_report_has_a_line_for_each_check(
+    build: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks: dict[str, Callable[[Built], list[str]]] = {
+        "this is right": lambda _: [],
+        "that is wrong": lambda _: ["missing: a", "missing: b"],
+    }
     monkeypatch.setattr(package_check, "CHECKS", checks)
 
     assert package_check.report(build()) == 2

@@ -16,7 +16,7 @@ from dev.processes import Processes, ProcessFailed, free_port, listens, stop_sig
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE_SECONDS = 30.0
 
-# A component like Airflow's: its child leaves its process group, as task processes do, and outlives it.
+# A component like Airflow's: its child has another process group, as task processes do, and does not end with it.
 PARENT_AND_CHILD = """
 import os, pathlib, sys, time
 child = os.fork()
@@ -32,7 +32,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pathlib.Path(sys.argv[1]).write_text("ready\\n")
 time.sleep(600)
 """
-LATE_LEAVER = """
+RECORDS_ITS_END = """
 import pathlib, signal, sys, time
 def leave(number, frame):
     with open(sys.argv[2], "a") as order:
@@ -54,8 +54,8 @@ with Processes(folder) as processes:
 """
 
 
-def read_when_there(path: Path) -> str:
-    """Wait until a process has written a whole line into a file."""
+def _read_when_written(path: Path) -> str:
+    """Wait until a process has written a whole line into a file, and return it."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (path.exists() and path.read_text().endswith("\n")):
         assert time.monotonic() < deadline, f"{path.name} was not written"
@@ -63,62 +63,62 @@ def read_when_there(path: Path) -> str:
     return path.read_text()
 
 
-def wait_until_gone(pids: list[int]) -> None:
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], DEADLINE_SECONDS)
-    assert alive == []
+def _assert_gone(pids: list[int]) -> None:
+    _, running = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], DEADLINE_SECONDS)
+    assert running == []
 
 
-def python(code: str, *arguments: Path) -> list[str]:
+def _python(code: str, *arguments: Path) -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def test_a_failing_block_leaves_no_process_behind(tmp_path):
+def test_failing_block_leaves_no_process(tmp_path: Path) -> None:
     pids: list[int] = []
 
     def start_and_fail() -> None:
         with Processes(tmp_path) as started:
-            started.start("component", python(PARENT_AND_CHILD, tmp_path / "pids"), {})
-            pids.extend(map(int, read_when_there(tmp_path / "pids").split()))
-            raise RuntimeError("the demonstration failed")
+            started.start("component", _python(PARENT_AND_CHILD, tmp_path / "pids"), {})
+            pids.extend(map(int, _read_when_written(tmp_path / "pids").split()))
+            raise RuntimeError("the block failed")
 
-    with pytest.raises(RuntimeError, match="the demonstration failed"):
+    with pytest.raises(RuntimeError, match="the block failed"):
         start_and_fail()
 
     assert len(pids) == 2
-    wait_until_gone(pids)
+    _assert_gone(pids)
 
 
-def test_a_process_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
+def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
     with Processes(tmp_path) as started:
-        stubborn = started.start("stubborn", python(STUBBORN, tmp_path / "ready"), {})
-        read_when_there(tmp_path / "ready")
+        stubborn = started.start("stubborn", _python(STUBBORN, tmp_path / "ready"), {})
+        _read_when_written(tmp_path / "ready")
 
     assert stubborn.returncode == -signal.SIGKILL
 
 
-def test_what_was_started_last_ends_first(tmp_path):
+def test_last_started_process_ends_first(tmp_path: Path) -> None:
     with Processes(tmp_path) as started:
         for name in ("server", "client"):
-            started.start(name, python(LATE_LEAVER, tmp_path / name, tmp_path / "order"), {})
-            read_when_there(tmp_path / name)
+            started.start(name, _python(RECORDS_ITS_END, tmp_path / name, tmp_path / "order"), {})
+            _read_when_written(tmp_path / name)
 
     assert (tmp_path / "order").read_text().split() == ["client", "server"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_launcher_ends_what_it_started(tmp_path, number):
-    launcher = subprocess.Popen([*python(LAUNCHER, tmp_path), PARENT_AND_CHILD], cwd=ROOT, stderr=subprocess.DEVNULL)
-    pids = [int(pid) for pid in read_when_there(tmp_path / "pids").split()]
+def test_signal_to_the_launcher_ends_its_processes(tmp_path: Path, number: int) -> None:
+    launcher = subprocess.Popen([*_python(LAUNCHER, tmp_path), PARENT_AND_CHILD], cwd=ROOT, stderr=subprocess.DEVNULL)
+    pids = [int(pid) for pid in _read_when_written(tmp_path / "pids").split()]
 
     launcher.send_signal(number)
 
     assert launcher.wait(DEADLINE_SECONDS) != 0
-    wait_until_gone(pids)
+    _assert_gone(pids)
 
 
-def test_a_signal_is_held_until_the_block_ends():
-    after_signal = []
+def test_signal_is_delayed_until_the_block_ends() -> None:
+    after_signal: list[bool] = []
 
     def interrupt_inside() -> None:
         with stop_signals_held():
@@ -131,38 +131,38 @@ def test_a_signal_is_held_until_the_block_ends():
     assert after_signal == [True]
 
 
-def test_an_ended_component_is_reported_with_the_end_of_its_log(tmp_path):
+def test_ended_component_is_reported_with_its_log(tmp_path: Path) -> None:
     with Processes(tmp_path) as started:
-        component = started.start("scheduler", python("print('no database'); raise SystemExit(3)"), {})
+        component = started.start("scheduler", _python("print('no database'); raise SystemExit(3)"), {})
         with pytest.raises(ProcessFailed, match=r"(?s)scheduler ended with status 3.*no database"):
             started.wait_until(component, lambda: False, DEADLINE_SECONDS)
 
 
-def test_a_component_that_does_not_get_ready_is_reported(tmp_path):
+def test_component_that_is_not_ready_in_time_is_reported(tmp_path: Path) -> None:
     with Processes(tmp_path) as started:
-        component = started.start("api-server", python(PARENT_AND_CHILD, tmp_path / "pids"), {})
+        component = started.start("api-server", _python(PARENT_AND_CHILD, tmp_path / "pids"), {})
         with pytest.raises(ProcessFailed, match=r"(?s)api-server was not ready after 0 s.*\(it is empty\)"):
             started.wait_until(component, lambda: False, 0)
 
 
-def test_waiting_for_a_process_that_ends_by_itself(tmp_path):
+def test_wait_needs_an_end_in_time_with_status_0(tmp_path: Path) -> None:
     with Processes(tmp_path) as started:
-        started.start("migrate", python("pass"), {}).wait(DEADLINE_SECONDS)
+        started.start("migrate", _python("pass"), {}).wait(DEADLINE_SECONDS)
         with pytest.raises(ProcessFailed, match="ended with status 1"):
-            started.start("broken", python("raise SystemExit(1)"), {}).wait(DEADLINE_SECONDS)
+            started.start("broken", _python("raise SystemExit(1)"), {}).wait(DEADLINE_SECONDS)
         with pytest.raises(ProcessFailed, match="was not done after 0 s"):
-            started.start("slow", python(PARENT_AND_CHILD, tmp_path / "pids"), {}).wait(0)
+            started.start("slow", _python(PARENT_AND_CHILD, tmp_path / "pids"), {}).wait(0)
 
 
-def test_a_process_sees_only_the_environment_it_was_given(tmp_path, monkeypatch):
+def test_process_has_the_given_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGMIND_API_KEY", "a-secret")
     with Processes(tmp_path) as started:
-        shown = started.start("shown", python("import os; print(os.environ)"), {"ONLY": "this"})
+        shown = started.start("shown", _python("import os; print(os.environ)"), {"ONLY": "this"})
         shown.wait(DEADLINE_SECONDS)
 
     assert "'ONLY': 'this'" in shown.log.read_text()
     assert "a-secret" not in shown.log.read_text()
 
 
-def test_a_free_port_is_not_listened_on():
+def test_nothing_listens_on_a_free_port() -> None:
     assert not listens(free_port())
