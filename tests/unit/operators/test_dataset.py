@@ -32,7 +32,7 @@ def test_valid_arguments(arguments: dict[str, Any]) -> None:
     [
         ({"prompts": ["a"], "prompts_path": "x.jsonl"}, "prompts, prompts_path: give one of them"),
         ({"prompts": None}, "prompts, prompts_path: give one of them"),
-        ({"prompts": "a cat"}, "prompts: must be a list of rows, not one text"),
+        ({"prompts": "a cat"}, "prompts: must be a list of rows, not a text"),
         ({"s3_prefix": "day"}, "names no bucket"),
         ({"max_in_flight": 0}, "max_in_flight: 0 is not a whole number from 1 up"),
         ({"max_in_flight": 1.5}, "max_in_flight: 1.5 is not a whole number from 1 up"),

@@ -304,7 +304,7 @@ async def test_manifest_that_somebody_made_up_is_not_read(
         assert _links(page) == []
         assert dataset[0]["prompt"] not in page.text
         assert "generate are not shown: its XCom names a manifest that is not the task" in page.text
-        assert "old are not shown: Airflow keeps the s3_prefix" in page.text
+        assert "old are not shown: Airflow keeps a task" in page.text
     for task in ("generate", "old"):
         detail = await gallery.get(f"{RUN_PATH.replace('cats', 'mine')}/tasks/{task}/images/-1/0")
         assert detail.status_code == 404
