@@ -41,7 +41,7 @@ format: venv ## Format the code and sort the imports
 lint: venv ## Run the linters and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict -p airflow_provider_ideogram -p dev
+	$(BIN)/mypy --strict -p airflow_provider_ideogram -p dev -p tests
 
 # Coverage starts before pytest, because pytest loads the package's own plugin. The browser tests run in a separate
 # process, because Playwright keeps an event loop running in it.

@@ -108,7 +108,7 @@ class IdeogramTrigger(BaseTrigger):
             error_text = repr(error)
         reports = {poll.request_id: poll.report() for poll in self._polls}
         event = {"requests": reports, "payload": self.payload, "error": error_text}
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
         """Log that the requests continue. Airflow 3.3 and newer call this when a user ends the deferred task."""

@@ -23,6 +23,7 @@ from dev.emulator_server import start_emulator
 from dev.processes import Processes
 from dev.s3_server import S3Server, start_s3_server
 from tests.browser.auth import GUEST, GuestAuthManager
+from tests.support.s3 import NO_S3
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -117,7 +118,7 @@ def store_dataset(s3: S3Client) -> None:
 
 def part_key(number: int) -> str:
     """Return the key of a part of the running dataset."""
-    workspace = Workspace.of(None, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
+    workspace = Workspace.of(NO_S3, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
     return workspace.prefix + chunk_name("part", number)
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from airflow_provider_ideogram.emulator.running import RunningEmulator
-    from tests.integration.conftest import Clock
     from tests.support.task_runner import Slice, TaskRun, TaskRunner
+    from tests.support.world import Clock
 
 PREFIX = "sets/day/"
 PROMPTS = [f"a lighthouse, number {number}" for number in range(5)]
@@ -122,9 +122,8 @@ def make(world: World, ideogram_connection: str) -> Make:
     def operator(**arguments: Any) -> IdeogramGenerateDatasetOperator:
         if "prompts_path" not in arguments:
             arguments.setdefault("prompts", ROWS)
-        return IdeogramGenerateDatasetOperator(
-            **{"task_id": "make", "s3_prefix": f"s3://{world.bucket}/{PREFIX}", "retries": 3} | arguments
-        )
+        defaults: dict[str, Any] = {"task_id": "make", "s3_prefix": f"s3://{world.bucket}/{PREFIX}", "retries": 3}
+        return IdeogramGenerateDatasetOperator(**(defaults | arguments))
 
     return operator
 

@@ -29,7 +29,7 @@ def decorate(ideogram_connection: str, s3_bucket: str, task_runner: TaskRunner) 
     def make(function: Callable[..., Any], *args: Any, **arguments: Any) -> TaskRun:
         with DAG("decorated", schedule=None):
             options: dict[str, Any] = {"s3_key": KEY, "s3_bucket": s3_bucket, "retries": 2} | arguments
-            return task_runner(task.ideogram(**options)(function)(*args).operator)  # type: ignore[attr-defined]
+            return task_runner(task.ideogram(**options)(function)(*args).operator)
 
     return make
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-import statsd
+import statsd  # type: ignore[import-untyped]
 from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
 from airflow.providers.openlineage.extractors.base import DefaultExtractor
@@ -23,8 +23,8 @@ try:
     from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger
     from airflow.sdk.listener import get_listener_manager
 except ImportError:  # before Airflow 3.2
-    from airflow.listeners.listener import get_listener_manager
-    from airflow.metrics.statsd_logger import SafeStatsdLogger
+    from airflow.listeners.listener import get_listener_manager  # type: ignore[assignment]
+    from airflow.metrics.statsd_logger import SafeStatsdLogger  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

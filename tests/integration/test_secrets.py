@@ -34,9 +34,9 @@ def _secret_key(ideogram_emulator: RunningEmulator, ideogram_connection: str, mo
 
 def stored_objects(s3: S3Client, bucket: str) -> str:
     """Return all objects of the bucket with their metadata, including the ledger's records."""
-    found = []
+    found: list[str] = []
     for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
-        stored = s3.get_object(Bucket=bucket, Key=item["Key"])
+        stored: dict[str, Any] = {**s3.get_object(Bucket=bucket, Key=item["Key"])}
         body = stored.pop("Body").read()
         found.append(f"{item['Key']} {json.dumps(stored, default=str)} {body!r}")
     return "\n".join(found)

@@ -1,14 +1,21 @@
 """
-Which Airflow the tests run with, and what it does not have.
+The installed version of Airflow, and the features that it lacks.
 
-Invariant: a test is skipped only where Airflow itself lacks a feature that it is about, and the reason says since when
-there is one.
+Invariant: a test is skipped only if Airflow itself lacks the feature under test, and the reason names the first version
+with it.
 """
 
 from __future__ import annotations
 
 import pytest
 from airflow import __version__
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # before Airflow 3.2
+    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
+
+__all__ = ["AIRFLOW", "DagBag", "need_airflow"]
 
 #: Major and minor version.
 AIRFLOW = tuple(int(part) for part in __version__.split(".")[:2])

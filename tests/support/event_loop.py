@@ -1,9 +1,9 @@
 """
-Watch that nothing blocks an event loop.
+Find calls that block an event loop.
 
-Invariant: a call is judged by what it is, not by how long it took, so that a slow machine changes nothing. Seen
-are all calls on the loop's thread that wait for something outside of the process: sleeping, files, names, blocking
-sockets, processes, certificates and modules.
+Invariant: a call counts by its kind and not by its duration, so that the machine's speed does not matter. These are the
+calls on the loop's thread that wait for something outside of the process: sleep, files, name resolution, blocking
+sockets, processes, certificates and imports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -59,11 +58,12 @@ class BlockingCalls:
 
 def _where() -> Iterator[str]:
     """Give the frames below this module's, innermost first; their source is not read, which would be a call too."""
-    frame: FrameType | None = sys._getframe()
-    while frame := frame.f_back:
+    frame = sys._getframe().f_back
+    while frame is not None:
         path = frame.f_code.co_filename
         if path != __file__ and "importlib" not in path:
             yield f"\n    {path}:{frame.f_lineno} {frame.f_code.co_name}"
+        frame = frame.f_back
 
 
 _watching: list[BlockingCalls] = []

@@ -101,7 +101,7 @@ class ExecutionApi:
         if task.state != "queued":
             raise AssertionError(f"a task that is {task.state} was started")
         task.state = body["state"]
-        dag_id, run_id, *_ = task.key
+        dag_id, run_id, _task_id, _map_index = task.key
         date = LOGICAL_DATE.isoformat()
         run: dict[str, Any] = {
             "dag_id": dag_id,

@@ -33,6 +33,7 @@ from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.image import MAX_PIXELS, ImageSpool
 from airflow_provider_ideogram.hooks.image_hosts import check_address
 from airflow_provider_ideogram.storage.target import Target, check_key
+from tests.support.s3 import NO_S3
 
 KEY = "SG_0123456789abcdef"
 PARSERS: tuple[Callable[[ApiResponse], Any], ...] = (
@@ -332,7 +333,7 @@ def _check_rows(path: Path) -> None:
     total = 0
     keys: set[str] = set()
     try:
-        rows = list(read_rows(str(path), None))
+        rows = list(read_rows(str(path), NO_S3))
         for total, item in enumerate(checker.items(rows), 1):  # noqa: B007
             assert check_key(item.key, with_bucket=True) == []
             assert item.key.rpartition("/")[0] == "day"

@@ -14,6 +14,8 @@ from botocore.awsrequest import AWSResponse
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+#: Stands in for the S3 layer where nothing is read from S3.
+NO_S3: Any = None
 _CONDITIONS = ("If-Match", "If-None-Match")
 _CONDITIONAL = ("PutObject", "DeleteObject")
 

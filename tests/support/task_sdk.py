@@ -109,6 +109,9 @@ class SdkTaskRun(TaskRun):
 
     def _run(self) -> BaseException | None:
         dag_id, run_id, task_id, map_index = self._task.key
+        of_version: dict[str, Any] = {}
+        if "dag_version_id" in datamodels.TaskInstance.model_fields:
+            of_version["dag_version_id"] = uuid4()
         instance = datamodels.TaskInstance(
             id=self._task.id,
             dag_id=dag_id,
@@ -116,7 +119,7 @@ class SdkTaskRun(TaskRun):
             task_id=task_id,
             map_index=map_index,
             try_number=self._task.try_number,
-            **({"dag_version_id": uuid4()} if "dag_version_id" in datamodels.TaskInstance.model_fields else {}),
+            **of_version,
         )
         with (
             Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self.api)) as client,
@@ -127,7 +130,8 @@ class SdkTaskRun(TaskRun):
             return run_task_in_process(instance, self.operator).error
 
     def _take_event(self, event: Any) -> None:
-        self._resume_with({**deserialize(self._task.next_kwargs or {}), "event": event})
+        kwargs: Any = deserialize(self._task.next_kwargs or {})
+        self._resume_with({**kwargs, "event": event})
 
     def _take_timeout(self) -> None:
         self._task.next_method = TRIGGER_FAIL_REPR

@@ -25,11 +25,6 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from packaging.version import Version
 
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ImportError:  # before Airflow 3.2
-    from airflow.models.dagbag import DagBag
-
 import airflow_provider_ideogram
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -43,6 +38,7 @@ from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 from airflow_provider_ideogram.storage.image_record import ImageRecord
+from tests.support.airflow_version import DagBag
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -129,7 +125,7 @@ def anchors(page: Path) -> set[str]:
 def parameters_of(operator: type[BaseOperator]) -> dict[str, Any]:
     """Return the parameters that the package's classes add to Airflow's, with their defaults."""
     own = [kind for kind in operator.__mro__ if kind.__module__.startswith("airflow_provider_ideogram.")]
-    signatures = [inspect.signature(kind.__init__) for kind in own if "__init__" in vars(kind)]
+    signatures = [inspect.signature(vars(kind)["__init__"]) for kind in own if "__init__" in vars(kind)]
     return {
         name: parameter.default
         for signature in signatures
@@ -265,7 +261,7 @@ def test_result_without_waiting_is_the_operators() -> None:
 def test_keys_of_a_manifests_line_are_its_own() -> None:
     item = Item(0, "a", GenerationRequest("a lighthouse"), "a.png")
     [sentence] = re.findall(r"Each line has the same keys: [^.]*\.", prose(DOCS / "datasets.md"))
-    *others, last = ImageStatus
+    *others, last = map(str, ImageStatus)
     values = f"({listed(others)} or `{last}`)"
     line = failed_line(item, ImageStatus.FAILED, "", None, None)
     assert named(sentence.replace(values, "")) == list(line)

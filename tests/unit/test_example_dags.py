@@ -1,16 +1,17 @@
+"""The example DAGs: they can be imported, and have the tasks and assets that the documentation describes."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ImportError:  # before Airflow 3.2
-    from airflow.models.dagbag import DagBag
-
 from dev import demo
-from tests.support.airflow_version import AIRFLOW, need_airflow
+from tests.support.airflow_version import AIRFLOW, DagBag, need_airflow
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 TASKS = {
@@ -24,44 +25,45 @@ TASKS = {
 }
 
 
-def parse(name: str) -> DagBag:
-    return DagBag(dag_folder=str(EXAMPLES / f"{name}.py"))
+def _dag(name: str) -> DAG:
+    bag = DagBag(dag_folder=str(EXAMPLES / f"{name}.py"))
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {name}
+    dag: Any = bag.dags[name]
+    return dag  # type: ignore[no-any-return]
 
 
-def test_every_example_is_listed():
+def test_every_example_is_listed() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_example_is_imported_with_its_tasks(name):
+def test_example_is_imported_with_its_tasks(name: str) -> None:
     if name == "ideogram_approval":
         need_airflow("3.1", "approval by a person")
-    bag = parse(name)
 
-    assert bag.import_errors == {}
-    assert set(bag.dags) == {name}
-    assert set(bag.dags[name].task_ids) == TASKS[name]
+    assert set(_dag(name).task_ids) == TASKS[name]
 
 
 @pytest.mark.parametrize("name", ["ideogram_downstream", "ideogram_nightly_set"])
-def test_images_go_to_the_task_that_reads_them(name):
-    generate = parse(name).dags[name].get_task("generate")
-
-    assert len(generate.downstream_task_ids) == 1
+def test_images_go_to_the_task_that_reads_them(name: str) -> None:
+    assert len(_dag(name).get_task("generate").downstream_task_ids) == 1
 
 
-def test_nightly_set_is_what_the_demonstration_announces():
-    dag = parse(demo.DAG_ID).dags[demo.DAG_ID]
+def test_nightly_set_has_the_images_of_the_demonstration() -> None:
+    dag = _dag(demo.DAG_ID)
+    generate: Any = dag.get_task(demo.IMAGE_TASK)
 
-    images = dag.get_task(demo.IMAGE_TASK).expand_input.value
+    images = generate.expand_input.value
     assert len(images) == demo.IMAGES
     assert len({image["s3_key"] for image in images}) == demo.IMAGES
     assert dag.get_task(demo.SHEET_TASK).upstream_task_ids == {demo.IMAGE_TASK}
 
 
-def test_what_comes_after_a_dataset_is_scheduled_on_its_asset():
-    [made] = parse("ideogram_daily_dataset").dags["ideogram_daily_dataset"].get_task("make_images").outlets
-    timetable = parse("ideogram_on_manifest").dags["ideogram_on_manifest"].timetable
+def test_dag_after_a_dataset_is_scheduled_on_its_asset() -> None:
+    make_images: Any = _dag("ideogram_daily_dataset").get_task("make_images")
+    [asset] = make_images.outlets
+    timetable: Any = _dag("ideogram_on_manifest").timetable
 
     condition = timetable.asset_condition if AIRFLOW >= (3, 0) else timetable.dataset_condition
-    assert [asset.uri for asset in condition.objects] == [made.uri]
+    assert [scheduled.uri for scheduled in condition.objects] == [asset.uri]

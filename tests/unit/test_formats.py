@@ -188,7 +188,7 @@ def content(s3: S3Client, key: str) -> str:
     return s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
 
 
-def context() -> dict[str, Any]:
+def context() -> Any:
     dag_id, run_id, task_id, _ = OWNER.split("/")
     ti = SimpleNamespace(
         dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=-1, try_number=1, max_tries=2, xcom_push=mock.Mock()
@@ -234,9 +234,8 @@ def wait_to_submit() -> TaskDeferred:
 def wait_for_slice() -> TaskDeferred:
     operator = dataset_operator()
     wait = Wait({JOB.request_id: NOW}, not_before=NOW + 5, deadline=NOW + 600, min_settled=1)
-    trigger = operator._trigger(
-        wait, SimpleNamespace(workspace=SimpleNamespace(prefix=WORKSPACE), output_prefix=IMAGES)
-    )  # type: ignore[arg-type]
+    runner: Any = SimpleNamespace(workspace=SimpleNamespace(prefix=WORKSPACE), output_prefix=IMAGES)
+    trigger = operator._trigger(wait, runner)
     return deferred(lambda: operator._defer_to(trigger, "execute_complete"))
 
 

@@ -20,7 +20,7 @@ class EchoTrigger(BaseTrigger):
     """Fires what it was given, with the host of a connection."""
 
     def __init__(self, word: str, conn_id: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.word = word
         self.conn_id = conn_id
 
@@ -106,7 +106,8 @@ def test_defers_fires_and_resumes(task_runner: TaskRunner) -> None:
 def test_downstream_gets_what_upstream_returned(task_runner: TaskRunner) -> None:
     with DAG("two_tasks", schedule=None):
         first = EchoOperator(task_id="first", word="one")
-        by_argument = EchoOperator(task_id="by_argument", word=first.output["early"])
+        early: Any = first.output["early"]  # type: ignore[index]
+        by_argument = EchoOperator(task_id="by_argument", word=early)
         by_template = EchoOperator(task_id="by_template", word="{{ ti.xcom_pull(task_ids='first')['word'] }}")
     assert task_runner(first).to_end().state == "success"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator
@@ -21,7 +21,7 @@ PROMPTS = [
     "A portrait of somebody famous [[fault:blocked]]",
     "An octopus that reads the newspaper under water, children's book",
 ]
-IMAGE = {"s3_bucket": "gallery", "deferrable": False, "poll_interval": 0.2}
+IMAGE: dict[str, Any] = {"s3_bucket": "gallery", "deferrable": False, "poll_interval": 0.2}
 
 
 class DatasetWithoutEnd(BaseOperator):
@@ -35,16 +35,16 @@ class DatasetWithoutEnd(BaseOperator):
         self.progress = progress
         self.s3_prefix = "s3://gallery/dataset"
 
-    def execute(self, context: Any) -> None:
-        """Push the progress and defer; there is no triggerer that would end it."""
-        images = Target.parse(f"{self.s3_prefix}/")
-        workspace = Workspace.of(None, images, DEFAULT_LEDGER_PREFIX, owner_id(context["ti"]))
+    def execute(self, context: Any) -> Any:
+        """Push the progress and defer; without a triggerer the deferral does not end."""
+        images, no_s3 = Target.parse(f"{self.s3_prefix}/"), cast("Any", None)
+        workspace = Workspace.of(no_s3, images, DEFAULT_LEDGER_PREFIX, owner_id(context["ti"]))
         context["ti"].xcom_push(key="progress", value=self.progress | {"parts": f"{workspace.uri}part-"})
         self.defer(trigger=TimeDeltaTrigger(timedelta(days=1)), method_name="execute")
 
 
 class DatasetThatEnded(DatasetWithoutEnd):
-    """Says what a dataset's operator says in the end."""
+    """Has the XComs of a dataset that succeeded."""
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Push the progress and return the result."""

@@ -187,7 +187,7 @@ def test_fingerprint_stays_what_it_was(request_: GenerationRequest, fingerprint:
     ],
 )
 def test_fingerprint_tells_every_input_apart(other: dict[str, Any]) -> None:
-    inputs = {"prompt": "a cat", "seed": 7, "model_params": {"a": 1, "b": 2}}
+    inputs: dict[str, Any] = {"prompt": "a cat", "seed": 7, "model_params": {"a": 1, "b": 2}}
     assert GenerationRequest(**inputs).fingerprint != GenerationRequest(**{**inputs, **other}).fingerprint
 
 

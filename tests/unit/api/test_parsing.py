@@ -254,8 +254,7 @@ def test_result(body: dict[str, Any], image: Any) -> None:
 
 
 def test_synchronous_result_has_its_metrics_in_headers() -> None:
-    headers = {"x_cost": "0.05", "x_remaining_credits": "7.5", "x_generation_time": "11.2"}
-    answer = _answer(PNG, content_type="image/png", **headers)
+    answer = _answer(PNG, content_type="image/png", x_cost="0.05", x_remaining_credits="7.5", x_generation_time="11.2")
     assert parse_generated(answer) == GenerationResult(ImageBytes(PNG), 11.2, 0.05, 7.5)
 
 

@@ -91,10 +91,11 @@ def test_not_found_is_the_end_only_when_the_hour_is_over() -> None:
 
 def test_record_is_gone_after_the_hour_only() -> None:
     poll = _after(*[GONE] * MAX_CONSECUTIVE_ERRORS)
-    poll.on_error(AWAY, HOUR_OVER)
-    assert poll.outcome is Outcome.UNREACHABLE
-    poll.on_error(GONE, HOUR_OVER)
-    assert poll.outcome is Outcome.RECORD_GONE
+    outcomes = []
+    for error in (AWAY, GONE):
+        poll.on_error(error, HOUR_OVER)
+        outcomes.append(poll.outcome)
+    assert outcomes == [Outcome.UNREACHABLE, Outcome.RECORD_GONE]
 
 
 @pytest.mark.parametrize("error", [AWAY, GONE, IdeogramRateLimited("429")])

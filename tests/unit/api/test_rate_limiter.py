@@ -34,7 +34,7 @@ def drive(rate_limiter: RateLimiter, server: Server, items: int, *, worth: int, 
     now = START
     for _ in range(100_000):
         due = [at for at in rate_limiter.times(items, now) if at <= now + PATIENCE]
-        answered = []
+        answered: list[float] = []
         for at in due:
             if not server.submit(at + latency / 2):
                 rate_limiter.on_sent(answered)

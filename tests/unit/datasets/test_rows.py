@@ -16,6 +16,7 @@ from airflow_provider_ideogram.datasets.rows import Item, RowChecker, read_rows,
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target
 from tests.support import hostile
+from tests.support.s3 import NO_S3
 
 PREFIX = Target("my-bucket", "day/")
 #: The files of all examples may have the same name.
@@ -42,7 +43,7 @@ def problem(row: Any, **options: Any) -> str:
 
 def read(path: Path, content: bytes) -> list[Any]:
     path.write_bytes(content)
-    return list(read_rows(str(path), None))
+    return list(read_rows(str(path), NO_S3))
 
 
 def test_row_is_a_prompt_or_a_mapping_whose_gaps_are_filled_with_the_defaults() -> None:
@@ -216,7 +217,7 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
 
     rows = [{"prompt": f"p {number}", "seed": float(number) if number % 2 else None} for number in range(1200)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    items = list(RowChecker({}, PREFIX, "{row}").items(read_rows(str(tmp_path / "rows.parquet"), None)))
+    items = list(RowChecker({}, PREFIX, "{row}").items(read_rows(str(tmp_path / "rows.parquet"), NO_S3)))
     assert len(items) == 1200
     assert (items[7].request.seed, items[8].request.seed) == (7, None)
 
@@ -256,7 +257,7 @@ def test_file_that_unfolds_to_one_endless_line_is_not_unfolded(name: str, tmp_pa
     tracemalloc.start()
     try:
         with pytest.raises(IdeogramInvalidInput, match="the row at line 101 is longer"):
-            list(read_rows(str(path), None))
+            list(read_rows(str(path), NO_S3))
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
@@ -303,12 +304,12 @@ def test_nested_types_of_parquet_are_problems_of_their_rows(tmp_path: Path) -> N
     content = _parquet({"prompt": [{"a": ["x"]}, {"a": []}], "id": [[1], [2]], "mine": [b"\xff", b""]})
     (tmp_path / "rows.parquet").write_bytes(content)
     checker = RowChecker({}, PREFIX, "{row}")
-    assert list(checker.items(read_rows(str(tmp_path / "rows.parquet"), None))) == []
+    assert list(checker.items(read_rows(str(tmp_path / "rows.parquet"), NO_S3))) == []
     assert ["must be text, not dict" in said for said in checker.problems] == [True, True]
 
 
 def test_file_that_is_not_there() -> None:
-    for look in (lambda: list(read_rows("/nowhere/rows.csv", None)), lambda: version_of("/nowhere/rows.csv", None)):
+    for look in (lambda: list(read_rows("/nowhere/rows.csv", NO_S3)), lambda: version_of("/nowhere/rows.csv", NO_S3)):
         with pytest.raises(IdeogramInvalidInput, match="on this worker"):
             look()
 
@@ -316,15 +317,15 @@ def test_file_that_is_not_there() -> None:
 def test_version_of_a_file_changes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("prompt\n")
-    before = version_of(str(path), None)
+    before = version_of(str(path), NO_S3)
     path.write_text("prompt\nmore\n")
-    assert version_of(str(path), None) != before
+    assert version_of(str(path), NO_S3) != before
 
 
 def test_rows_are_streamed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('"a"\n' * 100_000 + "not json")
-    rows = read_rows(str(path), None)
+    rows = read_rows(str(path), NO_S3)
     assert next(rows) == ("line 1", "a")
     rows.close()  # type: ignore[attr-defined]
 

@@ -14,7 +14,7 @@ from airflow_provider_ideogram.api.circuit_breaker import OUTAGE_AFTER
 from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramServerUnavailable
-from airflow_provider_ideogram.hooks import polls as module
+from airflow_provider_ideogram.hooks.async_client import MAX_IN_FLIGHT
 from airflow_provider_ideogram.hooks.polls import Poller
 
 QUEUED, COMPLETED = RequestStatus("QUEUED"), RequestStatus("COMPLETED", 0.1)
@@ -145,14 +145,14 @@ async def test_polls_in_flight_are_bounded(poller: Poller, vendor: Vendor) -> No
     vendor.may_answer.clear()
     watching = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(100)]
     await _settle()
-    assert vendor.in_flight == module.MAX_IN_FLIGHT
+    assert vendor.in_flight == MAX_IN_FLIGHT
     for task in watching[:30]:
         task.cancel()
     await asyncio.wait(watching[:30])
     vendor.may_answer.set()
     await asyncio.wait(watching)
 
-    assert vendor.most_in_flight == module.MAX_IN_FLIGHT
+    assert vendor.most_in_flight == MAX_IN_FLIGHT
     assert [task.cancelled() for task in watching] == [True] * 30 + [False] * 70
     assert all(task.result() for task in watching[30:])
 
@@ -173,15 +173,15 @@ async def test_one_limited_poll_holds_back_all_others(poller: Poller, vendor: Ve
 
 async def test_polls_that_wait_for_a_slot_are_held_back_too(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
-    vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR) for _ in range(module.MAX_IN_FLIGHT)]
-    waiting = [asyncio.create_task(_watch(poller, _poll())) for _ in range(module.MAX_IN_FLIGHT + 10)]
-    await _until(lambda: vendor.in_flight == module.MAX_IN_FLIGHT)
+    vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR) for _ in range(MAX_IN_FLIGHT)]
+    waiting = [asyncio.create_task(_watch(poller, _poll())) for _ in range(MAX_IN_FLIGHT + 10)]
+    await _until(lambda: vendor.in_flight == MAX_IN_FLIGHT)
     await _settle()
 
     vendor.may_answer.set()
     await _settle()
 
-    assert (len(vendor.asked), vendor.in_flight, vendor.errors) == (module.MAX_IN_FLIGHT, 0, [])
+    assert (len(vendor.asked), vendor.in_flight, vendor.errors) == (MAX_IN_FLIGHT, 0, [])
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
@@ -200,13 +200,13 @@ async def test_outage_costs_one_probe_at_a_time_and_ends_for_all(poller: Poller,
     await _until(lambda: not vendor.errors)
     vendor.errors = [IdeogramServerUnavailable("503") for _ in range(5)]
     vendor.beside_an_error.clear()
-    vendor.iterations = 2 * module.MAX_IN_FLIGHT  # slow enough for others to be sent meanwhile
+    vendor.iterations = 2 * MAX_IN_FLIGHT  # slow enough for others to be sent meanwhile
     others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(100)]
 
     assert all(await asyncio.gather(first, *others))
 
     assert vendor.beside_an_error == [1] * 5
-    assert vendor.most_in_flight == module.MAX_IN_FLIGHT
+    assert vendor.most_in_flight == MAX_IN_FLIGHT
     assert len(vendor.asked) == OUTAGE_AFTER + 5 + 1 + len(others)
 
 
@@ -252,19 +252,19 @@ async def test_poll_that_hangs_since_before_holds_nobody_back(poller: Poller, ve
 
 async def test_polls_that_hang_in_all_slots_but_one_do_not_delay_the_probe(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
-    hanging = [asyncio.create_task(_watch(poller, _poll())) for _ in range(module.MAX_IN_FLIGHT - 1)]
+    hanging = [asyncio.create_task(_watch(poller, _poll())) for _ in range(MAX_IN_FLIGHT - 1)]
     await _until(lambda: vendor.in_flight == len(hanging))
     vendor.may_answer = asyncio.Event()
     vendor.errors = [IdeogramRateLimited("429"), IdeogramServerUnavailable("503")]
     others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
-    await _until(lambda: vendor.in_flight == module.MAX_IN_FLIGHT)
+    await _until(lambda: vendor.in_flight == MAX_IN_FLIGHT)
     await _settle()
 
     vendor.may_answer.set()
 
     async with asyncio.timeout(30):
         assert all(await asyncio.gather(*others))
-    assert vendor.beside_an_error == [module.MAX_IN_FLIGHT] * 2
+    assert vendor.beside_an_error == [MAX_IN_FLIGHT] * 2
     assert not any(task.done() for task in hanging)
     for task in hanging:
         task.cancel()

@@ -200,7 +200,7 @@ def _resume(
         "r-1", submitted_at, GenerationRequest("a cat", seed=7), "", "s3://my-bucket/cat.png", **job
     ).to_json()
     try:
-        operator.execute_complete({"ti": pushing}, {"requests": {}, "payload": payload, "error": trigger_error})  # type: ignore[arg-type,typeddict-item]
+        operator.execute_complete({"ti": pushing}, {"requests": {}, "payload": payload, "error": trigger_error})  # type: ignore[typeddict-item]
     except (IdeogramError, AirflowFailException, AirflowSkipException) as error:
         xcoms["raised"] = error
     return xcoms

@@ -9,6 +9,7 @@ from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.datasets import Dataset
 from airflow_provider_ideogram.ui.records import Instance
+from tests.support.s3 import NO_S3
 from tests.unit.ui.conftest import RUN, workspace_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def test_dataset_that_failed_before_keeps_its_parts_and_runs_no_more() -> None:
     ],
 )
 def test_manifest_is_read_where_the_operator_was_told_to_write_it_alone(uri: Any, key: str) -> None:
-    dataset = _dataset(**{key: PROGRESS | {"manifest_uri": uri}})
+    changed: dict[str, Any] = {key: PROGRESS | {"manifest_uri": uri}}
+    dataset = _dataset(**changed)
     assert (dataset.target, dataset.rows) == (None, 0)
     assert "names a manifest that is not the task's own" in (dataset.problem or "")
 
@@ -116,7 +118,7 @@ def test_parts_are_read_in_the_bucket_of_the_images_and_below_their_prefix() -> 
 
 
 def test_workspace_is_the_one_that_the_operator_uses() -> None:
-    workspace = Workspace.of(None, Target("bucket", "cats/"), "_ideogram/", f"cats/{RUN}/generate/-1")
+    workspace = Workspace.of(NO_S3, Target("bucket", "cats/"), "_ideogram/", f"cats/{RUN}/generate/-1")
     assert f"{workspace.uri}part-" == PARTS
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,9 +38,14 @@ def test_what_is_skipped_is_not_kept() -> None:
     assert lines.skip(1) == 1
     assert lines.next() is None
 
-    kept = []
-    endless = (kept.append(len(lines._buffer)) or b"x" * 10_000 + b"\n" for _ in range(1000))
-    lines = Lines(endless)
+    kept: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(1000):
+            kept.append(len(lines._buffer))
+            yield b"x" * 10_000 + b"\n"
+
+    lines = Lines(chunks())
     lines.skip(999)
     assert max(kept) < 20_010
 

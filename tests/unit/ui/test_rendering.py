@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_ideogram.ui import rendering
 
-ODD = [None, True, "1", [], {}, float("nan"), float("inf"), 1e300]
+ODD: list[Any] = [None, True, "1", [], {}, float("nan"), float("inf"), 1e300]
 
 
 @pytest.mark.parametrize("value", ODD)
