@@ -300,7 +300,7 @@ def test_orders_to_the_emulator_are_those_that_it_takes() -> None:
     assert operations == [*faults.OPERATIONS, faults.JOB]
 
 
-def test_marks_are_those_that_the_emulator_knows() -> None:
+def test_documented_marks_are_those_of_the_emulator() -> None:
     marks = [named(row[0])[0] for row in tables(DOCS / "testing.md", "mark", "what happens")]
     assert all(len(faults.marked_faults(mark)) == 1 for mark in marks)
     known = {f"[[fault:{name}]]" for name in faults._MARKED_FAULTS}

@@ -35,13 +35,13 @@ def test_error_survives_its_way_between_processes(name: str) -> None:
     assert (str(again), vars(again)) == ("what happened", vars(error))
 
 
-def test_invalid_input_names_one_problem_in_a_line_and_more_in_a_list() -> None:
+def test_invalid_input_lists_several_problems() -> None:
     assert str(IdeogramInvalidInput.of(["seed: no"])) == "Invalid input, nothing was sent or charged. seed: no"
     assert str(IdeogramInvalidInput.of(["a", "b"])) == "Invalid input, nothing was sent or charged. \n  - a\n  - b"
     assert isinstance(IdeogramInvalidInput("x"), ValueError)
 
 
-def test_reason_is_what_others_quote_without_a_word_about_money() -> None:
+def test_reason_has_no_word_about_money() -> None:
     error = exceptions.IdeogramRateLimited("the rate limit is reached", "Nothing was charged. Wait.", retry_after=1.0)
     assert str(error) == "the rate limit is reached. Nothing was charged. Wait."
     assert error.reason == "the rate limit is reached"
@@ -50,7 +50,7 @@ def test_reason_is_what_others_quote_without_a_word_about_money() -> None:
     assert pickle.loads(pickle.dumps(error)).reason == error.reason
 
 
-def test_errors_carry_what_their_handlers_ask_for() -> None:
+def test_errors_have_the_attributes_of_their_handlers() -> None:
     assert exceptions.IdeogramRateLimited("x", retry_after=7.0).retry_after == 7.0
     assert exceptions.IdeogramServerUnavailable("x").retry_after is None
     assert exceptions.IdeogramTimeout("x", request_id="r-1").request_id == "r-1"

@@ -121,7 +121,7 @@ def test_operators_decide_the_same_without_the_policy(kind: type[IdeogramError],
     assert run.execute().state == ("failed" if kind.__name__ in NO_RETRY else "up_for_retry")
 
 
-def test_airflow_waits_as_long_as_the_server_asked(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
+def test_airflow_waits_for_the_servers_retry_after(task_runner: TaskRunner, policy: IdeogramRetryPolicy) -> None:
     from tests.support.task_sdk import SdkTaskRun
 
     error = exceptions.IdeogramRateLimited("429", retry_after=100)

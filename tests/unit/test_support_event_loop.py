@@ -32,7 +32,7 @@ def _connect() -> None:
         (lambda: subprocess.run([sys.executable, "-c", ""], check=True), "subprocess.Popen"),
     ],
 )
-async def test_sees_what_blocks(call: Callable[[], object], named: str) -> None:
+async def test_finds_blocking_calls(call: Callable[[], object], named: str) -> None:
     with blocking_calls() as calls:
         call()
 
@@ -40,7 +40,7 @@ async def test_sees_what_blocks(call: Callable[[], object], named: str) -> None:
     assert "test_support_event_loop.py" in calls.found[0]
 
 
-async def test_sees_nothing_in_what_is_awaited() -> None:
+async def test_finds_nothing_in_awaited_calls() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readline())
         await writer.drain()

@@ -103,7 +103,7 @@ def test_defers_fires_and_resumes(task_runner: TaskRunner) -> None:
     }
 
 
-def test_downstream_gets_what_upstream_returned(task_runner: TaskRunner) -> None:
+def test_downstream_task_receives_the_upstream_result(task_runner: TaskRunner) -> None:
     with DAG("two_tasks", schedule=None):
         first = EchoOperator(task_id="first", word="one")
         early: Any = first.output["early"]  # type: ignore[index]
@@ -117,7 +117,7 @@ def test_downstream_gets_what_upstream_returned(task_runner: TaskRunner) -> None
         assert run.rendered_fields == {"word": "one"}
 
 
-def test_instances_of_a_mapped_task_are_told_apart(task_runner: TaskRunner) -> None:
+def test_mapped_instances_have_their_own_xcoms(task_runner: TaskRunner) -> None:
     with DAG("mapped", schedule=None):
         mapped = EchoOperator.partial(task_id="mapped").expand(word=["a", "b"])
         together = EchoOperator(task_id="together", word="{{ ti.xcom_pull(task_ids='mapped') | length }}")
@@ -159,7 +159,7 @@ def test_retry_while_deferred_executes_again(task_runner: TaskRunner) -> None:
     ("error", "state"),
     [(AirflowFailException, "failed"), (ValueError, "up_for_retry"), (AirflowSkipException, "skipped")],
 )
-def test_errors_end_a_task_as_airflow_says(task_runner: TaskRunner, error: type[Exception], state: str) -> None:
+def test_errors_end_a_task_by_airflows_rules(task_runner: TaskRunner, error: type[Exception], state: str) -> None:
     run = task_runner(EchoOperator(task_id="echo", word="hi", fail=error, retries=1))
 
     result = run.execute()
@@ -182,7 +182,7 @@ def test_everything_that_is_stored_or_logged_can_be_searched(task_runner: TaskRu
     assert all(words in stored for words in ("needle for the trigger", "needle for later", "needle for the asset"))
 
 
-def test_what_is_not_deferred_cannot_be_resumed(task_runner: TaskRunner) -> None:
+def test_task_that_is_not_deferred_cannot_resume(task_runner: TaskRunner) -> None:
     run = task_runner(EchoOperator(task_id="echo", word="hi"))
 
     with pytest.raises(AssertionError, match="not deferred but queued"):

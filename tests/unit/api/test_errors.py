@@ -80,7 +80,7 @@ def test_charging_call_may_have_been_accepted_after_5xx(status: int) -> None:
         ("no text", exceptions.IdeogramInvalidInput),
     ],
 )
-def test_text_decides_what_406_means(text: str, kind: type[exceptions.IdeogramError]) -> None:
+def test_text_selects_the_meaning_of_406(text: str, kind: type[exceptions.IdeogramError]) -> None:
     error = _raised(406, f'{{"error": "{text}"}}'.encode(), charges=True)
     assert type(error) is kind
     assert text.rstrip(".") in error.reason
@@ -96,7 +96,7 @@ def test_success_is_not_an_error(status: int) -> None:
     raise_for_status(ApiResponse(status), charges=True)
 
 
-def test_unknown_submit_says_what_happened() -> None:
+def test_unknown_submit_names_the_cause() -> None:
     error = unknown_submit("The connection failed (ReadTimeout)")
     assert error.reason == "The connection failed (ReadTimeout) after the submit was sent"
     assert error.charged is None

@@ -118,7 +118,7 @@ def test_rows_that_cannot_be_read_do_not_end_the_search(rows: list[Any], since: 
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b"{}", b'{"data": null}', b'"rows"', b"[" * 5000])
-def test_answer_without_rows_is_not_an_empty_history(body: bytes) -> None:
+def test_response_without_rows_is_not_an_empty_history(body: bytes) -> None:
     with pytest.raises(IdeogramServerUnavailable, match="has no rows"):
         parse_history(ApiResponse(200, {}, body))
 
@@ -143,7 +143,7 @@ def test_request_is_found_in_the_minutes_of_its_submit(created_at: float, found:
     assert find_submitted(rows, REQUEST, AT) == ({"r-1"} if found else set())
 
 
-def test_request_is_found_by_all_its_inputs_whatever_the_server_added() -> None:
+def test_request_is_found_by_all_inputs_that_were_sent() -> None:
     rows = [
         replace(FOUND, request_id="same", body={**REQUEST.body(), "added": 1}),
         replace(FOUND, request_id="other seed", body={**REQUEST.body(), "seed": 8}),
@@ -175,7 +175,7 @@ def test_no_history_raises_anything_but_an_error_of_ours(rows: list[dict[str, An
         assert len(found) <= len(rows)
 
 
-def test_one_request_is_asked_for_by_its_id() -> None:
+def test_one_request_is_requested_by_its_id() -> None:
     call = history_request("https://history.segmind.com/requests", "r-1")
     assert (call.method, call.path, call.charges) == ("GET", "https://history.segmind.com/requests/r-1", False)
     with pytest.raises(IdeogramInvalidInput):
@@ -187,7 +187,7 @@ def test_one_request_is_read(body: dict[str, Any]) -> None:
     assert parse_history_row(ApiResponse(200, {}, json.dumps(body).encode())) == FOUND
 
 
-def test_one_request_that_is_not_there_is_not_found() -> None:
+def test_missing_request_is_not_found() -> None:
     with pytest.raises(IdeogramNotFound):
         parse_history_row(ApiResponse(404, {}, b'{"error": "request not found"}'))
 

@@ -51,7 +51,7 @@ def test_finds_all_that_are_the_same(hook: IdeogramHook) -> None:
     assert hook.find_submitted(SENT, at) == accepted
 
 
-def test_finds_it_below_what_others_submitted_since(hook: IdeogramHook, ideogram_emulator: RunningEmulator) -> None:
+def test_finds_a_request_below_newer_ones(hook: IdeogramHook, ideogram_emulator: RunningEmulator) -> None:
     at = time.time()
     accepted = hook.submit(SENT).request_id
     for seed in range(PER_PAGE + 1):
@@ -86,7 +86,7 @@ def test_finds_it_only_when_the_history_shows_it(hook: IdeogramHook, ideogram_em
         (-SUBMIT_WINDOW - CLOCK_SKEW - 30, False),
     ],
 )
-def test_the_clocks_may_differ_and_a_submit_takes_minutes_at_most(
+def test_window_allows_for_clock_skew_and_slow_submits(
     hook: IdeogramHook, intended: float, found: bool
 ) -> None:
     accepted = hook.submit(SENT).request_id
@@ -114,7 +114,7 @@ def test_a_page_that_fails_makes_the_whole_fail(hook: IdeogramHook, ideogram_emu
         hook.find_submitted(SENT, at)
 
 
-def test_a_passing_error_is_asked_again(hook: IdeogramHook, ideogram_emulator: RunningEmulator) -> None:
+def test_temporary_error_is_retried(hook: IdeogramHook, ideogram_emulator: RunningEmulator) -> None:
     at = time.time()
     accepted = hook.submit(SENT).request_id
     ideogram_emulator.fault("history", "reset", times=2)

@@ -91,7 +91,7 @@ def _nested(depth: int) -> list[Any]:
         ("model_params", {"x": _nested(100_000)}, "cannot be sent as JSON"),
     ],
 )
-def test_what_is_wrong_is_said_with_what_would_be_right(name: str, value: Any, said: str) -> None:
+def test_problem_names_the_value_and_the_nearest_valid_one(name: str, value: Any, said: str) -> None:
     with pytest.raises(IdeogramInvalidInput) as caught:
         GenerationRequest(**{"prompt": "a cat", name: value})
     assert said in str(caught.value)
@@ -115,11 +115,11 @@ def test_seed_is_taken_as_templates_render_it(given_seed: Any, seed: int | None)
 
 
 @pytest.mark.parametrize("prompt", ["x" * MAX_PROMPT_CHARACTERS, " a\ncat ", "猫 🐈"])
-def test_prompt_is_sent_as_it_was_given(prompt: str) -> None:
+def test_prompt_is_sent_unchanged(prompt: str) -> None:
     assert GenerationRequest(prompt).body()["prompt"] == prompt
 
 
-def test_body_holds_what_is_set_and_the_models_own_parameters() -> None:
+def test_body_has_set_parameters_and_those_of_the_model() -> None:
     request = GenerationRequest("a cat", None, "1024x768", None, 7, "sister", {"guidance": 3})
     assert request.body() == {"prompt": "a cat", "resolution": "RESOLUTION_1024_768", "seed": 7, "guidance": 3}
     assert GenerationRequest("a cat", model_params=None).body() == {  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_model_params_are_not_those_of_the_caller() -> None:
     assert request.body()["guidance"] == 3
 
 
-def test_drawn_seed_is_one_that_every_page_of_the_vendor_permits_and_a_given_one_stays() -> None:
+def test_drawn_seed_is_within_all_documented_ranges() -> None:
     rng = random.Random(1)
     drawn = {GenerationRequest("a cat").with_seed(rng).seed for _ in range(500)}
     assert len(drawn) > 400
@@ -168,7 +168,7 @@ def test_drawn_seed_is_one_that_every_page_of_the_vendor_permits_and_a_given_one
         ),
     ],
 )
-def test_fingerprint_stays_what_it_was(request_: GenerationRequest, fingerprint: str) -> None:
+def test_fingerprint_is_stable_across_versions(request_: GenerationRequest, fingerprint: str) -> None:
     assert request_.fingerprint == fingerprint
 
 
@@ -186,7 +186,7 @@ def test_fingerprint_stays_what_it_was(request_: GenerationRequest, fingerprint:
         {"model_params": {}},
     ],
 )
-def test_fingerprint_tells_every_input_apart(other: dict[str, Any]) -> None:
+def test_fingerprint_depends_on_every_input(other: dict[str, Any]) -> None:
     inputs: dict[str, Any] = {"prompt": "a cat", "seed": 7, "model_params": {"a": 1, "b": 2}}
     assert GenerationRequest(**inputs).fingerprint != GenerationRequest(**{**inputs, **other}).fingerprint
 

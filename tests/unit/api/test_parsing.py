@@ -183,7 +183,7 @@ def test_unknown_request_is_not_found() -> None:
         "failed moderation",
     ],
 )
-def test_text_of_the_error_tells_a_content_block(error: str) -> None:
+def test_content_block_is_recognised_by_the_error_text(error: str) -> None:
     answer = _answer({"status": "FAILED", "error": error}, 422)
     assert parse_status(answer).content_blocked
     with pytest.raises(
@@ -299,7 +299,7 @@ def test_missing_balance_record_is_not_an_error() -> None:
 
 
 @pytest.mark.parametrize("state", ["PROCESSING", "SOMETHING_NEW"])
-def test_unknown_states_are_told_apart(state: str) -> None:
+def test_unknown_states_are_recognised(state: str) -> None:
     assert RequestStatus(state).is_known is (state == "PROCESSING")
 
 

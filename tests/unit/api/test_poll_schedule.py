@@ -73,20 +73,20 @@ def test_most_jobs_end_between_the_first_poll_and_the_last_span() -> None:
     assert 0.7 < sum(end.early < each < end.spans[-1].until for each in later) / 1000 < 0.95
 
 
-def test_jobs_are_asked_for_more_often_as_they_get_likelier_to_end() -> None:
+def test_polls_are_denser_where_an_end_is_likelier() -> None:
     first, middle, last = _seen(2.0).spans
     assert first.until < middle.until < last.until
     assert first.interval > middle.interval > last.interval
     assert 0.5 * MIN_INTERVAL < last.interval < first.interval < 1.5 * MIN_INTERVAL
 
 
-def test_jobs_of_one_duration_are_asked_for_around_it() -> None:
+def test_jobs_of_one_duration_are_polled_around_it() -> None:
     end = poll_schedule_of([12.0] * 10)
     assert end.early < 12.0 < end.early + end.spans[0].interval
     assert end.interval(12.0) == MIN_INTERVAL
 
 
-def test_unlike_the_rest_a_single_job_changes_no_span_but_the_last() -> None:
+def test_single_outlier_changes_the_last_span_only() -> None:
     one_is_slow = poll_schedule_of([*[12.0 + number / 10 for number in range(99)], 900.0])
     assert one_is_slow.spans[-1].until < 22.0
 

@@ -101,7 +101,7 @@ def test_unknown_or_wrong_limit_is_learned(limit: int, wake: float, named: int) 
     assert len(server.rejected) < 25
 
 
-def test_unknown_limit_starts_careful_and_speeds_up_while_nobody_objects() -> None:
+def test_unknown_limit_starts_low_and_ramps_up() -> None:
     rate_limiter = RateLimiter.of_limit(0, START)
     bursts = []
     for second in range(4):
@@ -120,7 +120,7 @@ def test_burst_that_was_not_used_up_teaches_nothing() -> None:
     assert rate_limiter.burst == 8
 
 
-def test_rejected_submits_wait_as_long_as_the_server_says() -> None:
+def test_rejected_submits_wait_for_the_servers_time() -> None:
     rate_limiter = RateLimiter.of_limit(60, START)
     rate_limiter.on_sent([START] * 3)
     rate_limiter.on_limited(START + 1, 20)

@@ -38,7 +38,7 @@ def test_request_ids(request_id: str) -> None:
         *["a\u200b", "a\u202e", "a\x1b[31m", "{{a}}", "A" * 129, None, 7, ["a"], {"a": 1}],
     ],
 )
-def test_what_cannot_stand_in_a_path_is_no_request_id(value: object) -> None:
+def test_value_that_a_path_cannot_hold_is_no_request_id(value: object) -> None:
     assert not is_request_id(value)
 
 

@@ -46,7 +46,7 @@ def read(path: Path, content: bytes) -> list[Any]:
     return list(read_rows(str(path), NO_S3))
 
 
-def test_row_is_a_prompt_or_a_mapping_whose_gaps_are_filled_with_the_defaults() -> None:
+def test_row_is_a_prompt_or_a_mapping_with_defaults() -> None:
     items, _ = check(["a cat", {"id": 7, "prompt": "a dog", "seed": "3", "style_type": "", "mine": 1}])
     assert [(item.row, item.id, item.key) for item in items[1:]] == [(1, "7", "day/7")]
     assert (items[1].request.seed, items[1].request.style_type) == (3, "DESIGN")
@@ -124,7 +124,7 @@ def test_row_is_never_read_as_a_template(template: str) -> None:
         ("\ufb01", "FI"),
     ],
 )
-def test_ids_that_a_disk_takes_for_one_are_an_error_that_names_both(one: str, other: str) -> None:
+def test_ids_with_the_same_key_on_a_disk_are_an_error(one: str, other: str) -> None:
     items, checker = check([{"id": one, "prompt": "a"}, {"id": other, "prompt": "b"}])
     assert [item.id for item in items] == [one]
     assert f"row 1: id {other!r} and id {one!r} have the same key" in checker.problems[0]
@@ -168,7 +168,7 @@ def test_key_that_ends_as_a_folder_is_refused() -> None:
     assert "must not end in '/'" in problem({"prompt": "x", "id": "a"}, template="{id}/")
 
 
-def test_no_more_than_twenty_bad_rows_are_listed_and_all_are_counted() -> None:
+def test_twenty_bad_rows_are_listed_and_all_are_counted() -> None:
     _, checker = check([""] * 50)
     with pytest.raises(IdeogramInvalidInput) as caught:
         checker.raise_for_bad_rows(50)
@@ -352,5 +352,5 @@ def test_what_was_written_is_what_is_read(rows: list[Any], zipped: bool, tmp_pat
 
 
 @given(**hostile.FILES)
-def test_whatever_a_file_holds_it_is_rows_or_an_error_of_the_input(file: tuple[str, bytes]) -> None:
+def test_any_file_yields_rows_or_an_input_error(file: tuple[str, bytes]) -> None:
     hostile.check_rows(file)

@@ -250,7 +250,7 @@ async def test_poll_that_hangs_since_before_holds_nobody_back(poller: Poller, ve
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_polls_that_hang_in_all_slots_but_one_do_not_delay_the_probe(poller: Poller, vendor: Vendor) -> None:
+async def test_hanging_polls_in_other_slots_do_not_delay_the_probe(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
     hanging = [asyncio.create_task(_watch(poller, _poll())) for _ in range(MAX_IN_FLIGHT - 1)]
     await _until(lambda: vendor.in_flight == len(hanging))

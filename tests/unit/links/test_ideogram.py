@@ -49,7 +49,7 @@ def test_image_link_has_airflows_own_address(monkeypatch: pytest.MonkeyPatch) ->
     assert IdeogramImageLink().get_link(OPERATOR, ti_key=KEY).startswith("https://example.com/airflow/dags/cats/")
 
 
-def test_image_link_leads_to_the_s3_console_where_there_is_no_gallery(
+def test_image_link_leads_to_the_s3_console_without_a_gallery(
     xcoms: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "__version__", "2.11.0")
@@ -74,7 +74,7 @@ def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:
     assert link.get_link(OPERATOR, ti_key=KEY) == f"{CONSOLE}#request-1"
 
 
-def test_links_are_there_while_the_task_is_deferred_and_afterwards(
+def test_links_exist_during_and_after_the_deferral(
     task_runner: TaskRunner, ideogram_emulator: RunningEmulator, ideogram_connection: str, s3_bucket: str
 ) -> None:
     operator = IdeogramGenerateImageOperator(task_id="generate", prompt="A cat", s3_bucket=s3_bucket, s3_key="cat.png")

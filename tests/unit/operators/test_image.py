@@ -101,7 +101,7 @@ def test_only_the_poll_interval_may_be_left_to_the_operator() -> None:
         _operator(timeout=None)
 
 
-def test_argument_that_the_provider_decides_shows_whatever_its_value() -> None:
+def test_argument_that_the_provider_sets_is_refused() -> None:
     with pytest.raises(IdeogramInvalidInput, match="Body are decided by the provider"):
         _operator(s3_extra_args={"Body": b""})
 
@@ -146,7 +146,7 @@ def test_mapped_task_takes_every_argument() -> None:
     assert mapped.task_id == "images"
 
 
-def test_every_parameter_of_a_request_is_templated_and_named_alike() -> None:
+def test_every_request_parameter_is_a_template_field() -> None:
     classes = (IdeogramGenerateImageOperator, IdeogramBaseOperator)
     arguments = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
     assert set(CHECKS) <= TEMPLATED <= arguments

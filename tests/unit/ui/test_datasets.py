@@ -55,13 +55,13 @@ def test_ended_dataset_has_its_manifest() -> None:
     assert dataset.problem is None
 
 
-def test_dataset_that_failed_after_it_wrote_its_manifest_has_that() -> None:
+def test_failed_dataset_shows_its_own_manifest() -> None:
     dataset = _dataset(state="failed", progress=PROGRESS | {"manifest_uri": MANIFEST})
     assert (dataset.rows, dataset.in_parts, dataset.is_running) == (9, False, False)
     assert dataset.target == Target("bucket", "cats/manifest.jsonl")
 
 
-def test_dataset_that_failed_before_keeps_its_parts_and_runs_no_more() -> None:
+def test_failed_dataset_without_a_manifest_shows_its_parts() -> None:
     dataset = _dataset(state="failed", progress=PROGRESS | {"done": 9})
     assert (dataset.rows, dataset.in_parts, dataset.is_running) == (9, True, False)
 
@@ -78,7 +78,7 @@ def test_dataset_that_failed_before_keeps_its_parts_and_runs_no_more() -> None:
         7,
     ],
 )
-def test_manifest_is_read_where_the_operator_was_told_to_write_it_alone(uri: Any, key: str) -> None:
+def test_manifest_is_read_from_the_operators_prefix_only(uri: Any, key: str) -> None:
     changed: dict[str, Any] = {key: PROGRESS | {"manifest_uri": uri}}
     dataset = _dataset(**changed)
     assert (dataset.target, dataset.rows) == (None, 0)
@@ -86,13 +86,13 @@ def test_manifest_is_read_where_the_operator_was_told_to_write_it_alone(uri: Any
 
 
 @pytest.mark.parametrize("told", [{}, {"s3_prefix": None}, {"s3_prefix": "***"}])
-def test_manifest_is_not_read_where_nothing_tells_that_it_is_the_tasks(told: dict[str, Any]) -> None:
+def test_manifest_of_an_unknown_prefix_is_not_read(told: dict[str, Any]) -> None:
     dataset = _dataset(told, return_value={"manifest_uri": MANIFEST, "total": 9})
     assert (dataset.target, dataset.rows) == (None, 0)
     assert "for the last runs only" in (dataset.problem or "")
 
 
-def test_parts_are_known_for_the_instances_own_without_what_it_was_told() -> None:
+def test_parts_are_found_without_rendered_fields() -> None:
     assert _dataset({}, progress=PROGRESS).target == Target("bucket", f"{WORK}part-")
 
 
@@ -112,7 +112,7 @@ def test_parts_are_read_in_the_instances_own_workspace_alone(uri: str, told: dic
     assert _dataset(told, progress=PROGRESS | {"parts": uri}).target is None
 
 
-def test_parts_are_read_in_the_bucket_of_the_images_and_below_their_prefix() -> None:
+def test_parts_are_read_below_the_images_prefix_only() -> None:
     assert _dataset(progress=PROGRESS | {"parts": PARTS.replace("bucket", "other")}).target is None
     assert _dataset({"s3_prefix": "s3://bucket/dogs"}, progress=PROGRESS).target is None
 
