@@ -1,8 +1,9 @@
 """
-The system tests: hundreds of images on real Airflow components, with everything that can go wrong going wrong.
+The system tests: hundreds of images on real Airflow components, under faults of every kind.
 
-`__main__` kills task processes at named points, on one machine's Airflow; `distributed` loses machines and servers.
+`__main__` kills task processes at named points on a single machine's Airflow. `distributed` kills the machines and
+servers of a distributed Airflow.
 
-Invariant: what is done to the system is decided by a seed, and what is true afterwards is read from three books
-that the provider does not keep: the emulator's charges, S3's objects, Airflow's XComs.
+Invariant: a seed decides what is done to the system. The results are read from three sources: the emulator's requests
+and charges, S3's objects, and Airflow's XComs.
 """

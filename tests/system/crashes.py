@@ -1,12 +1,11 @@
 """
-kill -9 of task processes at named points, and time in fast motion; installed by the test's DAG file.
+SIGKILL of task processes at named points, and shorter waits; installed by the test's DAG file.
 
-Invariant: the provider's own code knows nothing of it. Functions are wrapped in the process that has imported the
-DAG file, and do exactly what they did until one kills the process.
+Invariant: the provider's code does not change. Functions are wrapped in the process that has imported the DAG file, and
+behave as before until one kills the process.
 
-Time in fast motion: the constants that wait for minutes, because the vendor names no numbers, are made smaller than
-the test's patience but larger than what they stand for takes here: a submit (5 s until its timeout) and the
-emulator's history (2 s late).
+The constants for waits of minutes are shortened. They stay longer than what they wait for here: a submit (5 s until its
+timeout) and the emulator's history (2 s late).
 """
 
 from __future__ import annotations
@@ -25,14 +24,16 @@ from airflow.sdk import get_current_context
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.hooks.image import ImageSpool
+from airflow_provider_ideogram.jobs import reconciliation, submission
 from airflow_provider_ideogram.jobs.ledger import Ledger
-from airflow_provider_ideogram.operators import job, submission
+from airflow_provider_ideogram.operators import job
 from airflow_provider_ideogram.storage.image_store import ImageStore
-from tests.system.plan import KILL_POINTS, dies
+from tests.system.plan import KILL_POINTS, is_killed
 
-FAST_MOTION = {
-    submission: {"SUBMIT_SECONDS": 15.0, "HISTORY_LAG": 20.0, "RETRY_SECONDS": 10.0},
-    job: {"FETCH_AGAIN_SECONDS": 5.0},
+SHORT_WAITS = {
+    submission: {"SUBMIT_SECONDS": 15.0, "RETRY_SECONDS": 10.0},
+    reconciliation: {"HISTORY_LAG": 20.0, "RETRY_SECONDS": 10.0},
+    job: {"FETCH_RETRY_SECONDS": 5.0},
 }
 _SEED = int(os.environ.get("SYSTEM_TEST_SEED", "0"))
 _RATE = float(os.environ.get("SYSTEM_TEST_KILL_RATE", "0"))
@@ -40,14 +41,14 @@ _KILLS_FILE = os.environ.get("SYSTEM_TEST_KILLS_FILE", "")
 
 
 def install() -> None:
-    """Wrap what passes the points; once a process."""
-    for module, constants in FAST_MOTION.items():
+    """Wrap the functions at the points, once in a process."""
+    for module, constants in SHORT_WAITS.items():
         for name, seconds in constants.items():
-            getattr(module, name)  # a constant that was renamed must not be missed silently
+            getattr(module, name)  # fails for a constant that was renamed
             setattr(module, name, seconds)
     if getattr(Ledger.write_intent, "wrapped", False):
         return
-    _wrap(Ledger, "open", before=KILL_POINTS[0], after=KILL_POINTS[1])
+    _wrap(Ledger, "write_intent", before=KILL_POINTS[0], after=KILL_POINTS[1])
     _wrap(Ledger, "replace", before=KILL_POINTS[0], after=KILL_POINTS[1])
     _wrap(SegmindClient, "_send", around=_send)
     _wrap(IdeogramHook, "submit", after=KILL_POINTS[4])
@@ -55,22 +56,22 @@ def install() -> None:
     _wrap(job.IdeogramJobTask, "execute_complete", before=KILL_POINTS[6])
     _wrap(ImageSpool, "write", after=KILL_POINTS[7])
     _wrap(ImageStore, "put", around=_put, after=KILL_POINTS[9])
-    _wrap(Ledger, "close", after=KILL_POINTS[10])
+    _wrap(Ledger, "delete", after=KILL_POINTS[10])
 
 
 def pass_point(point: str) -> None:
-    """Die here, if that is planned."""
+    """Kill this process if that is planned."""
     if planned(point):
-        die(point)
+        kill_self(point)
 
 
 def planned(point: str) -> bool:
-    """Tell whether this attempt of this task is to die at a point."""
-    return dies(_SEED, _RATE, _task(), point)
+    """Return whether this attempt of this task is to be killed at a point."""
+    return is_killed(_SEED, _RATE, _task(), point)
 
 
-def die(point: str) -> None:
-    """Write down where, and kill this process as the system would."""
+def kill_self(point: str) -> None:
+    """Record the point, and kill this process as the system would."""
     run_id, map_index, try_number = _task()
     line = json.dumps({"point": point, "run_id": run_id, "map_index": map_index, "try_number": try_number}) + "\n"
     file = os.open(_KILLS_FILE, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
@@ -98,36 +99,36 @@ def _wrap(owner: type, name: str, before: str = "", after: str = "", around: Cal
     setattr(owner, name, wrapper)
 
 
-def _send(original: Callable[..., Any], driver: SegmindClient, call: Any) -> Any:
+def _send(original: Callable[..., Any], client: SegmindClient, call: Any) -> Any:
     if not call.charges:
-        return original(driver, call)
+        return original(client, call)
     if planned(KILL_POINTS[2]):
-        _send_half(driver, call)
-        die(KILL_POINTS[2])
-    answer = original(driver, call)
+        _send_half(client, call)
+        kill_self(KILL_POINTS[2])
+    response = original(client, call)
     pass_point(KILL_POINTS[3])
-    return answer
+    return response
 
 
-def _send_half(driver: SegmindClient, call: Any) -> None:
-    """Send the beginning of a request only."""
-    url, body = httpx.URL(driver._settings.base_url), json.dumps(call.body).encode()
+def _send_half(client: SegmindClient, call: Any) -> None:
+    """Send half of a request."""
+    url, body = httpx.URL(client._settings.base_url), json.dumps(call.body).encode()
     head = (
-        f"POST {call.path} HTTP/1.1\r\nHost: {url.host}\r\nx-api-key: {driver._settings.api_key}\r\n"
+        f"POST {call.path} HTTP/1.1\r\nHost: {url.host}\r\nx-api-key: {client._settings.api_key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     connection = socket.create_connection((url.host, url.port or 80), timeout=5)
     connection.sendall(head.encode() + body[: len(body) // 2])
 
 
-def _put(original: Callable[..., Any], store: ImageStore, job: Any, spooled: Any, *args: Any) -> Any:
+def _put(original: Callable[..., Any], store: ImageStore, job: Any, image: Any, *args: Any) -> Any:
     if planned(KILL_POINTS[8]):
-        spooled = dataclasses.replace(spooled, file=_DeadlyFile(spooled.file, spooled.size_bytes))
-    return original(store, job, spooled, *args)
+        image = dataclasses.replace(image, file=_KillingFile(image.file, image.size_bytes))
+    return original(store, job, image, *args)
 
 
-class _DeadlyFile:
-    """A file that kills who reads it for the second time, half-way: over http botocore first reads all to sign it."""
+class _KillingFile:
+    """A file that kills its reader half-way through the second read: over http, botocore reads it first to sign it."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
@@ -137,7 +138,7 @@ class _DeadlyFile:
         piece = self._file.read(size)
         self._left -= len(piece)
         if self._left < 0:
-            die(KILL_POINTS[8])
+            kill_self(KILL_POINTS[8])
         return piece
 
     def __getattr__(self, name: str) -> Any:

@@ -1,8 +1,8 @@
 """
-`python -m tests.system.distributed`: the system test on a distributed Airflow, whose machines and servers die.
+`python -m tests.system.distributed`: the system test on a distributed Airflow whose machines and servers are killed.
 
-Workers of Celery, Redis, PostgreSQL and two triggerers; images by mapped tasks and as many by a dataset. The table
-says what was done, and what the three books say about it.
+Celery workers, Redis, PostgreSQL and two triggerers. Half of the images are made by mapped tasks, and half by a
+dataset. The report shows what was done, and the results.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals
 from dev.redis_server import RedisServer
 from tests.system import machine
+from tests.system.comparison import Comparison, read_xcoms
 from tests.system.experiment import Event, Experiment
 from tests.system.outages import Outages
 from tests.system.plan import (
@@ -39,23 +40,25 @@ from tests.system.plan import (
     api_faults,
     moments,
     planned_runs,
+    slow_jobs,
 )
-from tests.system.report import publish, say, write_report
+from tests.system.report import Triggered, publish, say, write_report
 from tests.system.servers import DAGS, ROOT, start_servers
-from tests.system.stats import Books, read_xcoms
 from tests.system.task_logs import TaskLogs
 
 OUTPUT = ROOT / ".airflow-test" / "distributed"
 RESULT = ROOT / "benchmarks" / "results" / "system-test-distributed.md"
-#: Long enough for a triggerer that dies to carry some jobs.
+#: Long enough that a triggerer that is killed runs some triggers.
 JOB_SECONDS = 20.0
 API_FAULT_RATE = 0.1
-#: Task processes of a worker; the two share two cores.
+#: Task processes of a worker; the two workers share two cores.
 CONCURRENCY = 3
-#: What is done later may find no job to disturb.
+#: The last fault, as a share of the progress: later ones might not find a running job.
 LAST_MOMENT = 0.85
 SECONDS_PER_TASK = 3.0
-SECONDS_BESIDE = 600.0
+SECONDS_OF_LONGEST_WAIT = 600.0
+#: Seconds for which the emulator serves status and result; in production it is an hour.
+RECORD_SECONDS = 120.0
 
 
 def _on_machine(name: str, *arguments: str, health: str | None = None) -> Component:
@@ -73,17 +76,17 @@ COMPONENTS = [API_SERVER, SCHEDULER, DAG_PROCESSOR, *TRIGGERERS, *WORKERS]
 
 
 def main() -> int:
-    """Run it and return the exit status."""
+    """Run the system test and return the exit status."""
     raise_on_stop_signals()
     options = _options()
     started = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    runs = [PlannedRun(DATASET, DATASET, rows=options.rows), *planned_runs(options.images, contested=False)]
+    runs = [PlannedRun(DATASET, DATASET, rows=options.rows), *planned_runs(options.images, shared_keys=False)]
     per_run = min(options.images, IMAGES_PER_RUN)
     tasks = 1 + per_run * (len(runs) - 1)
     with Processes(OUTPUT / "servers") as processes:
-        faults = api_faults(options.seed, API_FAULT_RATE)
-        servers = start_servers(processes, options.seed, JOB_SECONDS, faults, s3_faults=False)
+        faults = [*slow_jobs(options.seed, RECORD_SECONDS), *api_faults(options.seed, API_FAULT_RATE)]
+        servers = start_servers(processes, options.seed, JOB_SECONDS, RECORD_SECONDS, faults, s3_faults=False)
         postgres = PostgresServer(processes, clean_environment(), OUTPUT / "postgres")
         redis = RedisServer(processes, clean_environment(), OUTPUT / "redis")
         settings = servers.airflow_settings() | _celery_settings(postgres, redis)
@@ -95,18 +98,19 @@ def main() -> int:
             say(started, "all components are up")
             logs = TaskLogs(OUTPUT / "airflow")
             experiment = Experiment(cluster, logs, runs, tasks, options.seed, COMPONENTS)
-            outages = Outages(cluster, postgres, redis, WORKERS, TRIGGERERS, experiment.diary)
+            outages = Outages(cluster, postgres, redis, WORKERS, TRIGGERERS, experiment.events)
             for name, count, event in _planned(outages):
                 experiment.plan(moments(options.seed, name, count, LAST_MOMENT), event)
-            instances = experiment.run(SECONDS_BESIDE + SECONDS_PER_TASK * tasks, partial(say, started))
-            say(started, "ended; reading the books")
+            instances = experiment.run(SECONDS_OF_LONGEST_WAIT + SECONDS_PER_TASK * tasks, partial(say, started))
+            say(started, "all tasks have ended; the results are read")
             xcoms = read_xcoms(cluster.api, instances)
-        struck, ever_stored, charges = servers.faults(), servers.ever_stored(), servers.charges()
+        triggered, ever_stored, requests = Triggered([], *servers.faults()), servers.ever_stored(), servers.requests()
         planned = {run.run_id: run for run in runs}
-        books = Books(planned, charges, servers.s3.client(), ever_stored, instances, xcoms, logs, experiment.diary)
-        verdict = books.compare()
+        client, events = servers.s3.client(), experiment.events
+        comparison = Comparison(planned, requests, client, ever_stored, instances, xcoms, logs, events)
+        verdict = comparison.run()
     command = f"make system-test-distributed IMAGES={options.images} SEED={options.seed}"
-    report = write_report(books, verdict, [], *struck, command, time.monotonic() - started)
+    report = write_report(comparison, verdict, triggered, command, time.monotonic() - started)
     return publish(report, verdict, RESULT)
 
 
@@ -120,12 +124,12 @@ def _options() -> argparse.Namespace:
 
 
 def _planned(outages: Outages) -> Iterable[tuple[str, int, Event]]:
-    """Return what happens how often, each with its name in the plan."""
+    """Return the faults: the name in the plan, how often, and what is done."""
     return (
         ("workers", 3, outages.lose_worker),
         ("triggerers", 3, outages.lose_triggerer),
         ("redis", 2, outages.crash_redis),
-        ("postgres stands still", 1, outages.freeze_postgres),
+        ("postgres frozen", 1, outages.freeze_postgres),
         ("postgres", 1, outages.crash_postgres),
     )
 
@@ -139,7 +143,7 @@ def _celery_settings(postgres: PostgresServer, redis: RedisServer) -> dict[str, 
         "AIRFLOW__CELERY__BROKER_URL": redis.url,
         "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{postgres.url}",
         "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
-        # A task that a dead worker had taken from the queue stays queued until then.
+        # A task that a killed worker had taken from the queue stays queued for this time.
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
     }

@@ -1,7 +1,7 @@
 """
-Driving a run: the DAG runs, the crashes of components, the clears by a person, until all tasks have ended.
+A run of the system test: DAG runs, crashes of components, clears by a person, until all tasks have ended.
 
-Invariant: it only does what a supervisor, the system or a person could do, and writes down what it did.
+Invariant: it does only what a supervisor, the system or a person could do, and records what it did.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from tests.system.task_logs import Failure, TaskLogs
 POLL_SECONDS = 2.0
 REPORT_SECONDS = 20.0
 ENDED = ("success", "failed")
-#: To Airflow's API, all DAGs or all runs.
+#: Stands for all DAGs or all runs in Airflow's API.
 ALL = "~"
-#: Failures that a person who reads them answers by clearing the task.
-CONSENTED = ("IdeogramUnknownSubmit", "killed")
+#: Failures after which a person clears the task, as the message says.
+CLEARED_FAILURES = ("IdeogramUnknownSubmit", "IdeogramSubmitFailed", "killed")
 #: How often a person does that for one task.
-MAX_CONSENTS = 4
+MAX_CLEARS_OF_FAILURES = 4
 
 TaskKey = tuple[str, int]
-#: What is done to the system; it tells whether it was, or is to be tried again.
+#: Does something to the system; returns whether it was possible, otherwise it is tried again.
 Event = Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Outage:
     """
-    A machine or a server that died or stood still.
+    A machine or a server that was killed or frozen.
 
     :param what: What was done.
-    :param tasks: The tasks that it struck.
-    :param seconds: What was waited for, and after how long it came; None if it did not.
+    :param tasks: The affected tasks.
+    :param seconds: Seconds until each awaited event; None if it did not happen.
     """
 
     what: str
@@ -51,22 +51,22 @@ class Outage:
 
 
 @dataclass
-class Diary:
+class EventLog:
     """
-    What was done and seen.
+    What was done to the system, and how tasks failed.
 
     :param crashes: How often each component was killed.
-    :param deaths: How often each component ended by itself.
-    :param clears: In which state which task was cleared by a person who just does so.
-    :param consents: How often which task was cleared after it failed and said what a clear would do.
-    :param failures: Each end of a task in `failed`, by task and try number.
-    :param outages: What died or stood still, with those whom it struck.
+    :param exits: How often each component ended by itself.
+    :param clears: The tasks that a person cleared at random, with their state.
+    :param clears_of_failures: How often each task was cleared because the message of its failure says so.
+    :param failures: The failure of each task that ended as `failed`, by task and try number.
+    :param outages: The outages, with the affected tasks.
     """
 
     crashes: Counter[str] = field(default_factory=Counter)
-    deaths: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
     clears: list[tuple[str, TaskKey]] = field(default_factory=list)
-    consents: Counter[TaskKey] = field(default_factory=Counter)
+    clears_of_failures: Counter[TaskKey] = field(default_factory=Counter)
     failures: dict[tuple[TaskKey, int], Failure] = field(default_factory=dict)
     outages: list[Outage] = field(default_factory=list)
 
@@ -77,10 +77,10 @@ class Experiment:
 
     :param cluster: Airflow.
     :param logs: Its tasks' logs.
-    :param runs: What to run.
-    :param tasks: How many tasks that makes.
+    :param runs: The DAG runs.
+    :param tasks: The number of their tasks.
     :param seed: Decides which tasks are cleared.
-    :param components: What is started again when it ends by itself.
+    :param components: The components that are restarted when they end by themselves.
     """
 
     def __init__(
@@ -98,58 +98,58 @@ class Experiment:
         self._tasks = tasks
         self._components = components
         self._rng = random.Random(f"{seed} tasks to clear")
-        self._events: list[tuple[float, Event]] = []
-        self.diary = Diary()
+        self._planned: list[tuple[float, Event]] = []
+        self.events = EventLog()
 
     def plan(self, moments: list[float], event: Event) -> None:
-        """Let something happen at these shares of the progress."""
-        self._events += [(moment, event) for moment in moments]
-        self._events.sort(key=lambda planned: planned[0])
+        """Plan an event at these shares of the progress."""
+        self._planned += [(moment, event) for moment in moments]
+        self._planned.sort(key=lambda planned: planned[0])
 
     def plan_crashes(self, component: Component, moments: list[float]) -> None:
         """Kill a component at these shares of the progress."""
         self.plan(moments, partial(self._crash, component))
 
     def plan_clears(self, moments: list[float]) -> None:
-        """Clear a task at these shares of the progress, in every state in turn."""
+        """Clear a task at these shares of the progress; the states of the tasks alternate."""
         for number, moment in enumerate(moments):
             self.plan([moment], partial(self._clear, number))
 
     def run(self, timeout: float, report: Callable[[str], None]) -> list[dict[str, Any]]:
         """
-        Run all, and return all task instances as they are at the end or when the time is over.
+        Run all DAG runs, and return all task instances as they are at the end or at the timeout.
 
         :param timeout: Seconds.
-        :param report: Takes a line about the progress.
+        :param report: Receives a line about the progress.
         """
         for run in self._runs:
             self._cluster.api.trigger_run(run.dag_id, run.conf, run.run_id)
         deadline = time.monotonic() + timeout
         counts: Counter[str] = Counter()
-        diary, reported, furthest = self.diary, 0.0, 0.0
+        events, reported, furthest = self.events, 0.0, 0.0
         while time.monotonic() < deadline:
-            self._restart_the_dead()
+            self._restart_ended_components()
             try:
                 counts = self._counts()
                 furthest = max(furthest, sum(counts[state] for state in ENDED) / self._tasks)
-                self._do_what_is_planned(furthest)
-                self._answer_failures()
+                self._run_planned_events(furthest)
+                self._clear_failures()
                 if self._has_ended():
                     break
             except httpx.HTTPError as problem:
-                report(f"Airflow's API does not answer: {problem!r}")
+                report(f"Airflow's API does not respond: {problem!r}")
             if time.monotonic() > reported + REPORT_SECONDS:
                 reported = time.monotonic()
                 report(
-                    f"{dict(counts)} {dict(diary.crashes)} {dict(diary.deaths)} clears {len(diary.clears)} "
-                    f"outages {len(diary.outages)}"
+                    f"{dict(counts)} {dict(events.crashes)} {dict(events.exits)} clears {len(events.clears)} "
+                    f"outages {len(events.outages)}"
                 )
             time.sleep(POLL_SECONDS)
         return self._cluster.api.task_instances(ALL, ALL)
 
-    def _do_what_is_planned(self, progress: float) -> None:
-        while self._events and self._events[0][0] <= progress and self._events[0][1]():
-            self._events.pop(0)
+    def _run_planned_events(self, progress: float) -> None:
+        while self._planned and self._planned[0][0] <= progress and self._planned[0][1]():
+            self._planned.pop(0)
 
     def _counts(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -158,21 +158,21 @@ class Experiment:
         return counts
 
     def _has_ended(self) -> bool:
-        """Tell whether all runs have; a clear makes a run that had ended go on."""
+        """Return whether all runs have ended; a clear restarts a run."""
         if set(self._cluster.api.run_states(ALL).values()) - set(ENDED):
             return False
-        return not self._answer_failures()
+        return not self._clear_failures()
 
-    def _restart_the_dead(self) -> None:
-        """Start components again that ended by themselves, as a supervisor would."""
+    def _restart_ended_components(self) -> None:
+        """Restart components that ended by themselves, as a supervisor would."""
         for component in self._components:
             if self._cluster.components[component.name].returncode is not None:
                 self._cluster.crash(component)
-                self.diary.deaths[component.name] += 1
+                self.events.exits[component.name] += 1
 
     def _crash(self, component: Component) -> bool:
         self._cluster.crash(component)
-        self.diary.crashes[component.name] += 1
+        self.events.crashes[component.name] += 1
         return True
 
     def _clear(self, number: int) -> bool:
@@ -180,28 +180,30 @@ class Experiment:
             state = CLEARED_STATES[(number + offset) % len(CLEARED_STATES)]
             found = self._cluster.api.task_instances(ALL, ALL, state)
             if found and self._try_to_clear(one := self._rng.choice(found)):
-                self.diary.clears.append((state, key_of(one)))
+                self.events.clears.append((state, key_of(one)))
                 break
         return True
 
-    def _answer_failures(self) -> bool:
-        """Read why tasks failed, clear those whose message asks a person to, and tell whether any was cleared."""
+    def _clear_failures(self) -> bool:
+        """Read why tasks failed, and clear those whose message says so; return whether any was cleared."""
         cleared = False
         for one in self._cluster.api.task_instances(ALL, ALL, "failed"):
             key, try_number = key_of(one), one["try_number"]
-            if (key, try_number) in self.diary.failures:
+            if (key, try_number) in self.events.failures:
                 continue
             failure = self._logs.failure(key, try_number)
-            self.diary.failures[key, try_number] = failure
-            if failure.kind in CONSENTED and self.diary.consents[key] < MAX_CONSENTS and self._try_to_clear(one):
-                self.diary.consents[key] += 1
+            self.events.failures[key, try_number] = failure
+            if failure.kind not in CLEARED_FAILURES or self.events.clears_of_failures[key] >= MAX_CLEARS_OF_FAILURES:
+                continue
+            if self._try_to_clear(one):
+                self.events.clears_of_failures[key] += 1
                 cleared = True
         return cleared
 
     def _try_to_clear(self, one: dict[str, Any]) -> bool:
         try:
             self._cluster.api.clear(one)
-        except httpx.HTTPError:  # the database was locked: a person would try again, here another moment comes
+        except httpx.HTTPError:  # the database was locked; a later clear follows
             return False
         return True
 

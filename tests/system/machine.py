@@ -1,4 +1,4 @@
-"""The name of the machine that an Airflow process stands for: all of them run on one."""
+"""The name of the machine that an Airflow process represents: all processes run on one machine."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ VARIABLE = "SYSTEM_TEST_MACHINE"
 
 
 def name() -> str:
-    """Return it; Airflow calls this as its `[core] hostname_callable`."""
+    """Return the name; Airflow calls this as its `[core] hostname_callable`."""
     return os.environ.get(VARIABLE, "127.0.0.1")

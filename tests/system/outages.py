@@ -1,8 +1,8 @@
 """
-Machines and servers of a distributed Airflow that die or stand still.
+Outages of a distributed Airflow: machines that are killed, servers that are killed or frozen.
 
-Invariant: each finds out whom it strikes before it strikes, and leaves everything running again. It strikes only while
-there is somebody to be struck; until then it waits for its moment.
+Invariant: each outage finds the affected tasks first, and leaves everything running at its end. Without an affected
+task it does nothing, and is tried again later.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import httpx
 from dev.airflow_cluster import AirflowCluster, Component
 from dev.postgres_server import PostgresServer
 from dev.redis_server import RedisServer
-from tests.system.experiment import ALL, Diary, Outage, TaskKey, key_of
+from tests.system.experiment import ALL, EventLog, Outage, TaskKey, key_of
 
-#: How long a server is away: longer than a poll or a heartbeat, shorter than what counts as a death.
+#: Seconds of an outage: longer than a poll or a heartbeat, shorter than a missed heartbeat's limit.
 AWAY_SECONDS = 8.0
-#: How closely a takeover is watched, and how long: the jobs of a triggerer that nobody took over count as stuck.
+#: Seconds between two checks of a takeover, and seconds after which triggers without a triggerer count as stuck.
 WATCH_SECONDS = 0.2
 TAKEOVER_SECONDS = 180.0
-TAKEN_OVER, ALL_FINISHED = "first job taken over", "all its jobs finished"
-#: A triggerer's heart beats every two seconds here.
-ALIVE_SECONDS = 6.0
+TAKEN_OVER, ALL_FINISHED = "first trigger on another triggerer", "all its triggers fired"
+#: A triggerer whose last heartbeat is older is not running: it has one every two seconds here.
+MAX_HEARTBEAT_AGE = 6.0
 LOST_WORKER = "kill -9 of a worker's machine"
 LOST_TRIGGERER = "kill -9 of a triggerer's machine"
 
@@ -36,10 +36,10 @@ Json = dict[str, Any]
 
 class Outages:
     """
-    What can happen; each method tells whether it did.
+    The outages; each method returns whether it affected a task.
 
-    :param cluster: Airflow, each of whose workers and triggerers runs on the machine of its name.
-    :param diary: Where it is noted.
+    :param cluster: Airflow; each worker and triggerer represents a machine of its name.
+    :param events: Records the outages.
     """
 
     def __init__(
@@ -49,69 +49,69 @@ class Outages:
         redis: RedisServer,
         workers: Sequence[Component],
         triggerers: Sequence[Component],
-        diary: Diary,
+        events: EventLog,
     ) -> None:
         self._cluster = cluster
         self._postgres = postgres
         self._redis = redis
         self._workers = {component.name: component for component in workers}
         self._triggerers = {component.name: component for component in triggerers}
-        self._diary = diary
-        # Airflow's books call them running until it misses their heartbeats.
-        self._dead: set[tuple[TaskKey, int]] = set()
+        self._events = events
+        # Airflow lists them as running until it misses their heartbeats.
+        self._killed: set[tuple[TaskKey, int]] = set()
 
     def lose_worker(self) -> bool:
-        """Kill the worker that is busiest, with its tasks, and start it again."""
-        running = [one for one in self._tasks("running") if _attempt(one) not in self._dead]
-        name, struck = _busiest(self._workers, running, _machine_of_task)
-        if not struck:
+        """Kill the worker with the most tasks, and its tasks, and restart it."""
+        running = [one for one in self._tasks("running") if _attempt(one) not in self._killed]
+        name, affected = _busiest(self._workers, running, _machine_of_task)
+        if not affected:
             return False
-        self._dead.update(map(_attempt, struck))
+        self._killed.update(map(_attempt, affected))
         self._cluster.lose(self._workers[name])
         self._cluster.start(self._workers[name])
-        self._note(LOST_WORKER, struck)
+        self._note(LOST_WORKER, affected)
         return True
 
     def lose_triggerer(self) -> bool:
-        """Kill the triggerer that carries most jobs, and start it again when the other one has finished them."""
-        deferred = [one for one in self._tasks("deferred") if _is_carried(one)]
-        name, carried = _busiest(self._triggerers, deferred, _machine_of_trigger)
-        if not carried:
+        """Kill the triggerer with the most triggers, and restart it when the other one has finished them."""
+        deferred = [one for one in self._tasks("deferred") if _has_trigger_running(one)]
+        name, deferred_tasks = _busiest(self._triggerers, deferred, _machine_of_trigger)
+        if not deferred_tasks:
             return False
         killed_at = time.monotonic()
         self._cluster.lose(self._triggerers[name])
-        outage = self._note(LOST_TRIGGERER, carried, TAKEN_OVER, ALL_FINISHED)
-        self._watch_takeover(outage, {one["trigger"]["id"] for one in carried}, name, killed_at)
+        outage = self._note(LOST_TRIGGERER, deferred_tasks, TAKEN_OVER, ALL_FINISHED)
+        self._watch_takeover(outage, {one["trigger"]["id"] for one in deferred_tasks}, name, killed_at)
         self._cluster.start(self._triggerers[name])
         return True
 
     def crash_redis(self) -> bool:
-        """Kill Redis, and start it again with its append-only file."""
+        """Kill Redis, and restart it with its append-only file."""
         return self._take_away("kill -9 of Redis", _stopped(self._redis))
 
     def crash_postgres(self) -> bool:
-        """End PostgreSQL with all its connections, and start it again after a while."""
-        return self._take_away("PostgreSQL stopped at once, and started again", _stopped(self._postgres))
+        """End PostgreSQL with all its connections, and restart it after some seconds."""
+        return self._take_away("PostgreSQL stopped at once, and restarted", _stopped(self._postgres))
 
     def freeze_postgres(self) -> bool:
-        """Let PostgreSQL answer nothing for a while."""
-        return self._take_away("PostgreSQL stood still", self._postgres.frozen())
+        """Freeze PostgreSQL for some seconds."""
+        return self._take_away("PostgreSQL frozen", self._postgres.frozen())
 
     def _take_away(self, what: str, away: AbstractContextManager[None]) -> bool:
-        """Let a server be away for a while, which strikes all tasks that are under way."""
-        struck = [one for state in ("queued", "running", "deferred") for one in self._tasks(state)]
-        if not struck:
+        """Make a server unavailable for some seconds, which affects all unfinished tasks."""
+        affected = [one for state in ("queued", "running", "deferred") for one in self._tasks(state)]
+        if not affected:
             return False
         with away:
             time.sleep(AWAY_SECONDS)
-        self._note(what, struck)
+        self._note(what, affected)
         return True
 
     def _watch_takeover(self, outage: Outage, triggers: set[int], lost: str, since: float) -> None:
         """
-        Measure until Airflow's books name another triggerer for one of these triggers, and until all have fired.
+        Measure the time until Airflow lists another triggerer for one of these triggers, and until all have fired.
 
-        A job is finished when its trigger has fired: what its task then does on a worker is none of the triggerer's.
+        The task's later work on a worker does not count: it does not need the triggerer.
         """
         while time.monotonic() < since + TAKEOVER_SECONDS and outage.seconds[ALL_FINISHED] is None:
             time.sleep(WATCH_SECONDS)
@@ -129,10 +129,10 @@ class Outages:
     def _tasks(self, state: str) -> list[Json]:
         return self._cluster.api.task_instances(ALL, ALL, state)
 
-    def _note(self, what: str, struck: list[Json], *awaited: str) -> Outage:
-        tasks: list[TaskKey] = [key_of(one) for one in struck]
+    def _note(self, what: str, affected: list[Json], *awaited: str) -> Outage:
+        tasks: list[TaskKey] = [key_of(one) for one in affected]
         outage = Outage(what, tasks, dict.fromkeys(awaited))
-        self._diary.outages.append(outage)
+        self._events.outages.append(outage)
         return outage
 
 
@@ -147,18 +147,18 @@ def _attempt(task_instance: Json) -> tuple[TaskKey, int]:
     return key_of(task_instance), task_instance["try_number"]
 
 
-def _is_carried(deferred: Json) -> bool:
-    """Tell whether a triggerer carries a deferred task: not one that died, as its heartbeat shows."""
+def _has_trigger_running(deferred: Json) -> bool:
+    """Return whether a running triggerer, by its heartbeat, has the trigger of a deferred task."""
     job = deferred["triggerer_job"]
     if job is None or job["latest_heartbeat"] is None:
         return False
-    return time.time() - datetime.fromisoformat(job["latest_heartbeat"]).timestamp() < ALIVE_SECONDS
+    return time.time() - datetime.fromisoformat(job["latest_heartbeat"]).timestamp() < MAX_HEARTBEAT_AGE
 
 
 def _busiest(
     components: Mapping[str, Component], tasks: list[Json], machine_of: Callable[[Json], str]
 ) -> tuple[str, list[Json]]:
-    """Return the component that most of these tasks are with, and those tasks; none if they are with others."""
+    """Return the component with the most of these tasks, and its tasks."""
     by_machine = {name: [one for one in tasks if machine_of(one) == name] for name in components}
     return max(by_machine.items(), key=lambda entry: len(entry[1]))
 
@@ -168,5 +168,5 @@ def _machine_of_task(running: Json) -> str:
 
 
 def _machine_of_trigger(deferred: Json) -> str:
-    """Return the machine of the triggerer that carries a deferred task, "" if none does yet."""
+    """Return the machine of the triggerer of a deferred task, "" if it has none yet."""
     return str((deferred["triggerer_job"] or {}).get("hostname", ""))

@@ -1,7 +1,7 @@
 """
-What a run of the system test does, by its seed alone.
+The plan of a run of the system test, which depends on its seed only.
 
-Invariant: nothing here looks at a clock or at a running system, so that equal options are equal plans.
+Invariant: nothing here reads a clock or a running system, so that equal options are equal plans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TASK_ID = "generate"
 BUCKET = "system-test"
 IMAGES_PER_RUN = 50
 
-#: Where a task's process is killed, in the order in which a task passes them.
+#: The points where a task's process is killed, in the order in which a task passes them.
 KILL_POINTS = (
     "before the intent",
     "between intent and POST",
@@ -34,7 +34,7 @@ KILL_POINTS = (
     "after the record's removal",
 )
 
-#: States in which a person clears a task, in turn.
+#: States of the tasks that a person clears, which alternate.
 CLEARED_STATES = ("running", "deferred", "up_for_retry", "success", "queued", "running", "failed", "scheduled")
 
 _STATUS_FAULTS = (
@@ -55,7 +55,7 @@ _IMAGE_FAULTS = (
     {"kind": "not_image"},
     {"kind": "slow", "seconds": 2.0},
 )
-#: The connection's timeout is 5 s: what is slower is a read timeout.
+#: The connection's timeout is 5 s: a slower response is a read timeout.
 _SUBMIT_FAULTS = (
     {"kind": "error", "status": 503},
     {"kind": "error", "status": 503, "when": "after"},
@@ -67,6 +67,8 @@ _SUBMIT_FAULTS = (
     {"kind": "slow", "seconds": 2.0},
     {"kind": "slow", "seconds": 8.0, "when": "after"},
 )
+#: The share of jobs that are still running when the vendor drops their record.
+SLOW_JOBS = 0.05
 _JOB_FAULTS = ({"kind": "failed", "probability": 0.03}, {"kind": "blocked", "probability": 0.01})
 
 
@@ -76,9 +78,9 @@ class PlannedRun:
     A DAG run: an image for each number below `images`, under keys of its set.
 
     :param run_id: Its id.
-    :param image_set: Names its keys; runs of one set aim at the same keys.
-    :param variant: Part of the prompts: runs of one set with different ones are rivals.
-    :param rows: Of its dataset, which one task makes; 0 for a run with a task an image.
+    :param image_set: The prefix of its keys; runs of one set have the same keys.
+    :param variant: Part of the prompts; runs of one set with different variants compete for its keys.
+    :param rows: The rows of its dataset, which one task makes; 0 for a run with one task per image.
     """
 
     run_id: str
@@ -100,28 +102,28 @@ class PlannedRun:
         return {"set": self.image_set, "variant": self.variant}
 
 
-def planned_runs(images: int, *, contested: bool = True) -> list[PlannedRun]:
+def planned_runs(images: int, *, shared_keys: bool = True) -> list[PlannedRun]:
     """
     Return the runs.
 
-    :param contested: Whether of ten sets one has a twin with the same inputs, and one a rival with others.
+    :param shared_keys: Whether one of ten sets has a second run with the same inputs, and one a second run with others.
     """
     runs = []
     for number in range(-(-images // IMAGES_PER_RUN)):
         name = f"set-{number:02}"
         runs.append(PlannedRun(f"run-{number:02}", name))
-        if contested and number % 10 == 0:
+        if shared_keys and number % 10 == 0:
             runs.append(PlannedRun(f"run-{number:02}-twin", name))
-        if contested and number % 10 == 1:
-            runs.append(PlannedRun(f"run-{number:02}-rival", name, "rival"))
+        if shared_keys and number % 10 == 1:
+            runs.append(PlannedRun(f"run-{number:02}-other", name, "other"))
     return runs
 
 
 def api_faults(seed: int, rate: float) -> Iterator[dict[str, Any]]:
     """
-    Give the emulator's faults.
+    Yield the emulator's faults.
 
-    :param rate: The share of calls of each operation that are struck, by one kind or another.
+    :param rate: The share of the calls of each operation that have a fault.
     """
     kinds = {
         "submit": _SUBMIT_FAULTS,
@@ -140,9 +142,25 @@ def api_faults(seed: int, rate: float) -> Iterator[dict[str, Any]]:
         yield {"on": "job", "times": None, "random_seed": number, **fault}
 
 
-def dies(seed: int, rate: float, task: tuple[str, int, int], point: str) -> bool:
+def slow_jobs(seed: int, record_seconds: float) -> Iterator[dict[str, Any]]:
     """
-    Tell whether an attempt of a task is killed at a point.
+    Yield the fault of jobs that outlive their record: their result is in the account's history only.
+
+    :param record_seconds: Seconds for which the emulator serves status and result.
+    """
+    yield {
+        "on": "job",
+        "kind": "job_seconds",
+        "seconds": record_seconds * 1.2,
+        "times": None,
+        "probability": SLOW_JOBS,
+        "random_seed": seed,
+    }
+
+
+def is_killed(seed: int, rate: float, task: tuple[str, int, int], point: str) -> bool:
+    """
+    Return whether an attempt of a task is killed at a point.
 
     :param task: Run id, map index and try number.
     """
@@ -151,6 +169,6 @@ def dies(seed: int, rate: float, task: tuple[str, int, int], point: str) -> bool
 
 
 def moments(seed: int, what: str, count: int, until: float = 0.98) -> list[float]:
-    """Return when something happens `count` times, as shares of the progress up to a last one, in order."""
+    """Return `count` shares of the progress up to `until`, in order."""
     rng = random.Random(f"{seed} {what}")
     return sorted(rng.uniform(0.02, until) for _ in range(count))

@@ -1,4 +1,4 @@
-"""The table: what was done to the system, and what came of it."""
+"""The report: what was done to the system, and the results."""
 
 from __future__ import annotations
 
@@ -8,61 +8,67 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.system.comparison import Comparison, Verdict
 from tests.system.experiment import Outage, TaskKey
 from tests.system.plan import KILL_POINTS
-from tests.system.servers import DEAD_AFTER_SECONDS
-from tests.system.stats import Books, Verdict
+from tests.system.servers import MISSED_AFTER_SECONDS
 
 Json = dict[str, Any]
 
 
-def write_report(
-    books: Books,
-    verdict: Verdict,
-    kills: list[Json],
-    api_faults: Mapping[str, int],
-    s3_faults: Mapping[str, int],
-    command: str,
-    seconds: float,
-) -> str:
-    """Return the report as Markdown."""  # fmt: skip
-    images, title = len(books.tasks_of), "System test, distributed" if books.diary.outages else "System test"
+@dataclass(frozen=True)
+class Triggered:
+    """
+    The faults that were triggered.
+
+    :param kills: The killed task processes.
+    :param api: The emulator's faults, with how often each was triggered.
+    :param s3: The same for S3's faults.
+    """
+
+    kills: list[Json]
+    api: Mapping[str, int]
+    s3: Mapping[str, int]
+
+
+def write_report(comparison: Comparison, verdict: Verdict, triggered: Triggered, command: str, seconds: float) -> str:
+    """Return the report as Markdown."""
+    images, title = len(comparison.tasks_of), "System test, distributed" if comparison.events.outages else "System test"
     lines = [
-        f"# {title}: {images} images, {len(books.instances)} tasks",
+        f"# {title}: {images} images, {len(comparison.instances)} tasks",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {seconds / 60:.0f} "
-        f"minutes. `{command}` does the same again.",
+        f"minutes, by `{command}`.",
         "",
-        "| done to the system | times | tasks hit | stored | failed, reason named | paid twice or lost | stuck |",
+        "| done to the system | times | affected tasks | stored | failed with a reason | paid twice or lost | stuck |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    hit_by = _tasks_hit(books, kills)
+    hit_by = _affected_tasks(comparison, triggered.kills)
     for what, tasks in hit_by.items():
-        lines.append(_row(f"{what}", len(tasks), tasks, books, verdict))
-    for what, outages in _outages(books).items():
+        lines.append(_row(f"{what}", len(tasks), tasks, comparison, verdict))
+    for what, outages in _outages(comparison).items():
         tasks = [task for outage in outages for task in outage.tasks]
-        lines.append(_row(what, len(outages), tasks, books, verdict))
-    for component, count in books.diary.crashes.items():
+        lines.append(_row(what, len(outages), tasks, comparison, verdict))
+    for component, count in comparison.events.crashes.items():
         lines.append(f"| kill -9 of the {component} | {count} | all | | | | |")
-    for component, count in books.diary.deaths.items():
-        lines.append(f"| the {component} ended by itself and was started again | {count} | all | | | | |")
-    for title, faults in (("API", api_faults), ("S3", s3_faults)):
+    for component, count in comparison.events.exits.items():
+        lines.append(f"| the {component} ended by itself and was restarted | {count} | all | | | | |")
+    for title, faults in (("API", triggered.api), ("S3", triggered.s3)):
         for fault, count in sorted(faults.items()):
             lines.append(f"| {title}: {fault} | {count} | | | | | |")
-    lines.append(_row("**all of it**", "", list(books.instances), books, verdict))
-    lines += _measured(books)
-    lines += ["", "| invariant | broken |", "|---|---:|"]
-    lines += [f"| 0 {name} | {len(broken)} |" for name, broken in verdict.violations.items()]
-    lines += ["", "| in the books | |", "|---|---:|"]
+    lines.append(_row("**all**", "", list(comparison.instances), comparison, verdict))
+    lines += _measured(comparison)
+    lines += ["", "| invariant | violations |", "|---|---:|"]
+    lines += [f"| {name} | {len(violations)} |" for name, violations in verdict.violations.items()]
+    lines += ["", "| results | |", "|---|---:|"]
     lines += [f"| {name} | {value} |" for name, value in verdict.facts.items()]
-    kinds = Counter(
-        books.logs.failure(task, one["try_number"]).kind for task, one in books.instances.items()
-        if one["state"] == "failed"
-    )  # fmt: skip
+    failed = [(task, one["try_number"]) for task, one in comparison.instances.items() if one["state"] == "failed"]
+    kinds = Counter(comparison.logs.failure(*attempt).kind for attempt in failed)
     lines += [f"| tasks failed with {kind or 'no reason'} | {count} |" for kind, count in kinds.items()]
     return "\n".join(lines) + "\n"
 
@@ -74,66 +80,66 @@ def say(started: float, line: str) -> None:
 
 
 def publish(report: str, verdict: Verdict, file: Path | None) -> int:
-    """Print the report and what is broken, keep it in a file if there is one, and return the exit status."""
+    """Print the report and the violations, write the report to a file if one is given, and return the exit status."""
     sys.stdout.write(report)
-    for name, broken in verdict.violations.items():
-        for one in broken:
-            sys.stdout.write(f"BROKEN: {name}: {one}\n")
+    for name, violations in verdict.violations.items():
+        for violation in violations:
+            sys.stdout.write(f"VIOLATED: {name}: {violation}\n")
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(report)
     return 1 if any(verdict.violations.values()) else 0
 
 
-def _tasks_hit(books: Books, kills: list[Json]) -> dict[str, list[TaskKey]]:
+def _affected_tasks(comparison: Comparison, kills: list[Json]) -> dict[str, list[TaskKey]]:
     hit: dict[str, list[TaskKey]] = {f"kill -9 {point}": [] for point in KILL_POINTS} if kills else {}
     for kill in kills:
         hit[f"kill -9 {kill['point']}"].append((kill["run_id"], kill["map_index"]))
     clears = defaultdict(list)
-    for state, task in books.diary.clears:
+    for state, task in comparison.events.clears:
         clears[f"cleared while {state}"].append(task)
-    consents = {"cleared as the failure's message says": list(books.diary.consents.elements())}
-    twins = {
-        "another run aims at the same key": [t for tasks in books.tasks_of.values() if len(tasks) > 1 for t in tasks]
+    answered = {"cleared as the failure's message says": list(comparison.events.clears_of_failures.elements())}
+    shared = {
+        "another run has the same key": [t for tasks in comparison.tasks_of.values() if len(tasks) > 1 for t in tasks]
     }
-    everything = hit | dict(sorted(clears.items())) | consents | twins
+    everything = hit | dict(sorted(clears.items())) | answered | shared
     return {what: tasks for what, tasks in everything.items() if tasks or what in hit}
 
 
-def _outages(books: Books) -> dict[str, list[Outage]]:
+def _outages(comparison: Comparison) -> dict[str, list[Outage]]:
     outages = defaultdict(list)
-    for outage in books.diary.outages:
+    for outage in comparison.events.outages:
         outages[outage.what].append(outage)
     return outages
 
 
-def _measured(books: Books) -> list[str]:
-    """Return the table of what was measured, a line an outage."""
-    measured = [outage for outage in books.diary.outages if outage.seconds]
+def _measured(comparison: Comparison) -> list[str]:
+    """Return the table of the measured times, a line for each outage."""
+    measured = [outage for outage in comparison.events.outages if outage.seconds]
     if not measured:
         return []
     names = list(dict.fromkeys(name for outage in measured for name in outage.seconds))
-    lines = ["", f"| seconds after | tasks hit | {' | '.join(names)} |", f"|---|{'---:|' * (1 + len(names))}"]
+    lines = ["", f"| seconds after | affected tasks | {' | '.join(names)} |", f"|---|{'---:|' * (1 + len(names))}"]
     for outage in measured:
         cells = ["never" if value is None else f"{value:.1f}" for value in map(outage.seconds.get, names)]
         lines.append(f"| {outage.what} | {len(outage.tasks)} | {' | '.join(cells)} |")
     return [
         *lines,
         "",
-        "A job is taken over when Airflow's books name another triggerer for it, and finished when its trigger has "
-        f"fired. A triggerer counts as dead after {DEAD_AFTER_SECONDS} s without a heartbeat.",
+        "The times end when Airflow lists another triggerer for one of the triggers, and when all of them have fired. "
+        f"Airflow replaces a triggerer after {MISSED_AFTER_SECONDS} s without a heartbeat.",
     ]
 
 
-def _row(what: str, times: object, tasks: list[TaskKey], books: Books, verdict: Verdict) -> str:
+def _row(what: str, times: object, tasks: list[TaskKey], comparison: Comparison, verdict: Verdict) -> str:
     distinct = set(tasks)
-    states = Counter(books.instances[task]["state"] for task in distinct)
+    states = Counter(comparison.instances[task]["state"] for task in distinct)
     unnamed = sum(
-        not books.logs.failure(task, books.instances[task]["try_number"]).kind
+        not comparison.logs.failure(task, comparison.instances[task]["try_number"]).kind
         for task in distinct
-        if books.instances[task]["state"] == "failed"
+        if comparison.instances[task]["state"] == "failed"
     )
-    troubled = sum(not verdict.troubled.isdisjoint(books.images_of(task)) for task in distinct)
+    violated = sum(not verdict.affected.isdisjoint(comparison.images_of(task)) for task in distinct)
     stuck = len(distinct) - states["success"] - states["failed"]
-    cells = (what, times, len(distinct), states["success"], states["failed"] - unnamed, troubled, stuck)
+    cells = (what, times, len(distinct), states["success"], states["failed"] - unnamed, violated, stuck)
     return f"| {' | '.join(map(str, cells))} |"

@@ -1,8 +1,8 @@
 """
-A reverse proxy that makes an S3 server fail: 5xx, resets, slowness, and times without access.
+A reverse proxy that adds faults to an S3 server: 5xx, resets, slow responses, and times without access.
 
-Invariant: of the writes to one key only one at a time is under way, so that a conditional write compares and writes
-at once, as S3's do; the server behind it looks first and writes then.
+Invariant: the writes to one key are forwarded one at a time, so that a conditional write is atomic, as in S3. The
+server behind the proxy compares first and writes later.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 
 import aiohttp
 from aiohttp import web
@@ -24,7 +25,7 @@ STORED_PATH = "/__stored__"
 _REQUEST_ID = "x-amz-meta-ideogram-request-id"
 _HOP_BY_HOP = {"connection", "transfer-encoding", "expect", "keep-alive", "server", "date"}
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-#: The share of requests that each fault strikes.
+#: The share of requests that have each fault.
 _SHARES = {
     "500 before": 0.03,
     "503 before": 0.03,
@@ -34,7 +35,7 @@ _SHARES = {
     "slow": 0.03,
 }
 _SLOW_SECONDS = 1.5
-#: All requests fail in the last seconds of each period, in turn with one and the other.
+#: All requests fail in the last seconds of each period; the two kinds alternate.
 _PERIOD_SECONDS = 45.0
 _OUTAGE_SECONDS = 5.0
 _OUTAGES = ("access denied for a while", "503 for a while")
@@ -50,8 +51,8 @@ class FaultyProxy:
     The proxy.
 
     :param upstream: The S3 server's address.
-    :param seed: Chooses the requests that fail, in the order in which they come.
-    :param faults: Whether any do.
+    :param seed: Chooses the requests that fail, in the order of their arrival.
+    :param faults: Whether any requests fail.
     """
 
     def __init__(self, upstream: str, seed: int, faults: bool) -> None:
@@ -64,7 +65,7 @@ class FaultyProxy:
         self.stored: list[str] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Forward a request, with a fault if it is its turn."""
+        """Forward a request, with a fault if one is chosen."""
         try:
             body = await request.read()
         except (ConnectionError, asyncio.IncompleteReadError, aiohttp.ClientPayloadError, web.RequestPayloadError):
@@ -78,27 +79,27 @@ class FaultyProxy:
             return self._fail(request, fault)
         lock = self._locks[request.path] if request.method in ("PUT", "DELETE") else asyncio.Lock()
         async with lock:
-            answer = await self._forward(request, body)
-            if request.method == "PUT" and answer.status == 200 and _REQUEST_ID in request.headers:
+            response = await self._forward(request, body)
+            if request.method == "PUT" and response.status == 200 and _REQUEST_ID in request.headers:
                 self.stored.append(request.headers[_REQUEST_ID])
-        return self._fail(request, fault) if fault.endswith("after") else answer
+        return self._fail(request, fault) if fault.endswith("after") else response
 
     async def count(self, _: web.Request) -> web.Response:
-        """ApiResponse with how often each fault has struck."""
+        """Respond with the number of requests that had each fault."""
         return web.json_response(self.counts)
 
     async def list_stored(self, _: web.Request) -> web.Response:
-        """ApiResponse with the request id of each image that was ever stored, whatever took its place later."""
+        """Respond with the request id of each image that was ever stored, also if it was replaced later."""
         return web.json_response(self.stored)
 
     def _fault(self) -> str:
         period, moment = divmod(time.monotonic() - self._started, _PERIOD_SECONDS)
         if moment > _PERIOD_SECONDS - _OUTAGE_SECONDS:
             return _OUTAGES[int(period) % len(_OUTAGES)]
-        dice = self._rng.random()
+        draw = self._rng.random()
         for fault, share in _SHARES.items():
-            dice -= share
-            if dice < 0:
+            draw -= share
+            if draw < 0:
                 return fault
         return ""
 
@@ -119,15 +120,15 @@ class FaultyProxy:
         url = URL(self._upstream + request.raw_path, encoded=True)
         async with self._client.request(
             request.method, url, data=body, headers=headers, skip_auto_headers=("Content-Type",)
-        ) as answer:
-            content = await answer.read()
-            kept = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
+        ) as response:
+            content = await response.read()
+            kept = [(name, value) for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP]
             if request.method != "HEAD":
                 kept = [(name, value) for name, value in kept if name.lower() != "content-length"]
-            return web.Response(status=answer.status, body=content, headers=kept)
+            return web.Response(status=response.status, body=content, headers=kept)
 
-    async def client(self, _: web.Application):  # type: ignore[no-untyped-def]
-        """Hold the connections to the server while the application runs."""
+    async def client(self, _: web.Application) -> AsyncIterator[None]:
+        """Keep the connections to the server while the application runs."""
         async with aiohttp.ClientSession(auto_decompress=False) as self._client:
             yield
 

@@ -1,4 +1,4 @@
-"""What the logs of the tasks say, read from their files."""
+"""The logs of the tasks, read from their files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.system.plan import TASK_ID
 
-#: What Airflow's supervisor says of a process that was killed.
+#: The message of Airflow's supervisor about a killed process.
 _KILLED = "Process terminated by signal"
 _PROVIDERS_ERROR = re.compile(r"\bIdeogram[A-Z]\w+")
 
@@ -19,9 +19,9 @@ _PROVIDERS_ERROR = re.compile(r"\bIdeogram[A-Z]\w+")
 @dataclass(frozen=True)
 class Failure:
     """
-    Why a task failed.
+    The reason of a failure.
 
-    :param kind: The provider's error, `killed`, or "" if no reason is named.
+    :param kind: The class of the provider's error, `killed`, or "" if the log has no reason.
     :param text: The message.
     """
 
@@ -41,10 +41,10 @@ class TaskLogs:
 
     def failure(self, task: tuple[str, int], try_number: int) -> Failure:
         """
-        Return why an attempt failed.
+        Return the reason of an attempt's failure.
 
-        Where Airflow's scheduler fails a deferred task whose resumed slice then goes on (apache/airflow#72716), the
-        slice belongs to the next attempt but writes to the log of the one before.
+        If Airflow's scheduler fails a deferred task whose resumed slice continues (apache/airflow#72716), the slice
+        belongs to the next attempt but writes to the log of the previous one.
         """
         found = self._failure(task, try_number)
         return found if found.kind or try_number == 1 else self._failure(task, try_number - 1)
@@ -62,7 +62,7 @@ class TaskLogs:
         return found
 
     def text(self, task: tuple[str, int]) -> str:
-        """Return all that all attempts of a task logged."""
+        """Return the log of all attempts of a task."""
         return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in self._entries(task, "attempt=*.log"))
 
     def _entries(self, task: tuple[str, int], pattern: str) -> Iterator[dict[str, Any]]:

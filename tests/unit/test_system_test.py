@@ -1,24 +1,28 @@
-"""The pure parts of the system tests: what they plan, and how they compare a dataset's books."""
+"""The pure parts of the system tests: their plans, and the comparison of results."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tests.system.comparison import compare_manifest, contradicts, has_true_cost
 from tests.system.plan import DAG_ID, DATASET_DAG_ID, PlannedRun, moments, planned_runs
-from tests.system.stats import compare_manifest, contradicts
 
 DATASET = PlannedRun("run", "dataset", rows=2)
 
+Json = dict[str, Any]
 
-def line(row, status="generated", error=None):
+
+def _line(row: int, status: str = "generated", error: str | None = None) -> Json:
     return {"row": row, "prompt": f"dataset plain {row}", "status": status, "error": error}
 
 
-def counts(**given):
-    return {"generated": 0, "reused": 0, "content_blocked": 0, "failed": 0} | given
+def _counts(**counts: int) -> Json:
+    return {"generated": 0, "reused": 0, "content_blocked": 0, "failed": 0} | counts
 
 
-def test_the_seed_alone_decides_when_something_happens():
+def test_moments_depend_on_the_seed_only() -> None:
     found = moments(1, "workers", 20, until=0.5)
 
     assert found == moments(1, "workers", 20, until=0.5) == sorted(found)
@@ -27,38 +31,38 @@ def test_the_seed_alone_decides_when_something_happens():
     assert 0.02 <= found[0] < found[-1] <= 0.5
 
 
-def test_runs_that_nobody_contests_aim_at_keys_of_their_own():
-    sets = [run.image_set for run in planned_runs(1000, contested=False)]
+def test_runs_without_shared_keys_have_their_own_sets() -> None:
+    sets = [run.image_set for run in planned_runs(1000, shared_keys=False)]
 
     assert len(sets) == len(set(sets)) == 20
     assert len(planned_runs(1000)) == 24
 
 
-def test_a_dataset_is_one_task_with_all_prompts():
+def test_dataset_is_one_task_with_all_prompts() -> None:
     single = PlannedRun("run", "set-00")
 
     assert (single.dag_id, single.prompts(7)) == (DAG_ID, ["set-00 plain 7"])
     assert (DATASET.dag_id, DATASET.prompts(-1)) == (DATASET_DAG_ID, ["dataset plain 0", "dataset plain 1"])
 
 
-def test_a_manifest_with_a_line_a_row_agrees():
-    lines = [line(0), line(1, "failed", "The job failed")]
+def test_manifest_with_a_line_for_each_row_agrees() -> None:
+    lines = [_line(0), _line(1, "failed", "The job failed")]
 
-    assert compare_manifest(DATASET, lines, counts(generated=1, failed=1)) == []
+    assert compare_manifest(DATASET, lines, _counts(generated=1, failed=1)) == []
     assert compare_manifest(DATASET, lines, None) == []
 
 
 @pytest.mark.parametrize(
     ("lines", "xcom", "problem"),
     [
-        ([line(0)], counts(generated=1), "its 1 lines are not the 2 rows"),
-        ([line(1), line(0)], counts(generated=2), "its 2 lines are not the 2 rows in their order"),
-        ([line(0), line(1)], counts(generated=1, reused=1), "its task counts"),
-        ([line(0), line(1, "failed")], counts(generated=1, failed=1), "row 1 is failed with error None"),
-        ([line(0, error="Odd"), line(1)], counts(generated=2), "row 0 is generated with error 'Odd'"),
+        ([_line(0)], _counts(generated=1), "its 1 lines are not the 2 rows"),
+        ([_line(1), _line(0)], _counts(generated=2), "its 2 lines are not the 2 rows in their order"),
+        ([_line(0), _line(1)], _counts(generated=1, reused=1), "its task counts"),
+        ([_line(0), _line(1, "failed")], _counts(generated=1, failed=1), "row 1 is failed with error None"),
+        ([_line(0, error="Odd"), _line(1)], _counts(generated=2), "row 0 is generated with error 'Odd'"),
     ],
 )
-def test_a_manifest_that_is_not_what_was_ordered_is_told(lines, xcom, problem):
+def test_each_difference_of_a_manifest_is_found(lines: list[Json], xcom: Json, problem: str) -> None:
     (found,) = compare_manifest(DATASET, lines, xcom)
 
     assert problem in found
@@ -74,5 +78,25 @@ def test_a_manifest_that_is_not_what_was_ordered_is_told(lines, xcom, problem):
         (0.05, False, "other", True),
     ],
 )
-def test_a_result_says_either_paid_or_reused_and_the_bytes_that_were_made(cost_usd, reused, sha256, wrong):
+def test_result_is_either_paid_or_reused_with_the_right_hash(
+    cost_usd: float, reused: bool, sha256: str, wrong: bool
+) -> None:
     assert contradicts({"cost_usd": cost_usd, "reused": reused, "sha256": sha256}, "made") is wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "true"),
+    [
+        ({}, True),
+        ({"cost_usd": 0.05130001}, True),
+        ({"cost_usd": 0.0, "reused": True}, True),
+        ({"cost_usd": 0.05}, False),
+        ({"original_cost_usd": 0.05}, False),
+        ({"cost_usd": None}, False),
+        ({"reused": True}, False),
+        ({"cost_is_estimate": True}, False),
+    ],
+)
+def test_cost_is_compared_with_the_charge(changes: Json, true: bool) -> None:
+    result = {"cost_usd": 0.0513, "original_cost_usd": 0.0513, "reused": False, "cost_is_estimate": False} | changes
+    assert has_true_cost(result, 0.0513) is true

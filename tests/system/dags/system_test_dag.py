@@ -1,4 +1,4 @@
-"""A DAG whose runs make a set of images each, under kill -9."""
+"""A DAG whose runs make a set of images each, while their processes are killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with DAG(DAG_ID, schedule=None, max_active_runs=12, max_active_tasks=1000):
             {
                 "prompt": f"{SET} {VARIANT} {number}",
                 "s3_key": f"images/{SET}/{number}.png",
-                # Half of the users want a person to decide about an unknown submit, a tenth blocks a worker.
+                # Half of the tasks leave an unknown submit to a person, and a tenth wait on a worker.
                 "on_unknown_submit": "resubmit" if number % 2 else "fail",
                 "deferrable": number % 10 != 9,
             }

@@ -1,4 +1,4 @@
-"""A DAG whose task makes a dataset of images, as many as its environment says."""
+"""A DAG whose task makes a dataset of images; the environment sets their number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with DAG(DATASET_DAG_ID, schedule=None):
         s3_prefix=f"s3://{BUCKET}/images/{DATASET}",
         key_template="{id}.png",
         resolution="RESOLUTION_512_1536",
-        # What the emulator fails and blocks for good is no reason to pay for others again.
+        # Requests that the emulator fails or blocks do not fail the task.
         max_failures=0.2,
         retries=8,
         retry_delay=timedelta(seconds=3),

@@ -1,21 +1,24 @@
 """
-What the scheduler loads once, so that the tasks it forks need not: it halves the work of an attempt.
+Imports and settings of all processes of the system test's Airflow, which imports a module of this name when it starts.
 
-Airflow imports a module of this name when it starts, if there is one.
+The imports are done once by the scheduler instead of by each forked task, which halves the work of an attempt. The
+emulator's lifetime of records replaces the vendor's hour, before other modules import the constant.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 
 import aiohttp  # noqa: F401
 import boto3
 import botocore.loaders
 import PIL.Image
 
-import airflow_provider_ideogram.api.polling  # noqa: F401
+from airflow_provider_ideogram.api import polling
 
 PIL.Image.init()
-# The descriptions of AWS's services are the larger part of what a new S3 client reads.
+# Most of the files that a new S3 client reads are descriptions of AWS's services.
 botocore.session.create_loader = functools.cache(botocore.loaders.create_loader)
 boto3.client("s3", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
+polling.RESULT_LIFETIME = float(os.environ["SYSTEM_TEST_RECORD_SECONDS"])

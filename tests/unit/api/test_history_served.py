@@ -86,9 +86,7 @@ def test_finds_it_only_when_the_history_shows_it(hook: IdeogramHook, ideogram_em
         (-SUBMIT_WINDOW - CLOCK_SKEW - 30, False),
     ],
 )
-def test_window_allows_for_clock_skew_and_slow_submits(
-    hook: IdeogramHook, intended: float, found: bool
-) -> None:
+def test_window_allows_for_clock_skew_and_slow_submits(hook: IdeogramHook, intended: float, found: bool) -> None:
     accepted = hook.submit(SENT).request_id
     assert hook.find_submitted(SENT, time.time() + intended) == ({accepted} if found else set())
 

@@ -1,11 +1,11 @@
 """
-The three books, compared.
+The comparison of what the emulator accepted and charged, what is in S3, and what Airflow's tasks reported.
 
-An *image* is a prompt: the DAGs give each key and inputs one of its own. A task makes one, or those of a dataset. It
-is *paid twice* if the emulator charged it again after a job that did not fail, and *explained* if a task's log says,
-before it paid again, that a person or `on_unknown_submit` wanted that, or if a rival's image had taken the key's place
-in between. A paid image is *lost* if it is COMPLETED at the vendor, and was never in S3, is not named by a failed
-task's or row's message, nor in the ledger, nor was given up for a run with other inputs, which a warning says.
+An *image* is a prompt: the DAGs give each key and inputs their own prompt. A task makes one image, or those of a
+dataset. An image is *paid twice* if the emulator charged two requests for it. That is *explained* if a task's log names
+the person or the setting that permitted it, or if a competing run's image was stored under the key in between. A
+completed request is *lost* if its image was never in S3, and neither a failed task's or row's message nor the ledger
+names it, nor a warning says that it was abandoned for other inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
-from tests.system.experiment import Diary, TaskKey, key_of
+from tests.system.experiment import EventLog, TaskKey, key_of
 from tests.system.plan import BUCKET, PlannedRun
 from tests.system.task_logs import TaskLogs
 
@@ -36,27 +36,30 @@ Json = dict[str, Any]
 LEDGER_PREFIX = "_ideogram/"
 _WORKSPACE = ".dataset/"
 _MANIFEST = "/manifest.jsonl"
-_PAID_AGAIN = re.compile(
-    r"Since (a person cleared the task|on_unknown_submit is 'resubmit'|the vendor no longer holds its result)"
-    r", a new request is submitted and charged"
+#: The reasons of log lines for which a second charge of an image is permitted.
+_PERMITTED = re.compile(
+    r"\. (A person cleared the task|on_unknown_submit is 'resubmit'|The inputs were changed)"
+    r": a new request is submitted"
 )
-_NOT_REMOVED = "could not be removed"
+_NOT_DELETED = "could not be deleted"
+#: USD by which a reported cost may differ from the charge.
+_COST_TOLERANCE = 1e-4
 _STATUSES = tuple(ImageStatus)
 
 
 @dataclass
 class Verdict:
     """
-    What the comparison found.
+    The result of the comparison.
 
-    :param violations: Broken invariants, by name; empty lists are kept ones.
-    :param facts: Counts worth a line.
-    :param troubled: The images of broken invariants.
+    :param violations: The violations of each invariant; an empty list means that it holds.
+    :param facts: Counts and sums for the report.
+    :param affected: The images of violated invariants.
     """
 
     violations: dict[str, list[str]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    troubled: set[str] = field(default_factory=set)
+    affected: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Bucket:
 
     :param stored: The images, by key.
     :param ledger: The ledger's records, by key.
-    :param workspaces: The keys of what datasets keep between their slices.
+    :param workspaces: The keys of the datasets' working objects.
     :param manifests: Each dataset's lines, by its set.
     """
 
@@ -85,36 +88,38 @@ class Bucket:
     manifests: dict[str, list[Json]] = field(default_factory=dict)
 
 
-class Books:
+class Comparison:
     """
-    Everything that is known after a run.
+    All data of a run, and the checks of the invariants.
 
     :param runs: The runs by id.
-    :param charges: The emulator's.
-    :param s3: A client that no fault is between.
-    :param ever_stored: The request ids of all images that S3 ever took.
+    :param requests: The requests that the emulator accepted, with state and cost.
+    :param s3: A client of the S3 server without faults.
+    :param ever_stored: The request ids of all images that were ever stored in S3.
     :param instances: All task instances.
     :param xcoms: The results of those that succeeded, by task.
+    :param logs: The tasks' logs.
+    :param events: What was done to the system.
     """
 
     def __init__(
         self,
         runs: dict[str, PlannedRun],
-        charges: list[Json],
+        requests: list[Json],
         s3: S3Client,
         ever_stored: list[str],
         instances: list[Json],
         xcoms: dict[TaskKey, Json],
         logs: TaskLogs,
-        diary: Diary,
+        events: EventLog,
     ) -> None:
         self.runs = runs
-        self.charges = {charge["request_id"]: charge for charge in charges}
+        self.requests = {request["request_id"]: request for request in requests}
         self.instances = {key_of(one): one for one in instances}
         self.xcoms = xcoms
         self.ever_stored = set(ever_stored)
         self.logs = logs
-        self.diary = diary
+        self.events = events
         self.s3 = _read_s3(s3)
         self.lines = {line["prompt"]: line for lines in self.s3.manifests.values() for line in lines}
         self.tasks_of: dict[str, list[TaskKey]] = defaultdict(list)
@@ -126,7 +131,7 @@ class Books:
         """Return the prompts of a task's images."""
         return self.runs[task[0]].prompts(task[1])
 
-    def compare(self) -> Verdict:
+    def run(self) -> Verdict:
         """Check all invariants."""
         verdict = Verdict()
         checks = (
@@ -134,6 +139,7 @@ class Books:
             self._lost_images,
             self._stored_bytes,
             self._xcoms,
+            self._costs,
             self._manifests,
             self._takeovers,
             self._stuck_tasks,
@@ -146,77 +152,77 @@ class Books:
 
     def _double_charges(self, verdict: Verdict) -> None:
         by_image = defaultdict(list)
-        for charge in self.charges.values():
-            by_image[charge["inputs"]["prompt"]].append(charge)
+        for request in self.requests.values():
+            by_image[request["inputs"]["prompt"]].append(request)
         doubles: list[str] = []
         explained: Counter[str] = Counter()
         after_failure = 0
-        for image, charges in by_image.items():
-            charges.sort(key=lambda charge: charge["accepted_at"])
-            for earlier, later in pairwise(charges):
+        for image, requests in by_image.items():
+            requests.sort(key=lambda request: request["accepted_at"])
+            for earlier, later in pairwise(requests):
                 if earlier["state"] == "FAILED":
                     after_failure += 1
                 elif reason := self._why_again(image, earlier, later):
                     explained[reason] += 1
                 else:
                     doubles.append(f"{image}: {earlier['request_id']} and {later['request_id']}")
-                    verdict.troubled.add(image)
+                    verdict.affected.add(image)
         verdict.violations["paid twice"] = doubles
-        verdict.facts["paid again after a FAILED job"] = after_failure
+        verdict.facts["submitted again after a FAILED request, which costs nothing"] = after_failure
         for reason, count in explained.items():
-            verdict.facts[f"paid again since {reason}"] = count
+            verdict.facts[f"paid again: {reason}"] = count
 
     def _why_again(self, image: str, earlier: Json, later: Json) -> str:
         for task in self.tasks_of[image]:
-            if reason := self._told_to_pay(task, image):
+            if reason := self._permission(task):
                 return reason
-        rivals = [self._rival_charge(image, charge) for charge in self.charges.values()]
-        between = [one for one in rivals if one and earlier["accepted_at"] < one["done_at"] < later["accepted_at"]]
-        return "a rival's image took the key" if between else ""
+        competing = [self._competing_request(image, request) for request in self.requests.values()]
+        between = [one for one in competing if one and earlier["accepted_at"] < one["done_at"] < later["accepted_at"]]
+        return "a competing run's image was stored under the key" if between else ""
 
-    def _told_to_pay(self, task: TaskKey, image: str) -> str:
-        """Return why a task's log says that it pays again for an image, "" if it does not."""
-        target = "/{}/{}.png at ".format(*_key_of(image))
-        lines = [line for line in self.logs.text(task).splitlines() if target in line]
-        matches = [match.group(1) for line in lines if (match := _PAID_AGAIN.search(line))]
-        return matches[0] if matches else ""
+    def _permission(self, task: TaskKey) -> str:
+        """Return why a task's log says that its image may be paid again, "" if it does not."""
+        if self.runs[task[0]].rows:  # the line does not name the row
+            return ""
+        match = _PERMITTED.search(self.logs.text(task))
+        return match.group(1) if match else ""
 
-    def _rival_charge(self, image: str, charge: Json) -> Json | None:
-        other = charge["inputs"]["prompt"]
-        return charge if other != image and _key_of(other) == _key_of(image) else None
+    def _competing_request(self, image: str, request: Json) -> Json | None:
+        other = request["inputs"]["prompt"]
+        return request if other != image and _key_of(other) == _key_of(image) else None
 
     def _lost_images(self, verdict: Verdict) -> None:
         in_s3 = {image.request_id for image in self.s3.stored.values()}
         # An intent without a request id holds the image too: the next attempt looks it up in the history.
         in_ledger = {record["request_id"] or record["request"]["prompt"] for record in self.s3.ledger.values()}
-        replaced = "paid and stored, then replaced by an image that was wanted there"
-        named = "paid, not stored, and held by the failed task's message or the ledger"
-        given_up = "paid and given up with a warning that names it"
-        counts = Counter({replaced: 0, named: 0, given_up: 0})
+        replaced = "paid and stored, then replaced by the image of other inputs"
+        named = "paid, not stored, and named by the failed task's message or the ledger"
+        abandoned = "paid and abandoned with a warning that names it"
+        counts = Counter({replaced: 0, named: 0, abandoned: 0})
         lost = []
-        for request_id, charge in self.charges.items():
-            if charge["state"] != "COMPLETED" or request_id in in_s3:
+        for request_id, request in self.requests.items():
+            if request["state"] != "COMPLETED" or request_id in in_s3:
                 continue
-            image = charge["inputs"]["prompt"]
+            image = request["inputs"]["prompt"]
             if request_id in self.ever_stored:
                 counts[replaced] += 1
             elif in_ledger & {request_id, image} or self._named_by_failure(image, request_id):
                 counts[named] += 1
-            elif self._given_up(image, request_id):
-                counts[given_up] += 1
+            elif self._abandoned(image, request_id):
+                counts[abandoned] += 1
             else:
                 lost.append(f"{image}: {request_id}")
-                verdict.troubled.add(image)
+                verdict.affected.add(image)
         verdict.violations["paid and lost"] = lost
         verdict.facts |= counts
 
-    def _given_up(self, image: str, request_id: str) -> bool:
-        """Tell whether a run with other inputs for the key, or one that was told to, gave a paid request up."""
+    def _abandoned(self, image: str, request_id: str) -> bool:
+        """Return whether a run abandoned a paid request, because of other inputs or because a user permitted it."""
         key = _key_of(image)
         tasks = [task for other, tasks in self.tasks_of.items() if _key_of(other) == key for task in tasks]
         logs = [self.logs.text(task) for task in tasks]
-        return any(f"Request {request_id} of" in log and "It is given up" in log for log in logs) or any(
-            self._told_to_pay(task, image) for task in tasks
+        return any(f"Request {request_id} of" in log and "It is abandoned" in log for log in logs) or any(
+            self._permission(task) for task in tasks
         )
 
     def _named_by_failure(self, image: str, request_id: str) -> bool:
@@ -229,34 +235,49 @@ class Books:
     def _stored_bytes(self, verdict: Verdict) -> None:
         wrong = []
         for stored in self.s3.stored.values():
-            charge = self.charges.get(stored.request_id)
-            if charge is None or _drawn_sha256(charge) != stored.sha256:
+            request = self.requests.get(stored.request_id)
+            if request is None or _drawn_sha256(request) != stored.sha256:
                 wrong.append(f"{stored.key}: {stored.request_id}")
         verdict.violations["stored bytes that the emulator did not make"] = wrong
         verdict.facts["objects in S3"] = len(self.s3.stored)
 
     def _xcoms(self, verdict: Verdict) -> None:
         wrong, payers = [], defaultdict(list)
-        images = {task: xcom for task, xcom in self.xcoms.items() if not self.runs[task[0]].rows}
+        images = self._image_xcoms()
         for task, xcom in images.items():
             (image,) = self.images_of(task)
             stored = self.s3.stored.get(xcom["key"])
-            charge = self.charges.get(xcom["request_id"])
-            if charge is None or stored is None or charge["inputs"]["prompt"] != image:
-                wrong.append(f"{task}: {xcom['request_id']} of {xcom['uri']} is not in the other books")
+            request = self.requests.get(xcom["request_id"])
+            if request is None or stored is None or request["inputs"]["prompt"] != image:
+                wrong.append(f"{task}: {xcom['request_id']} of {xcom['uri']} is not at the vendor or in S3")
                 continue
             if xcom["cost_usd"]:
                 payers[xcom["request_id"]].append(task)
-            if contradicts(xcom, _drawn_sha256(charge)):
+            if contradicts(xcom, _drawn_sha256(request)):
                 wrong.append(f"{task}: cost {xcom['cost_usd']}, reused {xcom['reused']}, or its hash is wrong")
         wrong += [f"{request_id} paid by {tasks}" for request_id, tasks in payers.items() if len(tasks) > 1]
         wrong += [f"{task} succeeded without a result" for task in self._succeeded() if task not in self.xcoms]
-        verdict.violations["XComs that contradict the other books"] = wrong
-        paid = [charge for charge in self.charges.values() if charge["state"] == "COMPLETED"]
-        verdict.facts["charges"] = len(self.charges)
-        verdict.facts["charges of COMPLETED jobs"] = len(paid)
-        verdict.facts["XComs that say what was paid"] = len(payers)
-        verdict.facts["XComs that say reused"] = sum(xcom["reused"] for xcom in images.values())
+        verdict.violations["XComs that contradict the vendor or S3"] = wrong
+        completed = [request for request in self.requests.values() if request["state"] == "COMPLETED"]
+        verdict.facts["accepted requests"] = len(self.requests)
+        verdict.facts["charged requests"] = len(completed)
+        verdict.facts["XComs with a cost"] = len(payers)
+        verdict.facts["XComs of reused images"] = sum(xcom["reused"] for xcom in images.values())
+
+    def _costs(self, verdict: Verdict) -> None:
+        """Compare each reported cost with the charge of its request."""
+        reported = {str(task): xcom for task, xcom in self._image_xcoms().items()}
+        reported |= {line["prompt"]: line for line in self.lines.values() if line["status"] in ("generated", "reused")}
+        verdict.violations["costs that differ from the charge"] = [
+            f"{name}: {result['cost_usd']}, {result['original_cost_usd']} of {result['request_id']}"
+            for name, result in reported.items()
+            if (request := self.requests.get(result["request_id"])) and not has_true_cost(result, request["cost_usd"])
+        ]
+        verdict.facts["charged in USD"] = round(sum(request["cost_usd"] for request in self.requests.values()), 4)
+        verdict.facts["reported in USD"] = round(sum(result["cost_usd"] or 0 for result in reported.values()), 4)
+
+    def _image_xcoms(self) -> dict[TaskKey, Json]:
+        return {task: xcom for task, xcom in self.xcoms.items() if not self.runs[task[0]].rows}
 
     def _manifests(self, verdict: Verdict) -> None:
         if not (datasets := {run_id: run for run_id, run in self.runs.items() if run.rows}):
@@ -266,26 +287,26 @@ class Books:
             lines = self.s3.manifests.get(run.image_set, [])
             wrong += [f"{run_id}: {problem}" for problem in compare_manifest(run, lines, self.xcoms.get((run_id, -1)))]
             for line in lines:
-                if line["status"] in ("generated", "reused") and not self._is_in_the_books(line):
-                    wrong.append(f"{run_id} row {line['row']}: {line['request_id']} is not in the other books")
-                    verdict.troubled.add(line["prompt"])
-        verdict.violations["manifests that contradict the other books"] = wrong
+                if line["status"] in ("generated", "reused") and not self._is_paid_and_stored(line):
+                    wrong.append(f"{run_id} row {line['row']}: {line['request_id']} is not at the vendor or in S3")
+                    verdict.affected.add(line["prompt"])
+        verdict.violations["manifests that contradict the vendor or S3"] = wrong
         statuses = Counter(line["status"] for line in self.lines.values())
         verdict.facts |= {f"rows of the dataset: {status}": count for status, count in statuses.items()}
 
     def _takeovers(self, verdict: Verdict) -> None:
-        measured = [outage for outage in self.diary.outages if outage.seconds]
+        measured = [outage for outage in self.events.outages if outage.seconds]
         if measured:
-            verdict.violations["jobs of a dead triggerer that nobody took over or finished"] = [
+            verdict.violations["triggers of a killed triggerer that no other one ran or finished"] = [
                 f"{outage.what}: {outage.seconds}" for outage in measured if None in outage.seconds.values()
             ]
 
-    def _is_in_the_books(self, line: Json) -> bool:
-        """Tell whether the image of a manifest's line was paid for, and is in S3 as it was made."""
-        charge, stored = self.charges.get(line["request_id"]), self.s3.stored.get(line["key"])
-        if charge is None or stored is None or charge["inputs"]["prompt"] != line["prompt"]:
+    def _is_paid_and_stored(self, line: Json) -> bool:
+        """Return whether the image of a manifest's line was accepted by the vendor, and is in S3 as it was made."""
+        request, stored = self.requests.get(line["request_id"]), self.s3.stored.get(line["key"])
+        if request is None or stored is None or request["inputs"]["prompt"] != line["prompt"]:
             return False
-        sha256 = _drawn_sha256(charge)
+        sha256 = _drawn_sha256(request)
         return stored.request_id == line["request_id"] and stored.sha256 == sha256 and not contradicts(line, sha256)
 
     def _succeeded(self) -> list[TaskKey]:
@@ -298,7 +319,7 @@ class Books:
         verdict.facts["failed"] = len(self.instances) - len(self._succeeded()) - len(stuck)
 
     def _unnamed_failures(self, verdict: Verdict) -> None:
-        failures = self.diary.failures.items()
+        failures = self.events.failures.items()
         verdict.violations["failed without a named reason"] = [
             f"{task} try {number}" for (task, number), failure in failures if not failure.kind
         ]
@@ -312,22 +333,34 @@ class Books:
             task, image = (run_id, int(map_index)), record["request"]["prompt"]
             if self.instances[task]["state"] == "failed" or self.lines.get(image, {}).get("status") == "failed":
                 of_failed += 1
-            elif any(f"{key} {_NOT_REMOVED}" in self.logs.text(task) for task in self.tasks_of[image]):
+            elif any(f"{key} {_NOT_DELETED}" in self.logs.text(task) for task in self.tasks_of[image]):
                 explained += 1
             else:
                 left.append(f"{key}: {record['request_id']} of {record['owner']}")
         verdict.violations["records left in the ledger"] = left
         verdict.facts["records of failed tasks and rows"] = of_failed
-        verdict.facts["records that S3 did not let go, as a warning says"] = explained
+        verdict.facts["records that could not be deleted, as a warning says"] = explained
 
 
 def contradicts(result: Json, sha256: str) -> bool:
-    """Tell whether an image's result says other bytes than these, or both that it was paid and that it was reused."""
+    """Return whether a result has another hash, or is both paid and reused, or neither."""
     return bool(result["cost_usd"]) is result["reused"] or result["sha256"] != sha256
 
 
+def has_true_cost(result: Json, charged_usd: float) -> bool:
+    """Return whether a result has the charge of its request as its original cost, and as its own unless reused."""
+    own = 0.0 if result["reused"] else charged_usd
+    return (
+        result["cost_usd"] is not None
+        and result["original_cost_usd"] is not None
+        and abs(result["cost_usd"] - own) < _COST_TOLERANCE
+        and abs(result["original_cost_usd"] - charged_usd) < _COST_TOLERANCE
+        and not result["cost_is_estimate"]
+    )
+
+
 def compare_manifest(run: PlannedRun, lines: list[Json], xcom: Json | None) -> list[str]:
-    """Return where a dataset's manifest is not what was ordered, or not what its task's result says."""
+    """Return the differences of a dataset's manifest from its rows and from its task's result."""
     wrong = []
     if [(line["row"], line["prompt"]) for line in lines] != list(enumerate(run.prompts(-1))):
         wrong.append(f"its {len(lines)} lines are not the {run.rows} rows in their order")
@@ -344,7 +377,7 @@ def compare_manifest(run: PlannedRun, lines: list[Json], xcom: Json | None) -> l
 
 
 def read_xcoms(api: AirflowApi, instances: list[Json]) -> dict[TaskKey, Json]:
-    """Return the results of the tasks that succeeded, but for those without one."""
+    """Return the results of the tasks that succeeded and have one."""
     succeeded = [one for one in instances if one["state"] == "success"]
 
     def read(one: Json) -> Json | None:
@@ -360,7 +393,7 @@ def read_xcoms(api: AirflowApi, instances: list[Json]) -> dict[TaskKey, Json]:
 
 
 def _key_of(image: str) -> tuple[str, str]:
-    """Return what rivals have in common: the set and the number."""
+    """Return the set and the number, which competing images share."""
     name, _, number = image.split()
     return name, number
 
@@ -374,8 +407,8 @@ def _read_s3(s3: S3Client) -> Bucket:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
-            answer = s3.get_object(Bucket=BUCKET, Key=key)
-            content = answer["Body"].read()
+            response = s3.get_object(Bucket=BUCKET, Key=key)
+            content = response["Body"].read()
             if key.startswith(LEDGER_PREFIX) and _WORKSPACE in key:
                 bucket.workspaces.append(key)
             elif key.startswith(LEDGER_PREFIX):
@@ -383,7 +416,7 @@ def _read_s3(s3: S3Client) -> Bucket:
             elif key.endswith(_MANIFEST):
                 bucket.manifests[key.split("/")[-2]] = [json.loads(line) for line in content.splitlines()]
             else:
-                request_id = answer["Metadata"].get("ideogram-request-id", "")
+                request_id = response["Metadata"].get("ideogram-request-id", "")
                 bucket.stored[key] = StoredImage(key, request_id, hashlib.sha256(content).hexdigest())
     return bucket
 
@@ -391,18 +424,18 @@ def _read_s3(s3: S3Client) -> Bucket:
 _hashes: dict[str, str] = {}
 
 
-def _drawn_sha256(charge: Json) -> str:
-    """Return the hash of the image that a charge was for, drawn again."""
-    request_id = charge["request_id"]
+def _drawn_sha256(request: Json) -> str:
+    """Return the hash of a request's image, which is drawn again."""
+    request_id = request["request_id"]
     if request_id not in _hashes:
-        inputs = charge["inputs"]
+        inputs = request["inputs"]
         picture = Picture(
-            charge["model"],
+            request["model"],
             inputs["prompt"],
             inputs["magic_prompt_option"],
             inputs["resolution"],
             inputs["style_type"],
-            charge["seed"],
+            request["seed"],
             "png",
         )
         _hashes[request_id] = hashlib.sha256(draw(picture)).hexdigest()
