@@ -1,10 +1,10 @@
 """
-Put a run's waiting task instances straight to the triggerer, as if each had deferred.
+Put a run's task instances directly into the triggerer, as if each had deferred.
 
-A thousand workers' starts would take a small machine half an hour and measure nothing of the triggerer.
-`python -m benchmarks.concurrent_triggers COMMAND ...` runs in that Airflow's environment: `pool` makes the pool
-without slots, `defer RUN_ID TRIGGERS` reads a JSON list of class paths and arguments and defers, `count RUN_ID` prints
-how many have got an event.
+A thousand starts of workers would take a small machine half an hour, and would not measure the triggerer.
+`python -m benchmarks.concurrent_triggers COMMAND ...` runs in that Airflow's environment. `pool` makes the pool without
+slots. `defer RUN_ID TRIGGERS` reads a JSON list of class paths and arguments, and defers the tasks. `count RUN_ID`
+prints the number of tasks with an event.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import func, select
 
-DAG_ID = "crowd"
+DAG_ID = "many_triggers"
+POOL = "without_slots"
 
 
 def make_pool() -> None:
     with create_session() as session:
-        session.add(Pool(pool="nobody", slots=0, description="", include_deferred=False))
+        session.add(Pool(pool=POOL, slots=0, description="", include_deferred=False))
 
 
 def defer(run_id: str, triggers: list[tuple[str, dict[str, object]]]) -> None:
@@ -47,19 +48,19 @@ def defer(run_id: str, triggers: list[tuple[str, dict[str, object]]]) -> None:
 
 
 def _value(name: str, value: object) -> object:
-    """Return an argument as the trigger takes it: JSON has no time of day."""
+    """Return an argument with the type that the trigger expects: JSON has no times."""
     return datetime.fromisoformat(str(value)) if name == "moment" else value
 
 
 def count(run_id: str) -> int:
     with create_session() as session:
-        noticed = select(func.count()).where(
+        with_event = select(func.count()).where(
             TaskInstance.dag_id == DAG_ID,
             TaskInstance.run_id == run_id,
             TaskInstance.next_method == "resume",
             TaskInstance.trigger_id.is_(None),
         )
-        return session.scalar(noticed) or 0
+        return session.scalar(with_event) or 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """
-A dataset in one task on real Airflow: its size, its rate, and the same prompts mapped over the single operator.
+A dataset in one task on a real Airflow: size, rate, and the same prompts in mapped tasks.
 
 Run as ``python -m benchmarks.dataset``; the table goes to ``benchmarks/results/dataset.md``. The emulator, the S3
 server and Airflow are processes of this machine and share its cores.
@@ -31,7 +31,7 @@ from dev.s3_server import S3Server, start_s3_server
 BUCKET = "benchmark"
 RESULT = Path(__file__).parent / "results" / "dataset.md"
 DAGS = Path(__file__).parent / "dags"
-#: A limit and a dataset whose N/R is well above the job's time.
+#: A rate limit R and a dataset of N prompts, with N/R well above the duration of a job.
 RATE_PER_MINUTE = 240
 RATED = 480
 RATED_JOB_SECONDS = 12.0
@@ -43,16 +43,17 @@ SEED = 0
 @dataclass(frozen=True)
 class Measured:
     """
-    What a run took.
+    The measurements of a run.
 
-    :param state: How it ended.
+    :param state: Its final state.
     :param items: Its prompts.
     :param stored: Images in S3.
-    :param charges: What the vendor charged for.
-    :param seconds: By Airflow's books, from queued to its end.
-    :param cpu_seconds: Of all worker processes, the tasks' supervisors included.
-    :param slices: What each slice noted.
-    :param submits: Calls of submit, and how many of them were answered 429.
+    :param charges: Charged requests.
+    :param seconds: From queued to its end, by Airflow's times.
+    :param cpu_seconds: CPU time of all worker processes, including the tasks' supervisors.
+    :param slices: The measurements of each slice.
+    :param submits: Submits, including those that were answered 429.
+    :param rate_limited: Submits that were answered 429.
     """
 
     state: str
@@ -72,17 +73,17 @@ class Measured:
 
     @property
     def per_minute(self) -> float:
-        """Images a minute."""
+        """Images per minute."""
         return self.items / self.seconds * 60
 
     @property
     def cpu_per_image(self) -> float:
-        """CPU seconds of workers for an image."""
+        """CPU seconds of workers per image."""
         return self.cpu_seconds / self.items
 
 
 class Bench:
-    """The running servers, and where notes are."""
+    """The running servers, and the folder of the slices' measurements."""
 
     def __init__(self, cluster: AirflowCluster, emulator: EmulatorServer, s3: S3Server, notes: Path) -> None:
         self._cluster = cluster
@@ -91,7 +92,7 @@ class Bench:
         self._notes = notes
 
     def run(self, dag_id: str, prefix: str, items: int, **settings: Any) -> Measured:
-        """Run a DAG, and return what it took and what the books say."""
+        """Run a DAG, and return its measurements."""
         self._admin("reset", {})
         self._admin("settings", {"rate_limit": 0, "job_seconds": JOB_SECONDS} | settings)
         cpu = self._worker_cpu()
@@ -104,7 +105,7 @@ class Bench:
             state=state,
             items=items,
             stored=self._stored(prefix),
-            charges=stats["accepted"],
+            charges=stats["charges"],
             seconds=self._cluster.api.run_seconds(dag_id, run_id),
             cpu_seconds=cpu,
             slices=[json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else [],
@@ -120,7 +121,7 @@ class Bench:
         return len([key for key in keys if not key.endswith("manifest.jsonl")])
 
     def _worker_cpu(self) -> float:
-        """Return the CPU seconds of all that the scheduler's process started, what has ended included."""
+        """Return the CPU seconds of all processes that the scheduler started, including ended ones."""
         scheduler = self._cluster.components["scheduler"].pid
         total = 0.0
         for pid in session_members(scheduler):
@@ -132,8 +133,8 @@ class Bench:
             total += own + times.children_user + times.children_system
         return total
 
-    def _admin(self, path: str, order: dict[str, Any]) -> None:
-        httpx.post(f"{self._emulator.url}/_emulator/{path}", json=order, trust_env=False).raise_for_status()
+    def _admin(self, path: str, body: dict[str, Any]) -> None:
+        httpx.post(f"{self._emulator.url}/_emulator/{path}", json=body, trust_env=False).raise_for_status()
 
 
 def main() -> int:
@@ -154,7 +155,7 @@ def main() -> int:
 
 
 def measure(home: Path, options: argparse.Namespace) -> dict[str, Measured]:
-    """Start everything, run every DAG, end everything."""
+    """Start the servers, run every DAG, and end the servers."""
     environment = clean_environment()
     for folder in ("dags", "notes"):
         (home / folder).mkdir()
@@ -208,13 +209,17 @@ def report(found: dict[str, Measured], options: argparse.Namespace) -> str:
             f"{large.peak_mb:.0f} MB, {large.peak_mb - compared.peak_mb:+.0f} MB",
             "within 50 MB",
         ),
-        ("slices, their worker time", f"{len(large.slices)}, {sum(s['seconds'] for s in large.slices):.0f} s", ""),
-        ("wall time, images a minute", f"{large.seconds:.0f} s, {large.per_minute:.0f}", ""),
-        ("with a limit: wall time against N/R + L", f"{rated.seconds:.0f} s, {rated.seconds / ideal - 1:+.1%}", "10 %"),
-        ("with a limit: submits answered 429", f"{rated.rate_limited} of {rated.submits}", "0.5 %"),
-        ("against mapped tasks: images a minute", f"{compared.per_minute / mapped.per_minute:.1f} x", "5 x"),
+        ("slices, time on workers", f"{len(large.slices)}, {sum(s['seconds'] for s in large.slices):.0f} s", ""),
+        ("wall time, images per minute", f"{large.seconds:.0f} s, {large.per_minute:.0f}", ""),
         (
-            "against mapped tasks: worker CPU an image",
+            "with a limit: wall time compared with N/R + L",
+            f"{rated.seconds:.0f} s, {rated.seconds / ideal - 1:+.1%}",
+            "10 %",
+        ),
+        ("with a limit: submits answered 429", f"{rated.rate_limited} of {rated.submits}", "0.5 %"),
+        ("compared with mapped tasks: images per minute", f"{compared.per_minute / mapped.per_minute:.1f} x", "5 x"),
+        (
+            "compared with mapped tasks: worker CPU per image",
             f"1/{mapped.cpu_per_image / compared.cpu_per_image:.0f}",
             "1/20",
         ),
@@ -227,8 +232,8 @@ def report(found: dict[str, Measured], options: argparse.Namespace) -> str:
     )
     return f"""# A dataset in one task
 
-{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores that the emulator, the S3 server (moto) and
-Airflow share (load {load} at the end), Python {platform.python_version()}, SQLite, LocalExecutor, seed {SEED}.
+{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores for the emulator, the S3 server (moto) and
+Airflow (load {load} at the end), Python {platform.python_version()}, SQLite, LocalExecutor, seed {SEED}.
 `python -m benchmarks.dataset --prompts {options.prompts} --mapped {options.mapped} \
 --max-in-flight {options.max_in_flight}`
 
@@ -237,10 +242,10 @@ Airflow share (load {load} at the end), Python {platform.python_version()}, SQLi
 {table}
 
 The limit is {RATE_PER_MINUTE} a minute, N = {RATED}, L = {RATED_JOB_SECONDS:.0f} s: N/R + L = {ideal:.0f} s. Memory is
-compared with a dataset of {compared.items}: {compared.peak_mb:.0f} MB. Wall times are Airflow's own,
-from queued to the run's end; CPU is that of all worker processes with their supervisors.
+compared with a dataset of {compared.items}: {compared.peak_mb:.0f} MB. Wall times are Airflow's,
+from queued to the run's end. CPU is the time of all worker processes with their supervisors.
 
-| run | ended | prompts | stored | charged | seconds | images a minute | worker CPU s an image | slices |
+| run | state | prompts | stored | charged | seconds | images per minute | worker CPU s per image | slices |
 |---|---|---|---|---|---|---|---|---|
 {each}
 """

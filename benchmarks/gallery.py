@@ -1,8 +1,8 @@
 """
-How long the gallery of a run with 2,000 images takes to open in Chromium, and what it holds in the API server.
+The time until the gallery of a run with 2,000 images is shown in Chromium, and the API server's memory.
 
-Run as ``python -m benchmarks.gallery``; the page goes to ``benchmarks/results/gallery.md``. The Airflow is that of the
-browser tests: API server, scheduler, DAG processor and triggerer on this machine, a local S3 server, SQLite.
+Run as ``python -m benchmarks.gallery``; the page is written to ``benchmarks/results/gallery.md``. The Airflow is that
+of the browser tests: API server, scheduler, DAG processor and triggerer on this machine, a local S3 server, SQLite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 REPEATS = 10
-#: Pages from the first to the last; each reads other lines of the manifest.
+#: Pages of the gallery; each reads other lines of the manifest.
 PAGES = (1, 17, 34)
 _IN_VIEW_ARE_LOADED = """
 () => [...document.querySelectorAll(".card img")].filter(
@@ -45,7 +45,7 @@ def main() -> int:
         context = browser.new_context(viewport={"width": 1400, "height": 900})
         context.add_cookies([{"name": "_token", "value": scene.tokens["admin"], "url": scene.url}])
         page = context.new_page()
-        open_seconds(page, scene, 1)  # the application is loaded by who asks first
+        open_seconds(page, scene, 1)  # the first request loads the application
         before = memory_mb(scene)
         took = {number: [open_seconds(page, scene, number) for _ in range(REPEATS)] for number in PAGES}
         grown = memory_mb(scene) - before
@@ -61,15 +61,15 @@ def main() -> int:
         "gallery",
         f"The gallery of a run with {DATASET_ROWS:,} images",
         about + "\n",
-        f"{REPEATS} times each in Chromium; 60 images a page, which the browser asks for again each time.\n",
+        f"{REPEATS} times each in Chromium; 60 images per page, which the browser requests again each time.\n",
         report.table(head, rows),
-        f"After {REPEATS * len(PAGES)} pages the API server had {grown:+.0f} MB.\n",
+        f"After {REPEATS * len(PAGES)} pages the API server's memory had changed by {grown:+.0f} MB.\n",
     )
     return 0
 
 
 def open_seconds(page: Page, scene: Scene, number: int) -> tuple[float, float]:
-    """Return the seconds until a page of the gallery is there, and until the images in view are."""
+    """Return the seconds until a page of the gallery is drawn, and until the images in view are loaded."""
     page.goto("about:blank")
     started = time.monotonic()
     page.goto(f"{scene.run_page('catalogue')}?page={number}", wait_until="domcontentloaded")

@@ -1,9 +1,9 @@
 """
-What the ledger costs: S3 calls an image, and milliseconds added.
+The cost of the ledger: S3 calls and milliseconds per image.
 
-`python -m benchmarks.ledger_cost` runs the operator in this process against the emulator and a local S3 server, with
-the ledger and without it in turn, and writes `benchmarks/results/ledger.md`. A store that is not AWS's own is asked
-whether it keeps to conditions, which costs calls of its own, so both are measured.
+`python -m benchmarks.ledger_cost` runs the operator in this process against the emulator and a local S3 server,
+alternately with and without the ledger, and writes `benchmarks/results/ledger.md`. Stores other than AWS are tested for
+conditional writes, which takes further calls; both are measured.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ RESULT = Path(__file__).parent / "results" / "ledger.md"
 
 
 class TaskInstance(SimpleNamespace):
-    """As much of a task instance as the operator asks for."""
+    """The attributes of a task instance that the operator uses."""
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Take an XCom."""
+        """Accept an XCom."""
 
 
 def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
-    """Run the operator once and return the seconds it took and its S3 calls."""
+    """Run the operator once, and return its seconds and S3 calls."""
     from botocore.client import BaseClient
 
     from airflow_provider_ideogram.jobs import ledger
@@ -65,7 +65,7 @@ def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
         durable=way != WITHOUT,
     )
     ti = TaskInstance(dag_id="dag", run_id="run", task_id="generate", map_index=-1, try_number=1, max_tries=0)
-    # Every address ends like this one, so that the local server counts as AWS's.
+    # Every address ends with "", so that the local server counts as AWS.
     aws = mock.patch.object(ledger, "_AWS", "" if way == AWS else ledger._AWS)
     with mock.patch.object(BaseClient, "_make_api_call", counted), aws:
         started = time.perf_counter()
@@ -75,7 +75,7 @@ def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
 
 @contextmanager
 def servers() -> Iterator[None]:
-    """Run the emulator, whose jobs are done at once, and an S3 server, and let the connections lead there."""
+    """Run the emulator with jobs of no duration and an S3 server, and set the connections to them."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -118,12 +118,12 @@ def measure() -> str:
                 seconds[way].append(took)
                 calls[way] += made
     lines = [
-        f"# The ledger's cost: {IMAGES} images with it and without it, in turn",
+        f"# The cost of the ledger: {IMAGES} images with and without it, alternately",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}; the operator in "
-        "one process, a local S3 server (moto), an emulator whose jobs are done at once.",
+        "one process, a local S3 server (moto), an emulator with jobs of no duration.",
         "",
-        "| | S3 calls an image | which | median ms an image | the ledger's calls | the ledger's ms |",
+        "| | S3 calls per image | operations | median ms per image | calls of the ledger | ms of the ledger |",
         "|---|---:|---|---:|---:|---:|",
     ]
     for way in WAYS:
@@ -136,7 +136,7 @@ def measure() -> str:
 
 
 def main() -> None:
-    """Measure, print and write down the table."""
+    """Measure, and print and write the table."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["AIRFLOW_HOME"] = home
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"

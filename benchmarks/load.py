@@ -1,9 +1,9 @@
 """
-24 hours of nightly work in fast motion through one Airflow: does anything grow?
+The memory, files and sockets of Airflow over 24 accelerated hours of nightly work.
 
-Run as ``python -m benchmarks.load``. Each hour is a DAG run of mapped images and a dataset.
-Memory, open files and sockets of each component are noted all the while, and those of the workers' processes while
-they run. The page and the plot go to ``benchmarks/results/``.
+Run as ``python -m benchmarks.load``. Each hour is a DAG run of mapped images and a dataset. Memory, open files and
+sockets of each component, and of the workers' processes, are sampled every few seconds. The page and the plot are
+written to ``benchmarks/results/``.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ BUCKET = "benchmark"
 HOURS = 24
 JOB_SECONDS = 2.0
 SAMPLE_SECONDS = 5.0
-#: What the last hours may take after they have begun.
+#: Seconds after the last hour in which the last runs must end.
 PATIENCE_SECONDS = 600.0
 TRIGGERER, TASKS = "triggerer", "workers' task processes"
-#: Components whose own processes go on for all of the time.
-LASTING = (TRIGGERER, "scheduler", "api-server", "dag-processor")
+#: Components whose processes run for the whole time.
+COMPONENTS = (TRIGGERER, "scheduler", "api-server", "dag-processor")
 
 
 @dataclass(frozen=True)
 class Sample:
     """
-    What a component's processes hold at a time.
+    The resources of a component's processes: their sum, or the largest of the task processes.
 
-    :param hours: When, in hours of the fast motion.
-    :param memory_mb: Proportional set size (PSS), added up; of task processes that of the largest.
-    :param files: Open files, sockets included, likewise.
-    :param sockets: Open sockets, likewise.
+    :param hours: The time, in accelerated hours.
+    :param memory_mb: Proportional set size (PSS).
+    :param files: Open files, including sockets.
+    :param sockets: Open sockets.
     """
 
     hours: float
@@ -63,12 +63,13 @@ class Sample:
 @dataclass
 class Measured:
     """
-    What came of a load.
+    The measurements.
 
-    :param samples: By component.
-    :param runs: How many DAG runs ended in each state.
-    :param seconds: From the first run's beginning to the last one's end.
-    :param charges: What the vendor charged for, and how much was stored.
+    :param samples: The samples by component.
+    :param runs: The number of DAG runs by state.
+    :param seconds: From the start of the first run to the end of the last.
+    :param charges: Charged requests.
+    :param stored: Images in S3.
     """
 
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
@@ -79,25 +80,25 @@ class Measured:
 
 
 def main() -> int:
-    """Run it, and write the page."""
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hour-seconds", type=float, default=40.0, help="how long an hour takes")
+    parser.add_argument("--hour-seconds", type=float, default=40.0, help="seconds of an accelerated hour")
     options = parser.parse_args()
     raise_on_stop_signals()
     home = Path(tempfile.mkdtemp(prefix="ideogram-load-"))
-    home.chmod(0o711)  # to be passed through by PostgreSQL, which runs as nobody where this runs as root
+    home.chmod(0o711)  # PostgreSQL runs as the user nobody if this runs as root
     about = report.machine()
     try:
         measured = measure(home, options.hour_seconds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     write_page(measured, options.hour_seconds, about)
-    all_right = measured.runs == {"success": HOURS} and measured.charges == measured.stored == HOURS * IMAGES
-    return 0 if all_right else 1
+    succeeded = measured.runs == {"success": HOURS} and measured.charges == measured.stored == HOURS * IMAGES
+    return 0 if succeeded else 1
 
 
 def measure(home: Path, hour_seconds: float) -> Measured:
-    """Start everything, run the hours, and end everything."""
+    """Start the servers, run the hours, and end the servers."""
     clean = clean_environment()
     (home / "dags").mkdir()
     shutil.copy(DAGS / "load_dag.py", home / "dags")
@@ -113,7 +114,7 @@ def measure(home: Path, hour_seconds: float) -> Measured:
             processor = cluster.components["dag-processor"]
             cluster.processes.wait_until(processor, lambda: cluster.api.has_dag(DAG_ID), 120.0)
             measured = run_hours(cluster, hour_seconds)
-        measured.charges = _books(emulator)
+        measured.charges = _charges(emulator)
         pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
         measured.stored = len([key for key in keys if not key.endswith("manifest.jsonl")])
@@ -121,20 +122,20 @@ def measure(home: Path, hour_seconds: float) -> Measured:
 
 
 def run_hours(cluster: AirflowCluster, hour_seconds: float) -> Measured:
-    """Begin a run each hour, note what the processes hold, and wait for the last run's end."""
-    measured, started, begun = Measured(), time.monotonic(), 0
+    """Start a run each hour, sample the processes, and wait for the end of the last run."""
+    measured, started, runs = Measured(), time.monotonic(), 0
     deadline = started + HOURS * hour_seconds + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         hours = (time.monotonic() - started) / hour_seconds
-        if begun < HOURS and hours >= begun:
-            cluster.api.trigger_run(DAG_ID, run_id=f"hour-{begun}")
-            begun += 1
+        if runs < HOURS and hours >= runs:
+            cluster.api.trigger_run(DAG_ID, run_id=f"hour-{runs}")
+            runs += 1
         for name, sample in samples(cluster, hours).items():
             measured.samples[name].append(sample)
         states = list(cluster.api.run_states(DAG_ID).values())
         measured.runs = {state: states.count(state) for state in set(states)}
         measured.seconds = time.monotonic() - started
-        if begun == HOURS and set(states) <= {"success", "failed"}:
+        if runs == HOURS and set(states) <= {"success", "failed"}:
             break
         print(f"{hours:5.1f} h  {measured.runs}", flush=True)
         time.sleep(SAMPLE_SECONDS)
@@ -142,37 +143,37 @@ def run_hours(cluster: AirflowCluster, hour_seconds: float) -> Measured:
 
 
 def samples(cluster: AirflowCluster, hours: float) -> dict[str, Sample]:
-    """Return what each component holds now; what runs a task is told apart from the scheduler that started it."""
+    """Return a sample of each component; the scheduler's child processes are those of tasks."""
     found = {}
-    for name in LASTING:
+    for name in COMPONENTS:
         members = session_members(cluster.components[name].pid)
         tasks = [pid for pid in members if name == "scheduler" and pid != cluster.components[name].pid]
-        if own := _store_errors(pid for pid in members if pid not in tasks):
+        if own := _resources(pid for pid in members if pid not in tasks):
             found[name] = Sample(hours, *(sum(values) for values in zip(*own, strict=True)))
-        if running := _store_errors(tasks):
+        if running := _resources(tasks):
             found[TASKS] = Sample(hours, *(max(values) for values in zip(*running, strict=True)))
     return found
 
 
-def _store_errors(pids: Iterable[int]) -> list[tuple[float, int, int]]:
-    held = []
+def _resources(pids: Iterable[int]) -> list[tuple[float, int, int]]:
+    found = []
     for pid in pids:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process = psutil.Process(pid)
-            held.append(
+            found.append(
                 (process.memory_full_info().pss / 1e6, process.num_fds(), len(process.net_connections(kind="all")))
             )
-    return held
+    return found
 
 
-def _books(emulator: EmulatorServer) -> int:
+def _charges(emulator: EmulatorServer) -> int:
     stats = httpx.get(f"{emulator.url}/_emulator/stats", trust_env=False).json()
-    charges: int = stats["accepted"]
+    charges: int = stats["charges"]
     return charges
 
 
 def growth(samples: list[Sample], what: str) -> tuple[float, float]:
-    """Return the medians of the second and of the last quarter: what is loaded once comes in the first."""
+    """Return the medians of the second and of the last quarter; the first quarter includes one-time loading."""
     values = [getattr(sample, what) for sample in samples if sample.hours <= HOURS]
     quarter = max(len(values) // 4, 1)
     return statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
@@ -181,7 +182,7 @@ def growth(samples: list[Sample], what: str) -> tuple[float, float]:
 def write_page(measured: Measured, hour_seconds: float, about: str) -> None:
     """Write the table and the plot."""
     rows = []
-    for name in (*LASTING, TASKS):
+    for name in (*COMPONENTS, TASKS):
         cells: list[object] = [name]
         for what, digits in (("memory_mb", 0), ("files", 0), ("sockets", 0)):
             early, late = growth(measured.samples[name], what)
@@ -190,7 +191,7 @@ def write_page(measured: Measured, hour_seconds: float, about: str) -> None:
     head = ["process", "MB, hours 6 to 12", "MB, hours 18 to 24", "files", "files, late", "sockets", "sockets, late"]
     report.write(
         "load",
-        f"{HOURS} hours in fast motion: {HOURS * IMAGES:,} images through one Airflow",
+        f"{HOURS} accelerated hours: {HOURS * IMAGES:,} images on one Airflow",
         about + "\n",
         f"An hour is {hour_seconds:g} s, PostgreSQL, LocalExecutor, jobs of {JOB_SECONDS:g} s. Ended after "
         f"{measured.seconds:.0f} s: {measured.runs}; {measured.charges:,} charges, {measured.stored:,} images in S3. "

@@ -1,8 +1,7 @@
 """
-On real Airflow components (SQLite, LocalExecutor): the time of images from end to end, and a triggerer with a crowd.
+On real Airflow components (SQLite, LocalExecutor): the end-to-end time of images, and a triggerer with 1,000 triggers.
 
-Both beside what does nothing: an operator that only defers, and triggers that only sleep. What those take is
-Airflow's own.
+Both are compared with an operator that only defers, and with triggers that only sleep: their time is Airflow's own.
 """
 
 from __future__ import annotations
@@ -38,29 +37,29 @@ from dev.processes import Processes
 from dev.s3_server import start_s3_server
 
 DAGS = Path(__file__).parent / "dags"
-CROWD = 1000
-#: As long as it takes at the vendor, and more, so that all triggers wait before the first is done.
-CROWD_JOB_SECONDS = 40.0
-#: One image is made this often, in turn with nothing.
+TRIGGERS = 1000
+#: Long enough that all triggers run before the first job is done.
+TRIGGER_JOB_SECONDS = 40.0
+#: How often one image is made, alternating with one deferral.
 REPEATS = 3
 RUN_SECONDS = 600.0
-#: What the triggerer is given after the last job is done.
+#: Seconds for the triggerer after the last job is done.
 _PATIENCE_SECONDS = 120.0
 _BLOCKED = re.compile(rb"async thread was blocked for ([0-9.]+) seconds")
 
 
 @dataclass(frozen=True)
-class Crowd:
+class TriggererLoad:
     """
-    What a thousand triggers were to the triggerer.
+    The load of a thousand triggers on the triggerer.
 
-    :param noticed: How many got their event.
-    :param seconds: From deferring the first to the last event.
-    :param blocked: The seconds that Airflow's warnings of a blocked loop name.
+    :param events: The tasks that received their event.
+    :param seconds: From the first deferral to the last event.
+    :param blocked: The seconds in Airflow's warnings of a blocked event loop.
     :param cpu_seconds: CPU time of the triggerer's processes.
     """
 
-    noticed: int
+    events: int
     seconds: float
     blocked: list[float]
     cpu_seconds: float
@@ -76,8 +75,8 @@ def run_seconds(api: AirflowApi, dag_id: str) -> float:
 
 
 def end_to_end(api: AirflowApi) -> dict[str, float]:
-    """Return the median seconds of each DAG; the first run of each warms up and does not count."""
-    took: dict[str, list[float]] = {"one_image": [], "one_nothing": []}
+    """Return the median seconds of each DAG without its first run, which warms up."""
+    took: dict[str, list[float]] = {"one_image": [], "one_deferral": []}
     for turn in range(REPEATS + 1):
         for dag_id, seconds in took.items():
             measured = run_seconds(api, dag_id)
@@ -85,55 +84,55 @@ def end_to_end(api: AirflowApi) -> dict[str, float]:
             if turn:
                 seconds.append(measured)
     medians = {dag_id: statistics.median(seconds) for dag_id, seconds in took.items()}
-    for dag_id in ("many_images", "many_nothings"):
+    for dag_id in ("many_images", "many_deferrals"):
         medians[dag_id] = run_seconds(api, dag_id)
         print(f"end to end: {dag_id}: {medians[dag_id]:.1f} s", flush=True)
     return medians
 
 
-def crowd_of_sleepers() -> list[tuple[str, dict[str, Any]]]:
-    """Return triggers that only sleep, in Airflow's own words."""
-    moment = (datetime.now(UTC) + timedelta(seconds=CROWD_JOB_SECONDS)).isoformat()
+def sleeping_triggers() -> list[tuple[str, dict[str, Any]]]:
+    """Return triggers of Airflow that only sleep."""
+    moment = (datetime.now(UTC) + timedelta(seconds=TRIGGER_JOB_SECONDS)).isoformat()
     kwargs = {"moment": moment, "end_from_trigger": False}
-    return [("airflow.providers.standard.triggers.temporal.DateTimeTrigger", kwargs)] * CROWD
+    return [("airflow.providers.standard.triggers.temporal.DateTimeTrigger", kwargs)] * TRIGGERS
 
 
-def crowd_of_jobs(emulator: EmulatorServer) -> list[tuple[str, dict[str, Any]]]:
+def job_triggers(emulator: EmulatorServer) -> list[tuple[str, dict[str, Any]]]:
     """Submit jobs and return their triggers."""
     connection = json.loads(emulator.airflow_connection())
-    driver = SegmindClient(ConnectionSettings(connection["password"], base_url=emulator.url))
+    client = SegmindClient(ConnectionSettings(connection["password"], base_url=emulator.url))
 
     def trigger(number: int) -> tuple[str, dict[str, Any]]:
         now = time.time()
-        request_id = driver.run(submit(GenerationRequest(f"cat {number}", seed=number))).request_id
+        request_id = client.run(submit(GenerationRequest(f"cat {number}", seed=number))).request_id
         return IdeogramTrigger(requests={request_id: now}, deadline=now + 600, ideogram_conn_id="slow").serialize()
 
     with ThreadPoolExecutor(8) as pool:
-        triggers = list(pool.map(trigger, range(CROWD)))
-    driver.close()
+        triggers = list(pool.map(trigger, range(TRIGGERS)))
+    client.close()
     return triggers
 
 
-def crowd(cluster: AirflowCluster, make: Callable[[], list[tuple[str, dict[str, Any]]]]) -> Crowd:
-    """Put a thousand triggers to the triggerer and wait until it has noticed their ends."""
-    run_id = cluster.api.trigger_run("crowd")
+def measure_triggerer(cluster: AirflowCluster, make: Callable[[], list[tuple[str, dict[str, Any]]]]) -> TriggererLoad:
+    """Put the triggers into the triggerer, and wait for their events."""
+    run_id = cluster.api.trigger_run("many_triggers")
     triggerer = cluster.components["triggerer"]
-    ready = lambda: cluster.api.count_task_instances("crowd", run_id, "scheduled") == CROWD  # noqa: E731
+    ready = lambda: cluster.api.count_task_instances("many_triggers", run_id, "scheduled") == TRIGGERS  # noqa: E731
     cluster.processes.wait_until(triggerer, ready, 120.0)
     log_before, cpu_before, started = triggerer.log.stat().st_size, _cpu_seconds(triggerer.pid), time.monotonic()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(make(), file)
         file.flush()
         _in_airflow(cluster.settings, "defer", run_id, file.name)
-    noticed = 0
-    while noticed < CROWD and time.monotonic() < started + CROWD_JOB_SECONDS + _PATIENCE_SECONDS:
-        time.sleep(5.0)  # each look is a process that imports Airflow
-        noticed = int(_in_airflow(cluster.settings, "count", run_id))
+    events = 0
+    while events < TRIGGERS and time.monotonic() < started + TRIGGER_JOB_SECONDS + _PATIENCE_SECONDS:
+        time.sleep(5.0)  # each count is a process that imports Airflow
+        events = int(_in_airflow(cluster.settings, "count", run_id))
     with triggerer.log.open("rb") as log:
         log.seek(log_before)
         blocked = [float(seconds) for seconds in _BLOCKED.findall(log.read())]
     cpu = _cpu_seconds(triggerer.pid) - cpu_before
-    return Crowd(noticed, time.monotonic() - started, blocked, cpu)
+    return TriggererLoad(events, time.monotonic() - started, blocked, cpu)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -149,10 +148,10 @@ def _in_airflow(settings: Mapping[str, str], *arguments: str) -> str:
     return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
-def measure(parts: set[str]) -> tuple[dict[str, float], dict[str, Crowd]]:
-    """Return the seconds from end to end by DAG, and what each crowd was to the triggerer."""
+def measure(parts: set[str]) -> tuple[dict[str, float], dict[str, TriggererLoad]]:
+    """Return the end-to-end seconds by DAG, and the load of each kind of triggers."""
     seconds: dict[str, float] = {}
-    crowds: dict[str, Crowd] = {}
+    loads: dict[str, TriggererLoad] = {}
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "servers") as processes:
         home, dags, clean = Path(folder) / "airflow", Path(folder) / "dags", clean_environment()
         dags.mkdir()
@@ -160,24 +159,24 @@ def measure(parts: set[str]) -> tuple[dict[str, float], dict[str, Crowd]]:
         emulator = start_emulator(processes, clean, JOB_SECONDS)
         (Path(folder) / "slow").mkdir()
         with Processes(Path(folder) / "slow") as slow:
-            slow_emulator = start_emulator(slow, clean, CROWD_JOB_SECONDS)
+            slow_emulator = start_emulator(slow, clean, TRIGGER_JOB_SECONDS)
             environment = {
-                "AIRFLOW__TRIGGERER__CAPACITY": str(2 * CROWD),
+                "AIRFLOW__TRIGGERER__CAPACITY": str(2 * TRIGGERS),
                 "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
                 "AIRFLOW_CONN_SLOW": slow_emulator.airflow_connection(),
                 "AIRFLOW_CONN_AWS_DEFAULT": start_s3_server(processes, clean, "benchmark").airflow_connection(),
             }
             with airflow_cluster(home, dags, environment) as cluster:
                 processor = cluster.components["dag-processor"]
-                cluster.processes.wait_until(processor, lambda: cluster.api.has_dag("crowd"), 60.0)
+                cluster.processes.wait_until(processor, lambda: cluster.api.has_dag("many_triggers"), 60.0)
                 if "end-to-end" in parts:
                     seconds = end_to_end(cluster.api)
                 if "triggerer" in parts:
                     _in_airflow(cluster.settings, "pool")
                     for name, make in {
-                        "triggers that only sleep": crowd_of_sleepers,
-                        "this provider's triggers": partial(crowd_of_jobs, slow_emulator),
+                        "triggers that only sleep": sleeping_triggers,
+                        "this provider's triggers": partial(job_triggers, slow_emulator),
                     }.items():
-                        crowds[name] = crowd(cluster, make)
-                        print(f"triggerer: {CROWD} {name}: {crowds[name]}", flush=True)
-    return seconds, crowds
+                        loads[name] = measure_triggerer(cluster, make)
+                        print(f"triggerer: {TRIGGERS} {name}: {loads[name]}", flush=True)
+    return seconds, loads

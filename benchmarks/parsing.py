@@ -1,4 +1,4 @@
-"""What importing operators costs a DAG file on top of `airflow.sdk`, in milliseconds and modules."""
+"""The import of operators in a DAG file, in addition to `airflow.sdk`: milliseconds and modules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 import tempfile
 
 ROUNDS = 4
-OURS = " ".join(f"airflow_provider_ideogram.{name}" for name in ("operators", "sensors", "decorators.ideogram"))
+PROVIDER = " ".join(f"airflow_provider_ideogram.{name}" for name in ("operators", "sensors", "decorators.ideogram"))
 IMPORTED = {
-    "this provider": OURS,
+    "this provider": PROVIDER,
     "amazon (S3)": "airflow.providers.amazon.aws.operators.s3",
     "http": "airflow.providers.http.operators.http",
     "openai": "airflow.providers.openai.operators.openai",
@@ -30,7 +30,7 @@ print(json.dumps([1000 * (time.perf_counter() - started), len(sys.modules) - bef
 
 
 def measure() -> dict[str, tuple[float, int]]:
-    """Return the median milliseconds and the number of modules of each."""
+    """Return the median milliseconds and the number of modules of each provider."""
     took: dict[str, list[float]] = {name: [] for name in IMPORTED}
     modules: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as home:
@@ -41,6 +41,6 @@ def measure() -> dict[str, tuple[float, int]]:
                 command = [sys.executable, "-c", _SCRIPT, module]
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
                 milliseconds, modules[name] = json.loads(done.stdout.splitlines()[-1])
-                if turn:  # the first round writes byte code and fills the disk's cache
+                if turn:  # the first round writes byte code and fills the cache of the disk
                     took[name].append(milliseconds)
     return {name: (statistics.median(took[name]), modules[name]) for name in IMPORTED}

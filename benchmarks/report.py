@@ -1,4 +1,4 @@
-"""The benchmarks' tables and plots. Every figure stands beside those of the others in the same run."""
+"""The tables and plots of the benchmarks; all values of a table are from the same run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import noticing, parsing, polls, way_to_s3
+from benchmarks import parsing, polls, upload
+from benchmarks.completion_delay import DISTRIBUTIONS, Detection, least_polls, mean_delay, mean_polls
 
 if TYPE_CHECKING:
-    from benchmarks.on_airflow import Crowd
+    from benchmarks.on_airflow import TriggererLoad
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("apache-airflow", "aiohttp", "httpx", "segmind", "apache-airflow-providers-http")
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Return a description of the machine and the packages."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     load = os.getloadavg()[0]
     return (
@@ -30,7 +31,7 @@ def machine() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table whose columns, but the first, are numbers."""
+    """Return a Markdown table whose columns after the first are numbers."""
     names = list(head)
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *([str(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -100,35 +101,36 @@ def polls_page(results: dict[int, dict[str, dict[str, float] | None]], about: st
     )
 
 
-def noticing_page(results: dict[str, dict[str, list[noticing.Noticed]]], jobs: int, seed: int, about: str) -> None:
+def completion_delay_page(results: dict[str, dict[str, list[Detection]]], jobs: int, seed: int, about: str) -> None:
     rows = []
     for name, pollers in results.items():
         sdk = pollers["vendor's SDK"]
         cells = []
-        for noticed in pollers.values():
-            delay, count = noticing.mean_delay(noticed), noticing.mean_polls(noticed)
-            share = 100 * count / noticing.mean_polls(sdk)
-            cells.append(f"{delay:.2f} s ({delay / noticing.mean_delay(sdk):.2f}x), {count:.1f} ({share:.0f} %)")
-        least = noticing.least_polls(noticing.DISTRIBUTIONS[name], noticing.mean_delay(sdk), seed)
-        rows.append([name, *cells, f"{least:.1f} ({100 * least / noticing.mean_polls(sdk):.0f} %)"])
+        for detections in pollers.values():
+            delay, count = mean_delay(detections), mean_polls(detections)
+            share = 100 * count / mean_polls(sdk)
+            cells.append(f"{delay:.2f} s ({delay / mean_delay(sdk):.2f}x), {count:.1f} ({share:.0f} %)")
+        least = least_polls(DISTRIBUTIONS[name], mean_delay(sdk), seed)
+        rows.append([name, *cells, f"{least:.1f} ({100 * least / mean_polls(sdk):.0f} %)"])
     write(
-        "noticing",
-        "From done to noticed",
+        "completion-delay",
+        "The delay until a completed job is detected",
         about,
-        f"Mean delay and polls of an image, and both over the vendor's SDK; {jobs:,} jobs of a kind, virtual time. The "
-        "last column is the least that any cadence takes for the SDK's delay, had it known the distribution.\n",
-        table(["job times", *next(iter(results.values())), "least polls"], rows),
-        "![Delay and polls](noticing.png)\n",
+        f"Mean delay and polls of an image, and both relative to the vendor's SDK; {jobs:,} jobs of each distribution, "
+        "virtual time. The last column is the least number of polls with the SDK's delay, for a schedule that knows "
+        "the distribution.\n",
+        table(["job durations", *next(iter(results.values())), "least polls"], rows),
+        "![Delay and polls](completion-delay.png)\n",
     )
     figure, axes = plots(1, len(results), width=3.2 * len(results))
     for axis, (name, pollers) in zip(axes, results.items(), strict=True):
-        for poller, noticed in pollers.items():
-            axis.scatter(noticing.mean_polls(noticed), noticing.mean_delay(noticed), label=poller, s=60)
-        axis.set(title=name.replace(" (", "\n("), xlabel="polls an image", yscale="log")
+        for poller, detections in pollers.items():
+            axis.scatter(mean_polls(detections), mean_delay(detections), label=poller, s=60)
+        axis.set(title=name.replace(" (", "\n("), xlabel="polls per image", yscale="log")
         axis.title.set_fontsize(9)
     axes[0].set_ylabel("mean delay, s")
     axes[0].legend(fontsize=8)
-    save(figure, "noticing.png")
+    save(figure, "completion-delay.png")
 
 
 def parsing_page(results: dict[str, tuple[float, int]], about: str) -> None:
@@ -136,20 +138,20 @@ def parsing_page(results: dict[str, tuple[float, int]], about: str) -> None:
     rows = [[name, f"{ms:.1f}", f"{ms / own:.1f}", modules] for name, (ms, modules) in results.items()]
     write(
         "parsing",
-        "What importing the operators costs a DAG file",
+        "The import of the operators in a DAG file",
         about,
-        f"On top of `airflow.sdk`; median of {parsing.ROUNDS} processes each, in turn.\n",
+        f"In addition to `airflow.sdk`; median of {parsing.ROUNDS} processes each, alternately.\n",
         table(["operators of", "ms", "x this provider", "modules"], rows),
         "![Import time](parsing.png)\n",
     )
     _bars("parsing.png", "Import of the operators, ms", {"": {name: ms for name, (ms, _) in results.items()}}, log=True)
 
 
-def s3_page(results: dict[float, dict[str, tuple[float, float]]], about: str) -> None:
+def upload_page(results: dict[float, dict[str, tuple[float, float]]], about: str) -> None:
     rows = []
-    for size, ways in results.items():
-        whole_rate, whole_peak = ways[way_to_s3.WHOLE]
-        for name, (rate, peak) in ways.items():
+    for size, methods in results.items():
+        whole_rate, whole_peak = methods[upload.WHOLE]
+        for name, (rate, peak) in methods.items():
             rows.append(
                 [
                     f"{size:.0f} MB, {name}",
@@ -159,50 +161,50 @@ def s3_page(results: dict[float, dict[str, tuple[float, float]]], about: str) ->
                     f"{peak / whole_peak:.2f}",
                 ]
             )
-    head = ("image", "images/s", "x whole", "peak of allocated MB", "x whole")
-    write("way-to-s3", "The way of an image to S3", about, table(head, rows))
+    head = ("image", "images/s", "x read at once", "peak of allocated MB", "x read at once")
+    write("upload", "The download of an image and its upload to S3", about, table(head, rows))
 
 
 def airflow_page(seconds: dict[str, float], job_seconds: float, mapped: int, about: str) -> None:
     rows = []
-    for name, image, nothing in (
-        ("1 image", "one_image", "one_nothing"),
-        (f"{mapped} mapped images", "many_images", "many_nothings"),
+    for name, image, deferral in (
+        ("1 image", "one_image", "one_deferral"),
+        (f"{mapped} mapped images", "many_images", "many_deferrals"),
     ):
-        airflows, ours = seconds[nothing] - job_seconds, seconds[image] - seconds[nothing]
+        airflows, own = seconds[deferral] - job_seconds, seconds[image] - seconds[deferral]
         rows.append(
             [
                 name,
                 f"{seconds[image]:.1f}",
                 f"{job_seconds:.1f}",
                 f"{airflows:.1f}",
-                f"{ours:.1f}",
-                f"{100 * ours / seconds[image]:.0f} %",
+                f"{own:.1f}",
+                f"{100 * own / seconds[image]:.0f} %",
             ]
         )
-    head = ("run of", "seconds in all", "the job's", "Airflow's own", "ours", "our share")
+    head = ("run of", "total seconds", "job", "Airflow", "provider", "provider's share")
     write(
         "end-to-end",
-        "From end to end on real Airflow",
+        "End-to-end time on a real Airflow",
         about,
-        "Airflow's own is the time of an operator that only defers for as long as the job takes.\n",
+        "Airflow's time is that of an operator that only defers for the duration of the job.\n",
         table(head, rows),
     )
 
 
-def triggerer_page(crowds: dict[str, Crowd], about: str) -> None:
+def triggerer_page(loads: dict[str, TriggererLoad], about: str) -> None:
     rows = [
         [
             name,
-            crowd.noticed,
-            f"{crowd.seconds:.0f}",
-            len(crowd.blocked),
-            f"{max(crowd.blocked, default=0.0):.2f}",
-            f"{crowd.cpu_seconds:.0f}",
+            load.events,
+            f"{load.seconds:.0f}",
+            len(load.blocked),
+            f"{max(load.blocked, default=0.0):.2f}",
+            f"{load.cpu_seconds:.0f}",
         ]
-        for name, crowd in crowds.items()
+        for name, load in loads.items()
     ]
-    head = ("1,000 deferred at once", "noticed", "seconds", "blocked-loop warnings", "longest, s", "CPU s")
+    head = ("1,000 deferred at once", "events", "seconds", "blocked-loop warnings", "longest, s", "CPU s")
     write("triggerer", "A real triggerer with 1,000 deferred jobs", about, table(head, rows))
 
 
@@ -230,6 +232,6 @@ def plots(rows: int, columns: int, width: float) -> tuple[Any, Any]:
 
 
 def save(figure: Any, name: str) -> None:
-    """Save a figure beside the pages."""
+    """Save a figure in the folder of the pages."""
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / name, dpi=100)

@@ -1,9 +1,9 @@
 """
-A server that answers each request after 50 ms, in a process of its own.
+A server that responds to each request after 50 ms, in a separate process.
 
-Invariant: it is as cheap as Python allows (no HTTP framework, answers made once), so that on a small machine the
-client is what is measured. What it answers depends on the path alone; no job ever gets done. It counts what it is
-asked, so that all clients are counted alike; `/count` tells.
+Invariant: it uses as little CPU time as Python allows, without an HTTP framework and with prepared responses, so that
+the client is measured on a small machine. The response depends on the path only, and no job is ever done. It counts the
+requests of all clients in the same way; `/count` returns the number.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ANSWER_SECONDS = 0.05
+RESPONSE_SECONDS = 0.05
 
 
-def _answer(status: str, body: dict[str, object]) -> bytes:
+def _response(status: str, body: dict[str, object]) -> bytes:
     content = json.dumps(body).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
 
 
-_PROCESSING = _answer("200 OK", {"request_id": "r-1", "status": "PROCESSING"})
-#: In the words of the clients that are compared: a batch of OpenAI's, and what HttpSensorTrigger waits out.
-_BATCH = _answer(
+_PROCESSING = _response("200 OK", {"request_id": "r-1", "status": "PROCESSING"})
+#: The responses for the compared clients: a batch of OpenAI, and the 404 that HttpSensorTrigger repeats.
+_BATCH = _response(
     "200 OK",
     {
         "id": "b",
@@ -38,7 +38,7 @@ _BATCH = _answer(
         "created_at": 1,
     },
 )
-_NOT_YET = _answer("404 Not Found", {"error": "not yet"})
+_NOT_YET = _response("404 Not Found", {"error": "not yet"})
 
 
 class StatusServer(asyncio.Protocol):
@@ -56,19 +56,19 @@ class StatusServer(asyncio.Protocol):
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             path = head.split(b" ", 2)[1]
             if path == b"/count":
-                self._reply(_answer("200 OK", {"polls": StatusServer.polls}))
+                self._reply(_response("200 OK", {"polls": StatusServer.polls}))
                 continue
             StatusServer.polls += 1
-            answer = _BATCH if b"/batches/" in path else _NOT_YET if b"/not-yet/" in path else _PROCESSING
-            asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._reply, answer)
+            response = _BATCH if b"/batches/" in path else _NOT_YET if b"/not-yet/" in path else _PROCESSING
+            asyncio.get_running_loop().call_later(RESPONSE_SECONDS, self._reply, response)
 
-    def _reply(self, answer: bytes) -> None:
+    def _reply(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(answer)  # type: ignore[attr-defined]
+            self._transport.write(response)  # type: ignore[attr-defined]
 
 
 async def serve() -> None:
-    """Serve on a free port, which is printed, until the process is ended."""
+    """Print a free port, and serve on it until the process ends."""
     server = await asyncio.get_running_loop().create_server(StatusServer, "127.0.0.1", 0, backlog=20_000)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -76,7 +76,7 @@ async def serve() -> None:
 
 @contextmanager
 def status_server() -> Iterator[str]:
-    """Run the server in a process of its own, and return its base URL."""
+    """Run the server in a separate process, and yield its base URL."""
     command = [sys.executable, "-m", "benchmarks.status_server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -1,8 +1,8 @@
 """
-The way of an image to S3: images a second and memory, against `S3Hook.load_bytes` of a body that was read whole.
+The download of an image and its upload to S3: images per second and memory.
 
-Image host and S3 are local servers in processes of their own. This provider's way also decodes and hashes what it
-stores, and knows the image before it is whole; the other one stores whatever came.
+The comparison is `S3Hook.load_bytes` with a body that was read at once, which stores any bytes. This provider also
+decodes and hashes the image. The image host and S3 are local servers in separate processes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from dev.processes import Processes, free_port, listens
 from dev.s3_server import start_s3_server
 
 BUCKET = "benchmark"
-#: Edge lengths of the square images; noise does not compress, so that they are 3 and 27 MB.
+#: Edge lengths of the square images. Noise can't be compressed, so that they have 3 and 27 MB.
 EDGES = (1024, 3000)
 ROUNDS = 12
-OURS, WHOLE = "this provider, streamed and checked", "read whole, S3Hook.load_bytes"
+PROVIDER, WHOLE = "this provider, streamed and checked", "read at once, S3Hook.load_bytes"
 
 
 def _image(edge: int, seed: int) -> bytes:
@@ -40,12 +40,13 @@ def _image(edge: int, seed: int) -> bytes:
         return file.getvalue()
 
 
-def _ours(url: str, base_url: str) -> Callable[[int], None]:
+def _provider(url: str, base_url: str) -> Callable[[int], None]:
     from airflow_provider_ideogram.api.image_source import ImageUrl
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.hooks.download import download_image
+    from airflow_provider_ideogram.storage.image_record import Completion
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.storage.target import Target
 
@@ -54,10 +55,10 @@ def _ours(url: str, base_url: str) -> Callable[[int], None]:
     request = GenerationRequest("noise", seed=7)
 
     def move(number: int) -> None:
-        target = Target(BUCKET, f"ours/{number}.png")
+        target = Target(BUCKET, f"provider/{number}.png")
         job = Job(f"r-{number}", time.time(), request, request.fingerprint, target.uri)
         with download_image(ImageUrl(url), settings) as image:
-            store.put(job, image, target, {})
+            store.put(job, image, target, Completion())
 
     return move
 
@@ -83,7 +84,7 @@ def _peak_mb(move: Callable[[int], None]) -> float:
 
 
 def measure(seed: int) -> dict[float, dict[str, tuple[float, float]]]:
-    """Return images a second and the peak of allocated megabytes, by the image's megabytes and the way."""
+    """Return images per second and the peak of allocated megabytes, by the image's megabytes and the method."""
     results: dict[float, dict[str, tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
         environment = clean_environment()
@@ -98,20 +99,20 @@ def measure(seed: int) -> dict[float, dict[str, tuple[float, float]]]:
             (Path(folder) / "image.png").write_bytes(body)
             base_url = f"http://127.0.0.1:{port}"
             url = f"{base_url}/image.png"
-            ways = {OURS: _ours(url, base_url), WHOLE: _whole(url)}
-            peaks = {name: (move(-2), _peak_mb(move))[1] for name, move in ways.items()}
-            took = dict.fromkeys(ways, 0.0)
+            methods = {PROVIDER: _provider(url, base_url), WHOLE: _whole(url)}
+            peaks = {name: (move(-2), _peak_mb(move))[1] for name, move in methods.items()}
+            took = dict.fromkeys(methods, 0.0)
             for number in range(ROUNDS):
-                for name, move in ways.items():
+                for name, move in methods.items():
                     started = time.perf_counter()
                     move(number)
                     took[name] += time.perf_counter() - started
-            results[len(body) / 1e6] = {name: (ROUNDS / took[name], peaks[name]) for name in ways}
+            results[len(body) / 1e6] = {name: (ROUNDS / took[name], peaks[name]) for name in methods}
     return results
 
 
 def measure_in_own_process(seed: int) -> dict[float, dict[str, tuple[float, float]]]:
-    """Measure in a process that has not been used for anything else."""
+    """Measure in a new process."""
     script = f"import json; from benchmarks.upload import measure; print(json.dumps(measure({seed})))"
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
@@ -120,6 +121,6 @@ def measure_in_own_process(seed: int) -> dict[float, dict[str, tuple[float, floa
         )
     measured = json.loads(done.stdout.splitlines()[-1])
     return {
-        float(size): {name: (float(rate), float(peak)) for name, (rate, peak) in ways.items()}
-        for size, ways in measured.items()
+        float(size): {name: (float(rate), float(peak)) for name, (rate, peak) in methods.items()}
+        for size, methods in measured.items()
     }

@@ -1,4 +1,4 @@
-"""One image, and many mapped ones; each beside a task that only defers for as long as the image's job takes."""
+"""One image, and many mapped images; each compared with a task that only defers for the duration of the job."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
 
-#: What a job takes at the vendor: the trigger looks for its end then.
+#: Seconds that a job takes at the vendor.
 JOB_SECONDS = 12.4
 MAPPED = 50
-#: A task that resumes soon after it deferred can be marked failed while it goes on (apache/airflow#72716).
-AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=1)}
+#: A task that resumes soon after it deferred can be marked failed while it continues (apache/airflow#72716).
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 
 
 class DeferOnly(BaseOperator):
-    """Do nothing but defer once."""
+    """Defer once, and do nothing else."""
 
     def __init__(self, *, number: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -31,20 +31,20 @@ class DeferOnly(BaseOperator):
         """Do nothing."""
 
 
-with DAG("one_image", schedule=None, default_args=AGAIN):
+with DAG("one_image", schedule=None, default_args=RETRIES):
     IdeogramGenerateImageOperator(task_id="task", prompt="a cat", s3_key="s3://benchmark/one/", poll_interval=None)
 
-with DAG("one_nothing", schedule=None, default_args=AGAIN):
+with DAG("one_deferral", schedule=None, default_args=RETRIES):
     DeferOnly(task_id="task")
 
-with DAG("many_images", schedule=None, default_args=AGAIN):
+with DAG("many_images", schedule=None, default_args=RETRIES):
     IdeogramGenerateImageOperator.partial(task_id="task", s3_key="s3://benchmark/many/").expand(
         prompt=[f"cat number {number}" for number in range(MAPPED)]
     )
 
-with DAG("many_nothings", schedule=None, default_args=AGAIN):
+with DAG("many_deferrals", schedule=None, default_args=RETRIES):
     DeferOnly.partial(task_id="task").expand(number=list(range(MAPPED)))
 
-with DAG("crowd", schedule=None):
-    # In a pool without slots: no worker starts them, the benchmark puts them to the triggerer itself.
-    DeferOnly.partial(task_id="task", pool="nobody").expand(number=list(range(1000)))
+with DAG("many_triggers", schedule=None):
+    # The pool has no slots: no worker starts these tasks, and the benchmark puts them into the triggerer.
+    DeferOnly.partial(task_id="task", pool="without_slots").expand(number=list(range(1000)))

@@ -1,4 +1,4 @@
-"""Datasets, and the same prompts mapped over the operator of one image; each slice notes what it took of its worker."""
+"""Datasets, and the same prompts mapped over the operator of one image; each slice records its use of the worker."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow.sdk import DAG
 
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 
-#: For what Airflow's scheduler gives up though it goes on (apache/airflow#72716); each attempt takes up the last.
+#: Airflow's scheduler can fail a task that continues (apache/airflow#72716); each attempt reattaches to its requests.
 RETRIES: dict[str, Any] = {"retries": 20, "retry_delay": timedelta(seconds=1)}
 SETTINGS = json.loads(os.environ["DATASET_BENCHMARK"])
 
 
 class MeasuredDatasetOperator(IdeogramGenerateDatasetOperator):
-    """Write a line a slice: seconds since the worker's process began, CPU seconds, and its largest memory in MB."""
+    """Write a line for each slice: seconds since the worker's process started, CPU seconds, and peak memory in MB."""
 
     def execute(self, context: Any) -> Any:
         """Measure the first slice."""

@@ -41,6 +41,7 @@ _PERMITTED = re.compile(
     r"\. (A person cleared the task|on_unknown_submit is 'resubmit'|The inputs were changed)"
     r": a new request is submitted"
 )
+_RECOVERED = re.compile(r"Request (\S+) is recovered from the account's history")
 _NOT_DELETED = "could not be deleted"
 #: USD by which a reported cost may differ from the charge.
 _COST_TOLERANCE = 1e-4
@@ -140,6 +141,7 @@ class Comparison:
             self._stored_bytes,
             self._xcoms,
             self._costs,
+            self._recoveries,
             self._manifests,
             self._takeovers,
             self._stuck_tasks,
@@ -275,6 +277,11 @@ class Comparison:
         ]
         verdict.facts["charged in USD"] = round(sum(request["cost_usd"] for request in self.requests.values()), 4)
         verdict.facts["reported in USD"] = round(sum(result["cost_usd"] or 0 for result in reported.values()), 4)
+
+    def _recoveries(self, verdict: Verdict) -> None:
+        """Count the requests that outlived their record and were found in the account's history."""
+        recovered = {match for task in self.instances for match in _RECOVERED.findall(self.logs.text(task))}
+        verdict.facts["requests recovered from the account's history"] = len(recovered)
 
     def _image_xcoms(self) -> dict[TaskKey, Json]:
         return {task: xcom for task, xcom in self.xcoms.items() if not self.runs[task[0]].rows}
