@@ -1,4 +1,4 @@
-"""For all tests: Airflow's home, its task runner without a database, a local S3 server, how properties are tested."""
+"""Fixtures of all tests: Airflow's home, its task runner without a database, a local S3 server, Hypothesis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.task_runner import TaskRunner
 
-# Property tests draw the same examples on every machine and don't look at the clock.
+# Property tests draw the same examples on every machine, and have no deadlines.
 settings.register_profile(
     "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -29,13 +29,13 @@ settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give Airflow a home that is no one's own, before anything imports Airflow, which reads it once."""
+    """Set a temporary home of Airflow before it is imported, which reads the setting once."""
     if "AIRFLOW_HOME" not in os.environ:
         home = tempfile.mkdtemp(prefix="airflow-home-")
         config.add_cleanup(lambda: shutil.rmtree(home))
         os.environ["AIRFLOW_HOME"] = home
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    # Older versions of Airflow, and what they bring, use each other in deprecated ways.
+    # Older versions of Airflow and of its dependencies use deprecated calls of each other.
     if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
         for kind in ("DeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"ignore::{kind}")
@@ -44,13 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
-    """Airflow's home for the tests."""
+    """Return Airflow's home of the tests."""
     return Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture
 def task_runner() -> Iterator[TaskRunner]:
-    """Makes task instances that run in Airflow's own task runner."""
+    """Return the function that makes task instances for Airflow's own task runner."""
     from tests.support.airflow_version import AIRFLOW
 
     if AIRFLOW >= (3, 0):
@@ -63,7 +63,7 @@ def task_runner() -> Iterator[TaskRunner]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of a local S3 server."""
+    """Return the address of a local S3 server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -77,7 +77,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
-    """A client of the local S3 server, to which the connection ``aws_default`` leads as well."""
+    """Return a client of the local S3 server, and set the connection ``aws_default`` to it."""
     connection = {
         "conn_type": "aws",
         "login": "access-key",
@@ -91,7 +91,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
 
 @pytest.fixture(scope="module")
 def s3_client(s3_server: str) -> Iterator[S3Client]:
-    """A client of the local S3 server that a module's tests share: to make one takes a third of a second."""
+    """Return a client of the local S3 server for all tests of a module: a new one takes a third of a second."""
     with closing(_s3_client(s3_server)) as client:
         yield client
 
@@ -110,7 +110,7 @@ def _s3_client(s3_server: str) -> S3Client:
 
 @pytest.fixture
 def s3_bucket(s3: S3Client) -> str:
-    """The name of a fresh bucket."""
+    """Return the name of a new bucket."""
     name = f"bucket-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     return name

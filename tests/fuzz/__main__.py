@@ -1,4 +1,4 @@
-"""Fuzz one target after the other, each in a process of its own, and print what was tried and what was found."""
+"""Fuzz the targets one after the other, each in a separate process, and print executions and failures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from tests.fuzz.target import TARGETS
 
-#: Seconds that a target may take longer than it was told to: its imports, and a last example.
+#: Seconds that a target may take beyond its time, for its imports and the last example.
 _GRACE = 120
 
 
 def main() -> int:
-    """Return 1 if anything was found."""
+    """Return 1 if a failure was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="for all targets together")
     parser.add_argument("--seed", type=int, default=1)
@@ -23,7 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     found = 0
-    _say(f"{'target':12}{'engine':>12}{'seconds':>9}{'executions':>12}{'a second':>10}{'failures':>10}")
+    _say(f"{'target':12}{'engine':>12}{'seconds':>9}{'executions':>12}{'per second':>11}{'failures':>10}")
     for name in names:
         figures = _run(name, options.seconds / len(names), options.seed)
         seconds, executions, failures = figures["seconds"], figures["executions"], figures["failures"]
@@ -42,7 +42,7 @@ def _say(line: str) -> None:
 
 
 def _run(name: str, seconds: float, seed: int) -> dict[str, Any]:
-    """Return a target's figures; one that dies or hangs has failed, too."""
+    """Return a target's figures; a target that crashes or hangs has failed too."""
     command = [sys.executable, "-m", "tests.fuzz.target", name, str(seconds), str(seed)]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE, check=False)
@@ -51,7 +51,7 @@ def _run(name: str, seconds: float, seed: int) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         what = f"did not end within {seconds + _GRACE:.0f} s"
     except (IndexError, ValueError):
-        what = f"died with {ended.returncode}: {ended.stderr[-2000:]}"
+        what = f"ended with {ended.returncode}: {ended.stderr[-2000:]}"
     return {"engine": "-", "seconds": seconds, "executions": 0, "failures": [what]}
 
 

@@ -1,10 +1,11 @@
 """
 Fuzz one target for some seconds: ``python -m tests.fuzz.target NAME SECONDS SEED``.
 
-Hypothesis makes arguments of bytes. Atheris, where it is installed, chooses the bytes by the code that they reach;
-without it Hypothesis draws them itself. Prints its figures as a line of JSON.
+Hypothesis makes arguments of bytes. Atheris, if it is installed, chooses the bytes by the code that they reach.
+Otherwise Hypothesis draws them. The figures are printed as a line of JSON.
 
-Invariant: the same seed begins with the same examples; a failure ends nothing, and the same one is told once.
+Invariant: a run with the same seed starts with the same examples. A failure does not end the run, and equal failures
+are reported once.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 #: The property of each target and its arguments' strategies, by their names in :mod:`tests.support.hostile`.
 TARGETS = {
-    "answers": ("check_answer", "ANSWERS"),
+    "responses": ("check_response", "RESPONSES"),
     "datasets": ("check_rows", "FILES"),
     "images": ("check_image", "IMAGES"),
     "connections": ("check_connection", "CONNECTIONS"),
     "addresses": ("check_image_address", "IMAGE_ADDRESSES"),
 }
 _HAS_ATHERIS = importlib.util.find_spec("atheris") is not None
-#: Bytes that an example is made of at most, and examples that the first ones are made of.
+#: The most bytes of an example, and the number of initial examples.
 _MAX_BYTES = 4096
 _FIRST = 20
 
 
 class Run:
     """
-    What was tried and found.
+    One run of a target.
 
-    :param name: The target's.
-    :param seconds: How long it goes on.
+    :param name: The name of the target.
+    :param seconds: Its duration.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -57,7 +58,7 @@ class Run:
 
     @staticmethod
     def _load(name: str) -> tuple[Callable[..., None], dict[str, Any]]:
-        """Import the code under test, so that Atheris sees what of it is reached."""
+        """Import the code under test, so that Atheris measures its coverage."""
         if _HAS_ATHERIS:
             import atheris
 
@@ -80,12 +81,12 @@ class Run:
             self._failures.setdefault(kind, f"{kind}: {' '.join(str(failure).split()):.200} with {arguments!r:.1000}")
 
     def end_if_over(self) -> None:
-        """End the process when the time is over: neither engine returns by itself."""
+        """End the process after its time: neither engine returns by itself."""
         if time.monotonic() - self._started > self._seconds:
             self.end()
 
     def end(self) -> NoReturn:
-        """Print the figures, and end the process without asking its libraries."""
+        """Print the figures, and end the process at once, without the libraries' exit handlers."""
         figures = {
             "engine": "atheris" if _HAS_ATHERIS else "hypothesis",
             "seconds": time.monotonic() - self._started,
@@ -109,7 +110,7 @@ def _by_atheris(run: Run, number: int) -> None:
     corpus, rng = Path(tempfile.mkdtemp()), random.Random(number)
     for first in range(_FIRST):
         (corpus / str(first)).write_bytes(rng.randbytes(_MAX_BYTES))
-    # Short ones, with which libFuzzer begins by itself, are no example.
+    # libFuzzer starts with short inputs of its own, which make no example.
     options = [f"-seed={number}", f"-max_len={_MAX_BYTES}", "-len_control=0", "-rss_limit_mb=4096", "-timeout=60"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
@@ -123,7 +124,7 @@ def _by_hypothesis(run: Run, number: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    for again in itertools.count(number):  # a run also ends where it has drawn all that there is
+    for again in itertools.count(number):  # a run also ends when all examples were drawn
         seed(again)(unlimited(run.test))()
 
 

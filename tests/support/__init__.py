@@ -1,1 +1,1 @@
-"""What tests stand on: Airflow's ways of running a task, and watchers of an event loop."""
+"""Shared helpers of the tests: Airflow's task runners, the world of a task, S3 stores with faults, hostile data."""

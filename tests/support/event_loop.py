@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
-#: What the interpreter itself reports before it does it (see "Audit events" in Python's documentation).
+#: Audit events of the interpreter, which it reports before the call; see Python's documentation.
 _AUDITED = (
     "fcntl.flock",
     "import",
@@ -33,9 +33,9 @@ _AUDITED = (
     "socket.gethostbyname",
     "subprocess.Popen",
 )
-#: What blocks as long as the socket has not been told not to.
+#: Methods that block unless the socket is non-blocking.
 _SOCKET_CALLS = ("accept", "connect", "recv", "recv_into", "send", "sendall", "sendto")
-#: What reads certificates from disk.
+#: Methods that read certificates from disk.
 _TLS_CALLS = ("load_cert_chain", "load_default_certs", "load_verify_locations", "set_default_verify_paths")
 
 
@@ -44,20 +44,20 @@ class BlockingCalls:
     """
     The blocking calls of one thread.
 
-    :param found: For each what it was, and where from, the innermost frame first.
+    :param found: The name of each call, and its frames, the innermost first.
     """
 
     thread: int = field(default_factory=threading.get_ident)
     found: list[str] = field(default_factory=list)
 
     def add(self, what: str) -> None:
-        """Note a call that is made right now, if it is made on this thread."""
+        """Record the current call if it is made on this thread."""
         if threading.get_ident() == self.thread:
             self.found.append(what + "".join(_where()))
 
 
 def _where() -> Iterator[str]:
-    """Give the frames below this module's, innermost first; their source is not read, which would be a call too."""
+    """Yield the frames outside of this module, innermost first, without their source: to read it would block too."""
     frame = sys._getframe().f_back
     while frame is not None:
         path = frame.f_code.co_filename
@@ -69,28 +69,28 @@ def _where() -> Iterator[str]:
 _watching: list[BlockingCalls] = []
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _on_audit_event(event: str, arguments: tuple[Any, ...]) -> None:
     if _watching and event in _AUDITED:
         for calls in _watching:
             calls.add(f"{event} {arguments[0] if arguments else ''}")
 
 
 @cache
-def _hear_the_interpreter() -> None:
+def _add_audit_hook() -> None:
     """
-    Install the hook, which can't be taken away again.
+    Install the hook, which can't be removed.
 
-    Only by who needs it: while it runs, the interpreter lets other threads in, and one that starts just then may fail
-    to be traced for coverage.
+    It is installed on first use only: the interpreter may switch threads while it runs, and a thread that starts then
+    may not be traced for coverage.
     """
-    sys.addaudithook(_hear)
+    sys.addaudithook(_on_audit_event)
 
 
 @contextmanager
 def blocking_calls() -> Iterator[BlockingCalls]:
     """Collect the blocking calls that this thread makes."""
     calls = BlockingCalls()
-    _hear_the_interpreter()
+    _add_audit_hook()
     with _watched_methods(calls):
         _watching.append(calls)
         try:

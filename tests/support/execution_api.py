@@ -1,8 +1,8 @@
 """
 Airflow's execution API in memory.
 
-Invariant: it answers the task runner as Airflow's API server would, and keeps what that would keep in its
-database, so that a test can look at all of it. A call that it does not know fails the test.
+Invariant: it responds to the task runner as Airflow's API server does, and keeps what the server would keep in its
+database, so that a test can read all of it. An unknown call fails the test.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from airflow.sdk.api.datamodels._generated import DagRun
 from tests.support.airflow_version import AIRFLOW
 from tests.support.task_runner import LOGICAL_DATE
 
-#: Where a task instance's rows belong: DAG, run, task and map index.
+#: The key of a task instance: DAG, run, task and map index.
 TaskKey = tuple[str, str, str, int]
 
 
 @dataclass
 class StoredTask:
     """
-    A task instance as Airflow's database knows it.
+    A task instance as in Airflow's database.
 
     :param key: DAG, run, task and map index.
     :param max_tries: Attempts after the first one, as ``retries`` of the operator.
@@ -48,8 +48,8 @@ class StoredTask:
     outlet_events: list[dict[str, Any]] = field(default_factory=list)
 
     def next_try(self) -> None:
-        """Begin a new attempt, as Airflow's scheduler does: with an id of its own, and from the beginning."""
-        if AIRFLOW > (3, 0) or self.state != "up_for_retry":  # Airflow 3.0 goes on where the failed attempt did
+        """Start a new attempt from the beginning and with a new id, as Airflow's scheduler does."""
+        if AIRFLOW > (3, 0) or self.state != "up_for_retry":  # Airflow 3.0 resumes where the failed attempt was
             self.next_method = self.next_kwargs = None
         self.id, self.try_number, self.state, self.deferral = uuid4(), self.try_number + 1, "queued", None
 
@@ -60,7 +60,7 @@ class ExecutionApi:
     def __init__(self) -> None:
         self.tasks: list[StoredTask] = []
         self.xcoms: dict[TaskKey, dict[str, Any]] = {}
-        #: Everything that was ever sent here, as text.
+        #: All requests, as text.
         self.received: list[str] = []
         xcom = r"xcoms/(?P<dag>[^/]+)/(?P<run>[^/]+)/(?P<task>[^/]+)/(?P<name>[^/]+)"
         task = r"task-instances/(?P<ti_id>[^/]+)"

@@ -1,7 +1,7 @@
 """
-What must hold of whatever an attacker sends: property tests and `make fuzz` ask the same of what they draw.
+Properties that hold for any data of an attacker, for the property tests and for `make fuzz`.
 
-Invariant: a function that returns has found nothing wrong.
+Invariant: a check that returns has found no violation.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ PARSERS: tuple[Callable[[ApiResponse], Any], ...] = (
     parsing.parse_credits,
     history.parse_history,
 )
-#: Characters of a line of an error's message: words of ours around a text of theirs.
+#: The most characters of a line of an error message, which quotes a text of the server.
 MAX_LINE = 1_000
 
 
 def _ways_to_say(text: str) -> list[str]:
-    """Return a text as it is, and in forms that a reader of JSON, HTML or logs makes it of."""
+    """Return a text, and the forms that JSON, HTML or logs give it."""
     escapes = "".join(f"\\u{ord(character):04x}" for character in text)
     entities = "".join(f"&#{ord(character)};" for character in text)
     middle = len(text) // 2
@@ -115,8 +115,8 @@ _TEXTS = (
 )
 _ENCODINGS = st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
 _BODIES = st.binary() | st.builds(lambda text, encoding: text.encode(encoding, "surrogatepass"), _TEXTS, _ENCODINGS)
-#: Arguments of :func:`check_answer`.
-ANSWERS: dict[str, st.SearchStrategy[Any]] = {
+#: Arguments of :func:`check_response`.
+RESPONSES: dict[str, st.SearchStrategy[Any]] = {
     "status": st.integers(100, 999) | st.sampled_from([200, 200, 422, 401, 429, 503]),
     "headers": st.dictionaries(
         st.sampled_from(["content-type", "content-encoding", "retry-after", "date", "x-remaining-credits"]),
@@ -175,7 +175,7 @@ IMAGE_ADDRESSES: dict[str, st.SearchStrategy[Any]] = {"address": _ADDRESSES}
 
 
 def _images() -> list[bytes]:
-    """Return images of all kinds, with all that they may bring along."""
+    """Return images of all kinds, with any metadata."""
     picture, made = Image.effect_noise((12, 8), 50), []
     text = PngImagePlugin.PngInfo()
     text.add_text("a", "b", zip=True)
@@ -200,7 +200,7 @@ def _images() -> list[bytes]:
 
 
 def _changed(data: bytes, changes: list[tuple[int, int, bytes]], end: bytes) -> bytes:
-    """Return data with some of its bytes removed, others put in their place, and others at its end."""
+    """Return data with some bytes removed, replaced and appended."""
     changed = bytearray(data)
     for place, removed, put in changes:
         at = place % (len(changed) + 1)
@@ -254,15 +254,15 @@ FILES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def received(status: int, headers: Mapping[str, str], body: bytes) -> ApiResponse:
-    """Return an answer as the hook does: the key in it is what the server says again."""
+    """Return a response as the hook does; the server repeats the key in it."""
     whole = ResponseBody(Call("GET", "/", lambda answer: answer), ConnectionSettings(KEY))
     for start in range(0, len(body), 7):
         whole.add(body[start : start + 7])
     return whole.response(status, headers)
 
 
-def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Each parser returns a meaning or raises an error of ours, and says nothing that could do harm."""
+def check_response(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Each parser returns a value or raises an error of the provider, without harmful text."""
     answer = received(status, headers, body)
     check_words(answer.message)
     for parse in PARSERS:
@@ -279,7 +279,7 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
 
 
 def check_words(text: str) -> None:
-    """A server's words are one printable line of bounded length, without the key."""
+    """A text of the server is one printable line of bounded length, without the key."""
     assert 0 < len(text) <= 300
     assert text.isprintable()
     assert text == text.strip()
@@ -287,19 +287,19 @@ def check_words(text: str) -> None:
 
 
 def check_message(message: str) -> None:
-    """An error's message is of bounded length, and none of its lines was put there by anybody else."""
+    """An error message has bounded length, and the server can't add lines to it."""
     lines = message.split("\n")
     assert all(0 < len(line) <= MAX_LINE and line.isprintable() for line in lines)
     assert all(line.startswith("  - ") for line in lines[1:])
 
 
 def check_key_is_not_in(text: str) -> None:
-    """A text does not hold the key, nor the key with spaces in it."""
+    """A text does not contain the key, also not with spaces in it."""
     assert KEY not in text.replace(" ", "")
 
 
 def check_meaning(meaning: Any) -> None:
-    """What an answer means does not hold the key, and its ids can stand where ids do."""
+    """A parsed response does not contain the key, and its ids are valid."""
     check_key_is_not_in(repr(meaning))
     if isinstance(meaning, parsing.Submission):
         check_request_id(meaning.request_id)
@@ -311,7 +311,7 @@ def check_meaning(meaning: Any) -> None:
 
 
 def check_request_id(request_id: str) -> None:
-    """A request's id changes nothing of the address or the key that it stands in."""
+    """A request id does not change the rest of an address or of a key."""
     url = httpx.URL("https://api.segmind.com").join(f"/v2/requests/{request_id}/status")
     assert url.raw_path == b"/v2/requests/%s/status" % request_id.encode("ascii")
     key = Target("my-bucket", "images/").named(request_id, "png").key
@@ -320,7 +320,7 @@ def check_request_id(request_id: str) -> None:
 
 
 def check_rows(file: tuple[str, bytes]) -> None:
-    """A dataset's file is rows or an error of the input; each row is an item or a problem of bounded length."""
+    """A dataset's file yields rows or an input error; each row is an item or a problem of bounded length."""
     name, content = file
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -347,9 +347,9 @@ def _check_rows(path: Path) -> None:
 
 
 def check_image(data: bytes) -> None:
-    """What comes in place of an image is refused, or is of a known kind and of bearable size."""
+    """Received data is refused, or is an image of a known kind and of limited size."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a library's, which are not errors where a worker runs
+        warnings.simplefilter("ignore")  # warnings of libraries are no errors on a worker
         try:
             with ImageSpool() as spool:
                 spool.write(data)
@@ -364,7 +364,7 @@ def check_image(data: bytes) -> None:
 
 
 def check_connection(fields: Mapping[str, Any], extra: Any) -> None:
-    """A connection is settings that lead where they say, or an error that does not hold the key."""
+    """A connection yields settings with its own host, or an error without the key."""
     connection = {"conn_id": "c", "password": KEY, "host": None, "schema": None, "port": None, **fields}
     try:
         settings = ConnectionSettings.of(SimpleNamespace(**connection), extra)
@@ -383,12 +383,12 @@ def check_connection(fields: Mapping[str, Any], extra: Any) -> None:
     assert httpx.URL(settings.base_url).raw_path == b"/"
     assert settings.api_key.isascii()
     assert settings.api_key.isprintable()
-    if KEY not in f"{fields.get('host')} {extra}":  # where it would be a host's name
+    if KEY not in f"{fields.get('host')} {extra}":  # otherwise it is the name of a host
         check_key_is_not_in(repr(settings))
 
 
 def check_image_address(address: str) -> None:
-    """An image's address is refused, or is on the vendor's, the API's or a listed host, by its very name."""
+    """An image's address is refused, or its host is exactly the vendor's, the API's or a listed one."""
     settings = ConnectionSettings(KEY, image_hosts=("10.0.0.7", "cdn.example.com"))
     try:
         url = httpx.URL(address)

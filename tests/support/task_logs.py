@@ -1,8 +1,8 @@
 """
-What tasks and triggers log, at every level and before Airflow masks anything.
+The log of tasks and triggers at every level, before Airflow masks anything.
 
-Invariant: both ways are seen, structlog (from Airflow 3 on its own loggers, and those of operators and triggers) and
-the standard library (httpx, httpcore, botocore and all others), with tracebacks.
+Invariant: it has the records of structlog, which Airflow 3, operators and triggers use, and those of the standard
+library, which httpx, httpcore, botocore and others use, with tracebacks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 try:
     import structlog
-except ImportError:  # Airflow 2 logs by the standard library alone
+except ImportError:  # Airflow 2 logs with the standard library only
     structlog = None  # type: ignore[assignment]
 
 
@@ -35,13 +35,13 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def captured_logs(lines: list[str]) -> Iterator[None]:
-    """Append a line of text to the list for each thing that is logged, and hand it to nobody else."""
+    """Append a line to the list for each log record; no other handler receives it."""
     with _captured_structlog(lines) if structlog else nullcontext():
         root = logging.getLogger()
         handlers = root.handlers
         known = root.manager.loggerDict.items()
-        # Airflow 2 has its database in the task's process; what is written there is no log. Loggers without a level of
-        # their own follow the root: to set a level clears the cache of all loggers, which takes time.
+        # Airflow 2 uses its database in the task's process, whose log is left out. Loggers without an own level follow
+        # the root logger: each change of a level clears the caches of all loggers, which takes time.
         loggers = [
             each
             for name, each in known
@@ -67,7 +67,7 @@ def _captured_structlog(lines: list[str]) -> Iterator[None]:
     def keep(logger: Any, level: str, event: Any) -> Any:
         event = dict(event)
         name = event.pop("logger_name", None) or logger.name
-        if name:  # only what stands in for the socket to the supervisor has none, and says what passes there
+        if name:  # the stand-in for the supervisor's socket has none, and logs its messages
             text, traceback = event.pop("event", ""), event.pop("exception", "")
             lines.append(" ".join(filter(None, [level.upper(), name, str(text), str(event or ""), traceback])))
         raise structlog.DropEvent

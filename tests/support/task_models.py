@@ -1,4 +1,4 @@
-"""Run the slices of a task by Airflow 2's own models, on a database in memory."""
+"""Run the slices of a task with Airflow 2's models, on a database in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.task_runner import DAG_ID, LOGICAL_DATE, RUN_ID, TaskRun, Tas
 
 @contextmanager
 def task_runner() -> Iterator[TaskRunner]:
-    """Give what makes the task instances of a test, and let Airflow take an empty database for its own meanwhile."""
+    """Yield the function that makes the task instances of a test; Airflow uses an empty database for this time."""
     engine, written = _engine(), list[str]()
 
     def note(_connection: Any, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
@@ -57,7 +57,7 @@ def task_runner() -> Iterator[TaskRunner]:
 
 @cache
 def _engine() -> Engine:
-    import_module("airflow.providers.fab.auth_manager.models")  # to whose tables others refer
+    import_module("airflow.providers.fab.auth_manager.models")  # other tables refer to its tables
     import_all_models()
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     Base.metadata.create_all(engine)
@@ -119,7 +119,7 @@ class ModelTaskRun(TaskRun):
 
     @property
     def deferral(self) -> dict[str, Any] | None:
-        """What is stored of the last deferral, the trigger's arguments as the triggerer reads them."""
+        """The stored data of the last deferral, with the trigger's arguments as the triggerer reads them."""
         return self._deferral
 
     @property
@@ -155,7 +155,7 @@ class ModelTaskRun(TaskRun):
             session.merge(self._instance)
         try:
             self._read()._run_raw_task()
-        except BaseException as error:  # Airflow has dealt with it
+        except BaseException as error:  # Airflow has handled it
             return error
         finally:
             self._instance = self._read()

@@ -1,9 +1,9 @@
 """
-Drive an operator through Airflow's own task runner and its trigger as the triggerer would.
+Run an operator in Airflow's own task runner, and its trigger as the triggerer does.
 
-Invariant: rendering, deferring, resuming, XComs and failing are done by Airflow's code; what passes from one
-slice of a task to the next passes as the JSON that Airflow would store. How a slice is run is Airflow's version's
-business: `tests.support.task_sdk` for 3.0 and newer, `tests.support.task_models` for 2.11.
+Invariant: Airflow's code renders, defers, resumes, stores XComs and handles failures. Data passes from one slice of a
+task to the next as the JSON that Airflow stores. `tests.support.task_sdk` runs a slice on Airflow 3.0 and newer,
+`tests.support.task_models` on 2.11.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.task_logs import captured_logs
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-#: The DAG of an operator that was made outside of one.
+#: The DAG of an operator without one.
 DAG_ID = "dag_of_the_test"
 RUN_ID = "manual__2026-01-02T00:00:00+00:00"
 LOGICAL_DATE = datetime(2026, 1, 2, tzinfo=UTC)
@@ -64,25 +64,25 @@ class TaskRun(ABC):
         self._logs: list[str] = []
 
     def execute(self) -> Slice:
-        """Run the task from where it is to its next deferral or its end."""
+        """Run the task to its next deferral or its end."""
         first_line = len(self._logs)
         with captured_logs(self._logs), _process_untouched():
             error = self._run()
         return Slice(self.state, error, "\n".join(self._logs[first_line:]))
 
     def trigger(self) -> BaseTrigger:
-        """Make the trigger that the task defers to, as a triggerer does from what is in the database."""
+        """Make the trigger of the deferred task from the stored data, as a triggerer does."""
         deferral = self._deferred()
         trigger: BaseTrigger = import_string(deferral["classpath"])(**deferral["trigger_kwargs"])
         assert trigger.serialize() == (deferral["classpath"], deferral["trigger_kwargs"])
         return trigger
 
     def fire(self) -> Any:
-        """Run the trigger on an event loop of its own and return its event's payload."""
+        """Run the trigger on a new event loop, and return its event's payload."""
         return asyncio.run(self.afire())
 
     async def afire(self) -> Any:
-        """Run the trigger on this loop until its first event and return the payload, stored and read again."""
+        """Run the trigger on this loop until its first event, and return the payload after it was stored and read."""
         trigger = self.trigger()
         with captured_logs(self._logs):
             events = trigger.run()
@@ -97,31 +97,31 @@ class TaskRun(ABC):
         return payload
 
     def resume(self, event: Any) -> Slice:
-        """Hand the event to the task and run its next slice."""
+        """Pass the event to the task, and run its next slice."""
         self._deferred()
         self._take_event(event)
         return self.execute()
 
     def time_out(self) -> Slice:
-        """Let the deferral's own timeout expire, which Airflow tells the task as a failure."""
+        """Let the deferral's timeout expire, which Airflow reports to the task as a failure."""
         self._deferred()
         self._take_timeout()
         return self.execute()
 
     def to_end(self) -> Slice:
-        """Run the task, its trigger and the task again until it does not defer any more."""
+        """Run the task and its trigger alternately until the task ends."""
         result = self.execute()
         while result.state == "deferred":
             result = self.resume(self.fire())
         return result
 
     def retry(self) -> Slice:
-        """Start the next attempt, with nothing but what Airflow keeps between attempts."""
+        """Start the next attempt with what Airflow keeps between attempts."""
         self._next_try(cleared=False)
         return self.execute()
 
     def clear(self) -> Slice:
-        """Start again as after a person cleared the task, which grants it all its attempts anew."""
+        """Start a new attempt as after a clear, which grants all attempts again."""
         self._next_try(cleared=True)
         return self.execute()
 
@@ -131,11 +131,11 @@ class TaskRun(ABC):
 
     @property
     def log_text(self) -> str:
-        """Everything that all slices and triggers of the task logged, at all levels."""
+        """The log of all slices and triggers of the task, at all levels."""
         return "\n".join(self._logs)
 
     def everything(self) -> str:
-        """Return all that Airflow was given to store or to log, of all tasks of the test and this task's log."""
+        """Return all data that Airflow stores of the tasks of the test, and this task's log."""
         return "\n".join([*self._stored(), json.dumps(self.events), self.log_text])
 
     def _deferred(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class TaskRun(ABC):
     @abstractmethod
     def deferral(self) -> dict[str, Any] | None:
         """
-        What is stored of the last deferral: ``classpath``, ``trigger_kwargs``, ``next_method``.
+        The stored data of the last deferral: ``classpath``, ``trigger_kwargs``, ``next_method``.
 
         None if this attempt has not deferred.
         """
@@ -183,7 +183,7 @@ class TaskRun(ABC):
 
     @abstractmethod
     def _run(self) -> BaseException | None:
-        """Run a slice and return what it raised."""
+        """Run a slice, and return the exception that it raised."""
 
     @abstractmethod
     def _take_event(self, event: Any) -> None:
@@ -199,12 +199,12 @@ class TaskRun(ABC):
 
     @abstractmethod
     def _stored(self) -> list[str]:
-        """Return all that Airflow was given to store."""
+        """Return all data that Airflow stores."""
 
 
 @contextmanager
 def _process_untouched() -> Iterator[None]:
-    """Undo what the task runner does to its process, which in a deployment is the task's own."""
+    """Restore the process, which the task runner changes: in a deployment each task has its own."""
     handler = signal.getsignal(signal.SIGTERM)
     with mock.patch.dict(os.environ):
         try:

@@ -79,7 +79,7 @@ class SdkTaskRun(TaskRun):
 
     @property
     def deferral(self) -> dict[str, Any] | None:
-        """What is stored of the last deferral, the trigger's arguments as the triggerer reads them."""
+        """The stored data of the last deferral, with the trigger's arguments as the triggerer reads them."""
         if self._task.deferral is None:
             return None
         stored = json.dumps(self._task.deferral["trigger_kwargs"])

@@ -1,8 +1,8 @@
 """
-Run triggers on one loop, as a triggerer that has just started does, and print what blocked it.
+Run triggers on one event loop, as a triggerer does after its start, and print the blocking calls.
 
-Run as ``python -m tests.support.watched_trigger JSON``, in a process of its own: what is imported and read only
-once in a process, and blocks only then, is not hidden by what another test did before.
+Run as ``python -m tests.support.watched_trigger JSON``, in a new process: a call that blocks only once in a process,
+such as an import, would otherwise be hidden by earlier tests.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ async def watch(triggers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     Run the triggers at once, each to its first event.
 
     :param triggers: The class's path and the arguments of each.
-    :return: ``events`` and ``blocking``, the calls that were made on the loop's thread.
+    :return: ``events`` and ``blocking``, the blocking calls on the loop's thread.
     """
     from airflow.providers.common.compat.connection import get_async_connection
     from airflow.providers.common.compat.module_loading import import_string
 
-    # What the triggerer has done before: Airflow's secrets backends are loaded, and so are the triggers' modules.
+    # The triggerer has loaded Airflow's secrets backends and the triggers' modules before.
     await get_async_connection("warm_up")
     running = [import_string(path)(**kwargs).run() for path, kwargs in triggers]
     with blocking_calls() as calls:

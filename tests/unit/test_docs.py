@@ -1,5 +1,5 @@
 """
-What README.md and the pages in docs/ say, held against the code.
+The statements of README.md and the pages in docs/, compared with the code.
 
 Python blocks are imported as DAG files are. One that can't be has an HTML comment ``<!-- not executed: why -->``
 before it, and must be valid Python all the same.
@@ -43,11 +43,11 @@ from tests.support.airflow_version import DagBag
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-#: What the blocks that show a single call leave out.
+#: The lines that blocks with a single call leave out.
 PRELUDE = """\
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 """
-#: What a block may use that is not in every Airflow.
+#: Features in the blocks that not every version of Airflow has.
 SINCE = {"airflow.sdk": Version("3.0"), "IdeogramRetryPolicy": Version("3.3")}
 
 

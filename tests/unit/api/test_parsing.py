@@ -309,9 +309,9 @@ def test_response_without_credits_is_temporary(body: Any) -> None:
         parse_credits(_answer(body))
 
 
-@given(**hostile.ANSWERS)
+@given(**hostile.RESPONSES)
 def test_any_response_has_a_meaning_or_is_our_error(status: int, headers: dict[str, str], body: bytes) -> None:
-    hostile.check_answer(status, headers, body)
+    hostile.check_response(status, headers, body)
 
 
 @pytest.mark.parametrize("key", [KEY, KEY.replace("S", "\\u0053"), KEY.replace("_", "\\u005F")])
