@@ -1,0 +1,146 @@
+"""Items without an image: which fail the task, what a retry attempts again, and when a run stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
+
+if TYPE_CHECKING:
+    from tests.support.task_runner import TaskRunner
+    from tests.support.world import World
+
+
+class TestFailures:
+    MIXED = (*ROWS[:3], {"id": "bad", "prompt": "x [[fault:blocked]]"}, {"id": "down", "prompt": "y [[fault:failed]]"})
+
+    @pytest.mark.parametrize("retries", [3, 0], ids=["cleared", "cleared with fewer retries"])
+    def test_do_not_stop_the_others_and_fail_the_task_in_the_end(
+        self, retries: int, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        run = task_runner(make(prompts=list(self.MIXED)))
+
+        result = world.to_end(run, run.execute())
+
+        assert result.state == "up_for_retry"
+        assert "2 of 5 items have no image" in str(result.error)
+        assert run.xcom("progress")["manifest_uri"] == f"s3://{world.bucket}/{PREFIX}manifest.jsonl"
+        assert [line["status"] for line in manifest(world)] == [*["generated"] * 3, "content_blocked", "failed"]
+        assert "violates the content policy" in manifest(world)[3]["error"]
+        assert world.accepted == 5
+
+        result = world.to_end(run, run.retry())  # what failed is paid once more, what was blocked is not
+
+        assert world.accepted == 6
+        run.operator.retries = retries
+        world.to_end(run, run.clear())
+        assert world.accepted == 8
+
+    @pytest.mark.parametrize(
+        ("allowed", "state"), [(1, "up_for_retry"), (2, "success"), (0.4, "success"), (0.39, "up_for_retry")]
+    )
+    def test_may_be_as_many_as_the_user_said(
+        self, allowed: float, state: str, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        run = task_runner(make(prompts=list(self.MIXED), max_failures=allowed))
+        assert world.to_end(run, run.execute()).state == state
+        if state == "success":
+            assert (run.xcom()["content_blocked"], run.xcom()["failed"], run.xcom()["generated"]) == (1, 1, 3)
+            assert run.xcom()["cost_usd"] == 0.15
+            assert world.object_keys("_ideogram/") == []
+
+    def test_that_are_all_blocked_are_not_tried_again(self, make: Make, task_runner: TaskRunner, world: World) -> None:
+        run = task_runner(make(prompts=list(self.MIXED[:4])))
+        result = world.to_end(run, run.execute())
+        assert result.state == "failed"
+        assert "A retry would be blocked again" in str(result.error)
+
+    @pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+    def test_retry_attempts_only_what_failed(
+        self, if_exists: str, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("job", "failed", prompt="number 3")
+        run = task_runner(make(if_exists=if_exists, max_in_flight=2))
+        assert world.to_end(run, run.execute()).state == "up_for_retry"
+
+        result = world.to_end(run, run.retry())
+
+        assert result.state == "success", run.log_text
+        assert world.accepted == 6
+        assert (run.xcom()["generated"], run.xcom()["cost_usd"]) == (5, 0.25)
+        assert [line["status"] for line in manifest(world)] == ["generated"] * 5
+
+    def test_invalid_image_is_fetched_again_by_a_retry_for_free(
+        self, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("image", "not_image", times=8)
+        run = task_runner(make(prompts=ROWS[:1]))
+        assert world.to_end(run, run.execute()).state == "up_for_retry"
+        assert "is not a complete image" in manifest(world)[0]["error"]
+        world.emulator.clear_faults()
+
+        xcom = assert_results_agree(world, run, world.to_end(run, run.retry()), total=1)
+
+        assert (world.accepted, xcom["cost_usd"]) == (1, 0.05)
+
+    def test_job_that_is_not_done_in_time_is_taken_up_by_a_retry(
+        self, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("job", "job_seconds", seconds=900.0, prompt="number 0")
+        run = task_runner(make(prompts=ROWS[:2]))
+        result = run.execute()
+        while result.state == "deferred":
+            world.pass_time(601)
+            result = run.resume(run.fire())
+        assert result.state == "up_for_retry"
+        assert "was not done in time" in manifest(world)[0]["error"]
+        world.pass_time(600)
+
+        xcom = assert_results_agree(world, run, world.to_end(run, run.retry()), total=2)
+
+        assert (world.accepted, xcom["cost_usd"]) == (2, 0.1)
+
+    @pytest.mark.parametrize("kind", ["credits_402", "credits_406", "spend_limit", "model_forbidden", "model_retired"])
+    def test_of_all_items_stop_before_more_is_paid(
+        self, kind: str, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        run = task_runner(make(prompts=[f"p {n}" for n in range(30)], max_in_flight=10))
+        assert run.execute().state == "deferred"
+        world.emulator.fault("submit", kind, times=None)
+
+        result = world.to_end(run, run.resume(run.fire()))
+
+        assert result.state == "failed"
+        paid = world.accepted
+        world.emulator.clear_faults()
+        xcom = assert_results_agree(world, run, world.to_end(run, run.clear()), total=30)
+        assert paid < 30
+        assert xcom["cost_usd"] == 1.5
+        assert world.accepted == 30
+
+    def test_refused_parameter_fails_its_item_only(self, make: Make, task_runner: TaskRunner, world: World) -> None:
+        rows = [f"p {number}" for number in range(99)]
+        run = task_runner(make(prompts=[*rows, "bad [[fault:parameter-refused]]"], max_failures=1))
+
+        assert world.to_end(run, run.execute()).state == "success"
+
+        assert (run.xcom()["generated"], run.xcom()["failed"]) == (99, 1)
+        assert run.xcom()["cost_usd"] == pytest.approx(world.emulator.stats().charged_usd)
+
+    def test_that_are_all_alike_stop_before_more_is_paid(
+        self, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("job", "failed", times=None)
+        run = task_runner(make(prompts=[f"p {n}" for n in range(60)], max_in_flight=10, max_failures=1000))
+
+        result = world.to_end(run, run.execute())
+
+        assert result.state == "failed"
+        assert "items failed for the same reason" in str(result.error)
+        assert 20 <= world.accepted <= 40
+        world.emulator.clear_faults()
+        result = world.to_end(run, run.clear())
+        assert result.state == "success", run.log_text
+        assert run.xcom()["generated"] == 60

@@ -1,0 +1,75 @@
+"""A run that continues with another input, without its state, or after the images expired."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines, manifest
+
+if TYPE_CHECKING:
+    from tests.support.task_runner import TaskRunner
+    from tests.support.world import World
+
+
+def test_changed_input_is_planned_anew(make: Make, task_runner: TaskRunner, world: World) -> None:
+    path = world.put("rows.jsonl", json_lines(ROWS))
+    run = task_runner(make(prompts_path=path, max_in_flight=2))
+    assert run.execute().state == "deferred"
+    world.put("rows.jsonl", json_lines([*ROWS, {"id": "late", "prompt": "a late one"}]))
+
+    assert_results_agree(world, run, world.to_end(run, run.retry()), total=6)
+
+    assert world.accepted == 6
+
+
+def test_state_that_is_gone_or_broken(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(max_in_flight=2))
+    run.execute()
+    event = run.fire()
+    [state] = [key for key in world.object_keys("_ideogram/") if key.endswith("state.json")]
+    kept = world.s3.get_object(Bucket=world.bucket, Key=state)["Body"].read()
+    world.s3.delete_object(Bucket=world.bucket, Key=state)
+    assert "was removed while the task waited" in str(run.resume(event).error)
+
+    for broken in (b"not json", b"[]", b'{"version": 99}', kept.replace(b'"chunks"', b'"lumps"')):
+        world.s3.put_object(Bucket=world.bucket, Key=state, Body=broken)
+        assert "can't be understood" in str(run.retry().error)
+    world.s3.delete_object(Bucket=world.bucket, Key=state)
+
+    assert_results_agree(world, run, world.to_end(run, run.clear()))
+    assert world.accepted == 5
+
+
+def test_removed_part_is_written_again(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(max_in_flight=2))
+    result = run.resume((run.execute(), run.fire())[1])
+    [part] = [key for key in world.object_keys("_ideogram/") if "/part-" in key]
+    world.s3.delete_object(Bucket=world.bucket, Key=part)
+    result = world.to_end(run, result)
+    assert "has no line of row" in str(result.error)
+
+    assert_results_agree(world, run, world.to_end(run, run.retry()))
+    assert world.accepted == 5
+
+
+def test_resumed_after_the_hour(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(prompts=ROWS[:1]))
+    run.execute()
+    event = run.fire()
+    world.pass_time(3700)
+
+    assert_results_agree(world, run, world.to_end(run, run.resume(event)), total=1)
+    assert world.accepted == 1
+
+
+def test_resumed_after_the_files_lifetime(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(prompts=ROWS[:1]))
+    run.execute()
+    event = run.fire()
+    world.pass_time(8 * 86400)
+
+    assert world.to_end(run, run.resume(event)).state == "up_for_retry"
+    assert [line["status"] for line in manifest(world)] == ["expired"]
+
+    assert world.to_end(run, run.retry()).state == "success"
+    assert world.accepted == 2
