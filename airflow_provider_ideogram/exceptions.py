@@ -1,5 +1,5 @@
 """
-What can go wrong, told apart by what happened to the money.
+The provider's errors, grouped by whether money was spent.
 
 ::
 
@@ -274,24 +274,32 @@ class IdeogramDatasetStopped(IdeogramDatasetFailed):
     retryable = False
 
 
-def job_unreachable(request_id: str, reason: str | None) -> IdeogramJobUnreachable:
+_NOT_LOST = (
+    "is not lost: the next attempt reattaches to it, unless the task has durable=False. The vendor holds its result "
+    "for an hour and its image for seven days."
+)
+#: What happens to a submitted request that a task stops waiting for.
+STILL_AVAILABLE = f"The request is charged if it completes, and {_NOT_LOST}"
+
+
+def completed_not_stored(request_id: str) -> str:
+    """Return the advice about a completed request whose image is not stored yet."""
+    return f"Request {request_id} is completed and paid, and {_NOT_LOST}"
+
+
+def job_unreachable(request_id: str, reason: str | None, *, completed: bool = False) -> IdeogramJobUnreachable:
     """
     Return the error of a submitted request whose image can't be reached now.
 
     :param reason: The ``reason`` of the error that was met.
+    :param completed: Whether the request is known to be completed.
     """
     return IdeogramJobUnreachable(
         f"The image of request {request_id} can't be fetched or stored: {reason}",
-        STILL_AVAILABLE,
+        completed_not_stored(request_id) if completed else STILL_AVAILABLE,
+        charged=True if completed else None,
         request_id=request_id,
     )
-
-
-#: What happens to a submitted request that a task stops waiting for.
-STILL_AVAILABLE = (
-    "The request is charged if it completes, and is not lost: the next attempt reattaches to it. The vendor holds its "
-    "result for an hour and its image for seven days."
-)
 
 
 def request_continues(request_id: str) -> str:

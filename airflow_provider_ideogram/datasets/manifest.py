@@ -114,7 +114,7 @@ class EarlierImages:
                     if line["status"] in (ImageStatus.GENERATED, ImageStatus.REUSED) and line["bucket"] == self._bucket:
                         self._offsets[_digest(line["key"])] = offset
                 except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    continue  # not a line of this provider: the image at its key is read by itself
+                    continue  # not a line of this provider: the submit reads the metadata of the object
 
 
 def _digest(key: str) -> bytes:
@@ -147,7 +147,7 @@ def write_manifest(
             if offset == _NO_LINE:
                 raise IdeogramLedgerError(
                     f"{workspace.uri} has no line of row {row}: a part was removed",
-                    "All images are stored. A retry reads each of them and pays for none again.",
+                    "The generated images are stored. A retry reads each of them and pays for none again.",
                 )
             lines.seek(offset)
             manifest.write(lines.readline())
@@ -157,7 +157,7 @@ def write_manifest(
             target.bucket,
             target.key,
             manifest,
-            advice="All images are stored. A retry pays for none of them again.",
+            advice="The generated images are stored. A retry pays for none of them again.",
             **{**arguments, "ContentType": "application/x-ndjson"},
         )
 

@@ -146,7 +146,7 @@ class RowChecker:
 
     def _key(self, row: int, item_id: str) -> str:
         key = self._prefix.key + self._key_template.format(id=item_id, row=row)
-        if problems := check_key(key, with_bucket=True):
+        if problems := check_key(key, with_bucket=True, name="key"):
             raise ValueError("; ".join(problems))
         if key.endswith("/"):
             raise ValueError(f"its key {key!r} must not end in '/'")
@@ -209,7 +209,8 @@ def _id(value: Any, request: GenerationRequest) -> str:
 
 
 def _one_line(problem: ValueError) -> str:
-    text = " ".join(str(problem).removeprefix("Invalid input, nothing was sent or charged. ").split())
+    fact = problem.reason if isinstance(problem, IdeogramInvalidInput) else str(problem)
+    text = " ".join(fact.split())
     return f"{text[:_MAX_PROBLEM]}…" if len(text) > _MAX_PROBLEM else text
 
 

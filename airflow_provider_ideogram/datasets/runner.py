@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
 #: Consecutive items with the same failure, and none with an image, that stop the run.
 SYSTEMATIC_FAILURES = 20
-#: Failed items that an error lists.
-_LISTED_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +214,7 @@ class DatasetRunner:
         """Return a fingerprint of the input and of all arguments that decide the images."""
         options = self.options
         objects = self.store.objects
-        rows = version_of(options.prompts_path, objects) if options.prompts_path else list(options.prompts or ())
+        rows = version_of(options.prompts_path, objects) if options.prompts_path else list(self._prompts())
         decisive = [rows, self.output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
         decisive += [options.defaults[name] for name in DEFAULTS]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
@@ -263,12 +261,16 @@ class DatasetRunner:
             raise IdeogramInvalidInput.of([f"max_cost_usd: {cost}"])
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
-        prompts = self.options.prompts
         if self.options.prompts_path is not None:
             return read_rows(self.options.prompts_path, self.store.objects)
+        return ((f"item {number}", row) for number, row in enumerate(self._prompts()))
+
+    def _prompts(self) -> Sequence[Any]:
+        """Return the rows that were passed directly; rendering may have made anything of them."""
+        prompts = self.options.prompts
         if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
             raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
-        return ((f"item {number}", row) for number, row in enumerate(prompts))
+        return prompts
 
     def _context(self) -> SliceContext:
         options = self.options
@@ -296,8 +298,8 @@ class DatasetRunner:
         if state.consecutive_same_failures >= SYSTEMATIC_FAILURES and context.has_items_to_submit:
             raise IdeogramDatasetStopped(
                 f"The last {state.consecutive_same_failures} items failed for the same reason: {state.failure}",
-                f"{state.cost_usd:.2f} USD were charged so far; {len(state.in_flight)} more requests are running. "
-                "Clear the task when the cause is gone: it reattaches to them and attempts what failed.",
+                f"{state.charged_text}. Clear the task when the cause is gone: it reattaches to running requests and "
+                "attempts what failed.",
             )
 
     def _show_progress(self, manifest_uri: str | None = None) -> None:
@@ -336,18 +338,17 @@ class DatasetRunner:
         all_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
         kind = IdeogramDatasetStopped if all_blocked else IdeogramDatasetFailed
         next_step = "A retry would be blocked again" if all_blocked else "A retry attempts only those that failed"
-        examples = "\n".join(f"  - {example}" for example in state.examples[:_LISTED_FAILURES])
+        examples = "\n".join(f"  - {example}" for example in state.examples)
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
-            f"{state.cost_usd:.2f} USD were charged. {next_step}. {self.manifest_uri} has all of them; the first:\n"
-            f"{examples}",
+            f"{state.charged_text}. {next_step}. {self.manifest_uri} has all of them; the first:\n{examples}",
         )
 
 
 def read_state(workspace: Workspace) -> DatasetState | None:
     """Return the run's state, None if there is none; raise IdeogramLedgerError if it can't be understood."""
-    saved = workspace.read(STATE)
     try:
+        saved = workspace.read(STATE)
         return None if saved is None else DatasetState.from_json(saved)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise IdeogramLedgerError(

@@ -1,8 +1,8 @@
 """
 What one slice of a dataset works with: a slice is one stay of the task on a worker.
 
-Invariant: :class:`SliceContext` does not change during a slice; everything that does is in the state, which is stored,
-or in :class:`SliceProgress`, which ends with the slice.
+Invariant: the fields of :class:`SliceContext` are not replaced during a slice; everything that changes is in the state,
+which is stored, or in :class:`SliceProgress`, which ends with the slice.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class SliceContext:
 @dataclass(slots=True)
 class SliceProgress:
     """
-    What a slice found out, and the next one forgets.
+    What is known during one slice only.
 
     :param recheck_ids: Requests that were done, or could not be polled, and are checked again after RETRY_SECONDS.
     :param store_errors: Why images of completed requests could not be stored.

@@ -8,7 +8,7 @@ in the workspace's chunks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_provider_ideogram.api.job import Job
@@ -138,6 +138,12 @@ class DatasetState:
         return self.cost_usd / self.charged_images if self.charged_images else None
 
     @property
+    def charged_text(self) -> str:
+        """What was charged so far, as text for an error."""
+        more = f"; {self.running} more requests were or may be charged" if self.running else ""
+        return f"{self.cost_usd:.2f} USD were charged{more}"
+
+    @property
     def done(self) -> int:
         """The number of decided items."""
         return sum(self.counts.values())
@@ -152,7 +158,7 @@ class DatasetState:
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
         return plain | {
             "version": VERSION,
-            "rate_limiter": asdict(self.rate_limiter),
+            "rate_limiter": self.rate_limiter.to_json(),
             "in_flight": [flight.to_json() for flight in self.in_flight],
             "delayed": [later.to_json() for later in self.delayed],
         }

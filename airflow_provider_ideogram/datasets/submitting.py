@@ -132,7 +132,7 @@ class SubmitBurst:
         if isinstance(error, IdeogramUnknownSubmit):
             burst.sent_at.append(time.time())
         is_unreadable = isinstance(error, IdeogramLedgerError) and isinstance(
-            error.__cause__, ValueError | TypeError | KeyError
+            error.__cause__, ValueError | TypeError | KeyError | RecursionError
         )
         if isinstance(error, IdeogramTemporaryError) and not is_unreadable:
             if isinstance(error, IdeogramStorageError):

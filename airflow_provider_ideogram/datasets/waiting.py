@@ -1,7 +1,7 @@
 """
 The wait between two slices of a dataset.
 
-Invariant: a slice begins only when it has something to do, and not sooner than Airflow's scheduler can bear.
+Invariant: a slice begins only when it has something to do, and not sooner than MIN_WAIT_SECONDS after the last one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext
 from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS
 from airflow_provider_ideogram.exceptions import IdeogramDatasetStopped
 
-#: Seconds of submits that are worth the start of a slice, if the rate limit is what delays them.
+#: If the rate limit delays submits, the next slice begins when it allows this many seconds of them.
 SLICE_SECONDS = 12.0
 #: Seconds between two slices at least: a task that resumes very soon after it deferred can be marked failed by
 #: Airflow's scheduler while it continues (apache/airflow#72716).
@@ -52,9 +52,8 @@ def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     is_affordable = context.affordable != 0
     if context.has_items_to_submit and not state.in_flight and not is_affordable:
         raise IdeogramDatasetStopped(
-            f"max_cost_usd={context.max_cost_usd} is reached: {state.cost_usd:.2f} USD were charged for {state.done} "
-            f"of {state.total} items",
-            "Stored images stay. Clear the task with a higher limit to continue.",
+            f"max_cost_usd={context.max_cost_usd} is reached with {state.done} of {state.total} items decided",
+            f"{state.charged_text}. Stored images stay. Clear the task with a higher limit to continue.",
         )
     jobs = [item.job for item in state.in_flight if item.job.request_id not in progress.recheck_ids]
     deadlines = [deadline_of(job.submitted_at, context.timeout) for job in jobs]
@@ -65,7 +64,7 @@ def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
         if len(state.in_flight) < context.max_in_flight:
             deadlines.append(_next_submit(context, now))
         else:
-            min_settled = max(1, len(jobs) // 2)  # half the room is worth a slice
+            min_settled = max(1, len(jobs) // 2)  # the next slice begins when half of them have ended
     requests = {job.request_id: job.submitted_at for job in jobs}
     not_before = now + MIN_WAIT_SECONDS
     return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)

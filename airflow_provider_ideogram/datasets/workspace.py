@@ -2,7 +2,8 @@
 The objects that a dataset's run keeps in S3 between its slices.
 
 Invariant: everything that the next slice or attempt needs is here or in the ledger, written before the worker is
-released. No object is larger than a chunk. All are deleted when the manifest is written.
+released. A chunk of the plan has at most CHUNK_ROWS rows. The objects are deleted when the run has succeeded, except
+that the state stays unless ``if_exists`` is ``reuse``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.exceptions import IdeogramLedgerError, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 #: Rows in an object: a slice reads one or two, a million rows are two thousand.
 CHUNK_ROWS = 500
-#: The run's state; without it the other objects mean nothing.
+#: The run's state; a run is continued only if it exists.
 STATE = "state.json"
-_IN_LEDGER = "The ledger has each running request."
-_ALL_STORED = "All images are stored."
+_IN_LEDGER = (
+    "Running requests are charged if they complete. The ledger has each of them, and a retry reattaches to them."
+)
 
 
 def chunk_name(kind: str, number: int) -> str:
@@ -75,18 +77,9 @@ class Workspace:
         self._put(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
 
     def read(self, name: str) -> Any:
-        """Return a JSON document, None if it is missing; raise IdeogramLedgerError if it can't be understood."""
+        """Return a JSON document, None if it is missing; raise ValueError if it is not JSON."""
         stored = self._objects.get(self.bucket, self.prefix + name, advice=_IN_LEDGER)
-        if stored is None:
-            return None
-        try:
-            return json.loads(stored.body)
-        except ValueError as error:
-            raise IdeogramLedgerError(
-                f"{self.uri}{name} can't be understood ({error})",
-                "Requests may be running. If it is beyond repair, remove it: the ledger has each of them.",
-                charged=None,
-            ) from error
+        return None if stored is None else json.loads(stored.body)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """Return documents that were written one a line."""
@@ -96,7 +89,7 @@ class Workspace:
         return [json.loads(line) for line in stored.body.splitlines()]
 
     def copy_lines(self, kind: str, chunks: int, file: IO[bytes]) -> None:
-        """Append the lines of the first chunks of a kind to a file; those of a slice that died may follow them."""
+        """Append the lines of the first chunks of a kind to a file; a slice that died may have left further ones."""
         end = self.prefix + chunk_name(kind, chunks)
         for key in self._keys(f"{kind}-"):
             if key >= end:
@@ -109,8 +102,8 @@ class Workspace:
         """Delete all objects, the state first, so that it never refers to deleted ones."""
         keys = [key for key in self._keys("") if key != self.prefix + STATE]
         if not keep_state:
-            self._objects.delete(self.bucket, self.prefix + STATE, advice=_ALL_STORED)
-        self._objects.delete_many(self.bucket, keys, advice=_ALL_STORED)
+            self._objects.delete(self.bucket, self.prefix + STATE)
+        self._objects.delete_many(self.bucket, keys)
 
     def _keys(self, prefix: str) -> Iterator[str]:
         return (item.key for item in self._objects.list(self.bucket, self.prefix + prefix))

@@ -20,8 +20,8 @@ from airflow_provider_ideogram.api.history import (
     HistoryPage,
     HistoryRow,
     find_submitted,
-    history_request,
-    request_history,
+    get_history_page,
+    get_history_row,
 )
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramNotFound, IdeogramServerUnavailable
@@ -124,7 +124,7 @@ class IdeogramHook(BaseHook):
         :raises IdeogramInvalidInput: If the connection has no history.
         """
         try:
-            return self._client.run(history_request(self._history_url, request_id))
+            return self._client.run(get_history_row(self._history_url, request_id))
         except IdeogramNotFound as error:
             if error.status_code != 404:  # 405: no such endpoint, which says nothing about the request
                 raise
@@ -159,7 +159,7 @@ class IdeogramHook(BaseHook):
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
         """Yield the pages with requests made after a time, newest first; raise if there are too many."""
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._client.run(request_history(self._history_url, model, since, number))
+            page = self._client.run(get_history_page(self._history_url, model, since, number))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 return

@@ -28,8 +28,8 @@ MAX_IMAGE_BYTES = 32 << 20
 MAX_PIXELS = 4096 * 4096
 #: Above this size one image is decoded at a time: WebP takes 16 bytes of memory a pixel, and a worker handles eight
 #: images at once.
-_MANY_PIXELS = 2048 * 2048
-_decoding_many = threading.Lock()
+_LARGE_PIXELS = 2048 * 2048
+_large_image_lock = threading.Lock()
 #: A larger image is written to disk instead of memory.
 _SPOOL_BYTES = 4 << 20
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -131,7 +131,7 @@ def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
             kind, (width, height) = image.format or "", image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} by {height} pixels")
-            with _decoding_many if width * height > _MANY_PIXELS else nullcontext():
+            with _large_image_lock if width * height > _LARGE_PIXELS else nullcontext():
                 image.load()
         if kind == "PNG" and not _has_png_end(file):
             raise ValueError("its last chunk is missing")

@@ -13,13 +13,13 @@ from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.image_source import ImageUrl
 from airflow_provider_ideogram.api.polling import FILE_LIFETIME, RESULT_LIFETIME, Outcome
 from airflow_provider_ideogram.exceptions import (
-    STILL_AVAILABLE,
     IdeogramError,
     IdeogramImageGone,
     IdeogramInvalidImage,
     IdeogramNotCharged,
     IdeogramNotFound,
     IdeogramServerUnavailable,
+    completed_not_stored,
     job_unreachable,
 )
 from airflow_provider_ideogram.jobs.recovery import recover
@@ -57,9 +57,13 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
             record = store.put(job, image, target, completion)
     except IdeogramImageGone as problem:
         if not _is_gone(problem, time.time() - job.submitted_at):
-            raise IdeogramServerUnavailable(problem.reason, STILL_AVAILABLE, charged=True) from problem
+            raise IdeogramServerUnavailable(
+                problem.reason, completed_not_stored(job.request_id), charged=True
+            ) from problem
         poll.outcome = Outcome.EXPIRED
-        raise poll.failure() from problem
+        expired = poll.failure()
+        expired.charged = True
+        raise expired from problem
     except IdeogramInvalidImage as problem:
         raise IdeogramInvalidImage(
             f"The image of request {job.request_id} can't be stored: {problem.reason}",
@@ -85,23 +89,24 @@ def _image_source(hook: IdeogramHook, job: Job, poll: RequestPoll) -> ImageSourc
             if not poll.hour_is_over(time.time()):
                 raise IdeogramServerUnavailable(
                     f"the result of request {job.request_id} is not there yet: {problem.reason}",
-                    STILL_AVAILABLE,
+                    completed_not_stored(job.request_id),
                     charged=True,
                 ) from problem
             recover(hook, poll, job.request)
         except IdeogramNotCharged as problem:  # this call was not charged, the request was
-            raise job_unreachable(job.request_id, problem.reason) from problem
+            raise job_unreachable(job.request_id, problem.reason, completed=True) from problem
         else:
             poll.inference_seconds = result.inference_seconds or poll.inference_seconds
             poll.cost_usd = poll.cost_usd if result.cost_usd is None else result.cost_usd
-            poll.remaining_credits = result.remaining_credits or poll.remaining_credits
+            if result.remaining_credits is not None:
+                poll.remaining_credits = result.remaining_credits
             return result.image
     if poll.image_url is not None:
         return ImageUrl(poll.image_url)
     if poll.outcome is Outcome.PENDING:  # the status said COMPLETED: the history lags behind
         raise IdeogramServerUnavailable(
             f"the account's history does not show the image of request {job.request_id} yet",
-            STILL_AVAILABLE,
+            completed_not_stored(job.request_id),
             charged=True,
         )
     raise poll.failure()

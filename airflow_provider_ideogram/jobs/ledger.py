@@ -52,7 +52,7 @@ class Intent:
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
     :param excluded_request_ids: Ended requests with the same inputs: the history must not take them for this one.
-    :param submit_attempts: Submits that were answered 500, 502 or 503 before this one.
+    :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
     """
 
     request: GenerationRequest
@@ -172,7 +172,7 @@ class Ledger:
         return self._put(LedgerRecord(record.key, "", intent), if_match=record.etag)
 
     def record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
-        """Add the request id to an intent; raises as :meth:`write_intent` does."""
+        """Add the id of a submitted request to its intent; raises RecordConflict or IdeogramLedgerError."""
         return self._put(replace(record, request_id=request_id), if_match=record.etag)
 
     def delete(self, key: str, etag: str) -> None:

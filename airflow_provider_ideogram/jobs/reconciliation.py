@@ -19,7 +19,6 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramNotCharged,
     IdeogramSubmitFailed,
-    IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
 from airflow_provider_ideogram.storage.image_record import iso_utc
@@ -41,7 +40,7 @@ MAX_SUBMITS = 3
 
 class RetryLater(Exception):
     """
-    The decision takes time, and the task is to be deferred.
+    The decision takes time, the rate limit is reached or the target is busy: the task is to be deferred.
 
     :param delay: Seconds until the next attempt.
     :param error: The error to raise when the task no longer waits.
@@ -157,14 +156,6 @@ def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary:
         raise RetryLater(RETRY_SECONDS + jitter, unknown)
 
 
-def target_busy(why: str) -> IdeogramTargetBusy:
-    """Return the error of a target that another task uses."""
-    return IdeogramTargetBusy(
-        f"The target is in use: {why}",
-        "Nothing was charged. A retry checks again; give each task its own key, or run the tasks one after another.",
-    )
-
-
 def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit | None) -> IdeogramUnknownSubmit:
     intent = record.intent
     attempts = intent.submit_attempts
@@ -175,7 +166,7 @@ def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit
     return kind(
         f"{what}{times}; the account's request history {history}",
         f"The request for {intent.target} may have been accepted, and is charged if it completes; rows of the history "
-        f"may be hours late. Each later attempt searches again before it pays. Clear the task {intent.owner} to submit "
-        "a new request, or set on_unknown_submit='resubmit'.",
+        "may be hours late. Each later attempt searches again before it pays, unless the task has durable=False. Clear "
+        f"the task {intent.owner} to submit a new request, or set on_unknown_submit='resubmit'.",
         status_code=answered.status_code if answered else None,
     )

@@ -4,7 +4,8 @@ Recovery of a request whose record at the vendor is gone: status and result answ
 The image file lives for seven days, and the account's history names its address.
 
 Invariant: nothing here submits. Only a missing file, or a request that is still missing from a readable history after
-its longest delay, is ``EXPIRED``; a history that can't be read, or may lag, proves nothing.
+its longest delay, is ``EXPIRED``; a history that can't be read, or may lag, proves nothing. Without a history, a
+request whose record is gone is ``EXPIRED`` at once.
 """
 
 from __future__ import annotations

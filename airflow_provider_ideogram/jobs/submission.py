@@ -25,18 +25,14 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramObjectExists,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
+    IdeogramTargetBusy,
     IdeogramTemporaryError,
     IdeogramUnknownSubmit,
 )
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, RecordConflict
-from airflow_provider_ideogram.jobs.reconciliation import (
-    RETRY_SECONDS,
-    Reconciler,
-    RetryLater,
-    target_busy,
-)
+from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, Reconciler, RetryLater
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import (
     ImageRecord,
@@ -58,13 +54,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a submit may take, its repeats included. A younger intent without a request id is treated as in
-#: progress.
+#: Seconds in which an intent without a request id is treated as in progress. Later it is an unknown submit, and the
+#: history is searched for it, also if the submit is still running.
 SUBMIT_SECONDS = 60.0
 #: Seconds from its submission in which a completed request's own task is given the time to store the image.
 STORING_SECONDS = 600.0
-
-__all__ = ["RETRY_SECONDS", "RetryLater", "Submitter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +127,7 @@ class Submitter:
                     return self._reattach(existing, intent)
                 record = self._replace(existing, intent)
                 return self._stored_meanwhile(head, record, request) or self._submit(record)
-        raise RetryLater(RETRY_SECONDS, target_busy(f"another task just changed the record {self._record_key}"))
+        raise RetryLater(RETRY_SECONDS, _target_busy(f"another task just changed the record {self._record_key}"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
@@ -164,10 +158,12 @@ class Submitter:
         return request.as_asked(fingerprint_of(head))
 
     def _request_in_history(self, stored: ImageRecord) -> GenerationRequest | None:
+        if not self.hook.has_history:
+            return None
         request_id, model = stored.request_id or "", stored.model or ""
         submitted_at = datetime.fromisoformat(stored.submitted_at or "").timestamp()
         row = self.hook.find_in_history(request_id) or self.hook.find_in_list(request_id, model, submitted_at)
-        return row.request(model) if row else None
+        return row.request() if row else None
 
     @property
     def _record_key(self) -> str:
@@ -227,7 +223,7 @@ class Submitter:
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
-                busy = target_busy(f"{record.intent.owner} is submitting a request for it")
+                busy = _target_busy(f"{record.intent.owner} is submitting a request for it")
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
             record = self._reconcile(record, intent)
             if record.request_id is None:
@@ -239,7 +235,7 @@ class Submitter:
             recover(self.hook, poll, record.intent.request)
         if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
-            raise target_busy(f"request {record.request_id} of {record.intent.owner}, with other inputs, is {state}")
+            raise _target_busy(f"request {record.request_id} of {record.intent.owner}, with other inputs, is {state}")
         if not same:
             log.warning(
                 "Request %s of %s was submitted for %s with other inputs. It is abandoned, and a new one is submitted",
@@ -264,11 +260,9 @@ class Submitter:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
             if isinstance(unknown, IdeogramSubmitFailed):
                 record = self._note_failed_submit(record)
-            reconciled = self._reconcile(record, record.intent, unknown)
+            reconciled = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
             if reconciled.request_id is not None:
                 return reconciled.job, RequestPoll(reconciled.request_id, record.intent.intent_at)
-            if repeated:
-                raise
             return self._submit(reconciled, repeated=True)
         except IdeogramError as error:  # refused or never sent
             if not (record.intent.submit_attempts and isinstance(error, IdeogramTemporaryError)):
@@ -286,7 +280,7 @@ class Submitter:
         try:
             return self.ledger.replace(record, replace(record.intent, submit_attempts=attempts))
         except (RecordConflict, IdeogramLedgerError) as problem:
-            log.warning("The failed submit could not be recorded: %s", problem)
+            log.warning("The failed submit could not be recorded: %s", _reason_of(problem))
             return record
 
     def _record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
@@ -295,20 +289,28 @@ class Submitter:
         try:
             return self.ledger.record_request(record, request_id)
         except (RecordConflict, IdeogramLedgerError) as problem:
-            reason = problem.reason if isinstance(problem, IdeogramLedgerError) else "another task replaced its record"
             log.error(
                 "Request %s is submitted, but its id could not be recorded in the ledger (%s). The task continues. If "
                 "it ends before the image is stored, the next attempt searches the account's history for the request",
                 request_id,
-                reason,
+                _reason_of(problem),
             )
             return replace(record, request_id=request_id)
 
     def _reconcile(
-        self, record: LedgerRecord, intent: Intent, unknown: IdeogramUnknownSubmit | None = None
+        self,
+        record: LedgerRecord,
+        intent: Intent,
+        unknown: IdeogramUnknownSubmit | None = None,
+        *,
+        may_resubmit: bool = True,
     ) -> LedgerRecord:
         """Return the record with the id of its request, or a new record to submit from."""
-        reconciler = Reconciler(self.hook, resubmit=self.resubmit, resubmit_on_5xx=self.resubmit_on_5xx)
+        reconciler = Reconciler(
+            self.hook,
+            resubmit=self.resubmit and may_resubmit,
+            resubmit_on_5xx=self.resubmit_on_5xx and may_resubmit,
+        )
         found = reconciler.find(
             record, intent, owns=self._owns(record), durable=self.ledger.is_durable, answered=unknown
         )
@@ -343,3 +345,16 @@ class Submitter:
                 submit_attempts=attempts,
             ),
         )
+
+
+def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:
+    """Return why a record could not be written; the advice of a ledger's error is about a task without a submit."""
+    return problem.reason if isinstance(problem, IdeogramLedgerError) else "another task replaced its record"
+
+
+def _target_busy(why: str) -> IdeogramTargetBusy:
+    """Return the error of a target that another task uses."""
+    return IdeogramTargetBusy(
+        f"The target is in use: {why}",
+        "Nothing was charged. A retry checks again; give each task its own key, or run the tasks one after another.",
+    )

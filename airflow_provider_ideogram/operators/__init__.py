@@ -1,4 +1,4 @@
-"""The operators. Importing them costs a DAG file next to nothing: HTTP and S3 are imported by the task that runs."""
+"""The operators. Importing them imports neither HTTP nor S3 code: a running task does."""
 
 from __future__ import annotations
 

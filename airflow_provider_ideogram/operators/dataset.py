@@ -97,7 +97,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         if isinstance(self.prompts, str) and is_literal(self.prompts):
             problems.append("prompts: must be a list of rows, not a text; pass a file as prompts_path")
         if is_literal(self.s3_prefix):
-            problems += check_key(self.s3_prefix, with_bucket=False)
+            problems += check_key(self.s3_prefix, with_bucket=False, name="s3_prefix")
         problems += [f"{name}: {getattr(self, name)!r} is not {valid}" for name, valid in self._bad_numbers()]
         return problems + check_key_template(self.key_template)
 
@@ -222,7 +222,8 @@ def _reports(event: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     if event["error"]:
         raise IdeogramDatasetFailed(
             f"Waiting for {len(event['requests'])} requests ended with an error: {event['error']}",
-            "They continue at the vendor, and the next attempt reattaches to them.",
+            "Each of them is charged if it completes. They continue at the vendor, and the next attempt reattaches to "
+            "them.",
         )
     reports: Mapping[str, Mapping[str, Any]] = event["requests"]
     return reports

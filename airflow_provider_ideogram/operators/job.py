@@ -130,7 +130,7 @@ class IdeogramJobTask(IdeogramTask):
         except IdeogramTemporaryError as problem:
             if time_left:
                 self._defer_fetch(job, problem)
-            raise job_unreachable(job.request_id, problem.reason) from problem
+            raise job_unreachable(job.request_id, problem.reason, completed=True) from problem
         except IdeogramJobError:
             if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
                 self._delete_record(job)

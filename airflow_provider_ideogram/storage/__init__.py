@@ -1,3 +1,3 @@
-"""The image's way: from the vendor's host, through one worker's bounded memory, to S3."""
+"""S3: objects, the addresses of images, and the storage and description of images."""
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import ParamValidationError
 from botocore.validate import validate_parameters
 
-from airflow_provider_ideogram.exceptions import STILL_AVAILABLE, IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, completed_not_stored
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, metadata_of
-from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
 from airflow_provider_ideogram.storage.target import check_extra_args
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ImageStore:
         except Exception as error:  # of boto, of Airflow or a plain ValueError: the connection may hold anything
             raise IdeogramStorageError(
                 f"The AWS connection {self._hook.aws_conn_id!r} gives no S3 client: {error}",
-                "Nothing was charged by it.",
+                NOTHING_CHARGED,
             ) from error
 
     @cached_property
@@ -105,7 +105,8 @@ class ImageStore:
             target.bucket,
             target.key,
             image.file,
-            advice=f"Request {job.request_id} is completed and paid. {STILL_AVAILABLE}",
+            advice=completed_not_stored(job.request_id),
+            charged=True,
             **{
                 **self._extra_args,
                 "Metadata": metadata | metadata_of(job, image, completion),

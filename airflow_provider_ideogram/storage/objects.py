@@ -26,7 +26,7 @@ _CONFLICT = 409  # S3's response to one of two conditional writes at the same ti
 _PRECONDITION_FAILED = 412
 _NOT_IMPLEMENTED = 501
 _DELETED_AT_ONCE = 1000
-NOTHING_CHARGED = "Nothing was charged by it."
+NOTHING_CHARGED = "Nothing was charged by this call to S3."
 
 
 class PreconditionFailed(Exception):
@@ -113,6 +113,7 @@ class ObjectStore:
         if_match: str | None = None,
         if_missing: bool = False,
         advice: str = NOTHING_CHARGED,
+        charged: bool = False,
         **arguments: Any,
     ) -> Mapping[str, Any]:
         """
@@ -120,12 +121,13 @@ class ObjectStore:
 
         :param if_match: The ETag of the version that is replaced, None for any.
         :param if_missing: Whether the write must not replace an object.
+        :param charged: Whether the object's content was charged.
         :param arguments: Further arguments of ``put_object``.
         :raises PreconditionFailed: If the condition does not hold.
         :raises ConditionsNotSupported: If the store refuses conditions.
         """
         condition = {"IfMatch": if_match} if if_match is not None else {"IfNoneMatch": "*"} if if_missing else {}
-        with storage_errors(f"Writing s3://{bucket}/{key}", advice), _conditions(condition):
+        with storage_errors(f"Writing s3://{bucket}/{key}", advice, charged=charged), _conditions(condition):
             response: Mapping[str, Any] = self.client.put_object(
                 **arguments, **condition, Bucket=bucket, Key=key, Body=body
             )
@@ -205,18 +207,22 @@ class _Body(io.RawIOBase):
 
 
 @contextmanager
-def storage_errors(doing: str, advice: str) -> Iterator[None]:
+def storage_errors(doing: str, advice: str, *, charged: bool = False) -> Iterator[None]:
     """
     Translate botocore's errors into IdeogramStorageError.
 
     :param doing: What was being done, as the beginning of the error's reason.
     :param advice: The error's advice.
+    :param charged: Whether a request was charged.
     """
     try:
         yield
     except (BotoCoreError, ClientError) as error:
         raise IdeogramStorageError(
-            f"{doing} failed: {error}", advice, status_code=status_of(error) if isinstance(error, ClientError) else None
+            f"{doing} failed: {error}",
+            advice,
+            charged=charged,
+            status_code=status_of(error) if isinstance(error, ClientError) else None,
         ) from error
 
 
@@ -247,7 +253,7 @@ def _with_lower_case_metadata(response: dict[str, Any] | None) -> Mapping[str, A
 
 
 def _unless_missing(call: Any, **arguments: Any) -> Any:
-    """Return the response of a read, None if the key is missing; a missing bucket is an error."""
+    """Return the response of a read, None if the key is missing. A missing bucket is an error, except for HEAD."""
     try:
         return call(**arguments)
     except ClientError as error:

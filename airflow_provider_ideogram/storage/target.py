@@ -1,5 +1,5 @@
 """
-The address of an image in S3.
+The address of an image in S3, and the checks of the arguments that concern S3.
 
 Invariant: a :class:`Target` has a bucket and a key that S3 accepts unchanged. Imports nothing heavy: addresses are
 checked while a DAG is parsed.
@@ -81,26 +81,27 @@ class Target:
         return replace(self, key=f"{self.key}{request_id}.{extension}") if self.is_prefix else self
 
 
-def check_key(key: Any, with_bucket: bool) -> list[str]:
-    """Return the problems of an ``s3_key``."""
+def check_key(key: Any, with_bucket: bool, name: str = "s3_key") -> list[str]:
+    """Return the problems of a key or address; ``name`` is the argument that has it."""
     if not isinstance(key, str) or not key.strip():
-        return ["s3_key: must be a key or an address s3://bucket/key"]
+        return [f"{name}: must be a key or an address s3://bucket/key"]
     problems = []
     path = key
     if "://" in key:
         address = _ADDRESS.fullmatch(key)
         path = address[2] if address else ""
         if not address:
-            problems.append(f"s3_key: {key!r} is not of the form s3://bucket/key")
+            problems.append(f"{name}: {key!r} is not of the form s3://bucket/key")
         if with_bucket:
-            problems.append("s3_key: holds a bucket of its own; give s3_bucket or a full s3:// address, not both")
+            problems.append(f"{name}: holds a bucket of its own; give s3_bucket or a full s3:// address, not both")
     elif not with_bucket:
-        problems.append(f"s3_key: {key!r} names no bucket; give s3_bucket or a full s3://bucket/key")
+        either = "s3_bucket or " if name == "s3_key" else ""
+        problems.append(f"{name}: {key!r} names no bucket; give {either}a full s3://bucket/key")
     limit = _MAX_PREFIX_BYTES if path.endswith("/") else _MAX_KEY_BYTES
     if not path.isprintable() or len(path.encode("utf-8", "replace")) > limit:
-        problems.append(f"s3_key: must be printable and at most {limit} bytes long: the ledger's key is longer")
+        problems.append(f"{name}: must be printable and at most {limit} bytes long: the ledger's key is longer")
     if path.startswith("/") or {".", ".."} & set(re.split(r"[/\\]", path)):  # "\\" separates paths on Windows
-        problems.append(f"s3_key: {path!r} starts with '/' or holds '.' or '..', which some tools change")
+        problems.append(f"{name}: {path!r} starts with '/' or holds '.' or '..', which some tools change")
     return problems
 
 

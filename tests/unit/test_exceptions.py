@@ -57,6 +57,8 @@ def test_errors_have_the_attributes_of_their_handlers() -> None:
     unreachable = exceptions.job_unreachable("r-1", "no way")
     assert unreachable.request_id == "r-1"
     assert unreachable.reason == "The image of request r-1 can't be fetched or stored: no way"
+    assert (unreachable.charged, exceptions.job_unreachable("r-1", "", completed=True).charged) == (None, True)
+    assert "is completed and paid" in exceptions.job_unreachable("r-1", "", completed=True).advice
     assert "Request r-1 continues at the vendor" in exceptions.request_continues("r-1")
 
 

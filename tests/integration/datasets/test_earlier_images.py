@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +44,7 @@ def test_images_of_a_run_without_a_manifest_are_reused(make: Make, task_runner: 
 
 
 def test_images_copied_with_their_manifest_have_their_new_keys(
-    make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+    make: Make, task_runner: TaskRunner, world: World
 ) -> None:
     first = task_runner(make())
     world.to_end(first, first.execute())
@@ -51,13 +52,13 @@ def test_images_copied_with_their_manifest_have_their_new_keys(
     world.s3.create_bucket(Bucket=copy)
     for key in world.object_keys(PREFIX):
         world.s3.copy_object(CopySource={"Bucket": old, "Key": key}, Bucket=copy, Key=key)
-    monkeypatch.setattr(world, "bucket", copy)
+    copied = replace(world, bucket=copy)
 
-    second = task_runner(make(), run_id="second")
-    xcom = assert_results_agree(world, second, world.to_end(second, second.execute()))
+    second = task_runner(make(s3_prefix=copied.uri(PREFIX)), run_id="second")
+    xcom = assert_results_agree(copied, second, copied.to_end(second, second.execute()))
 
-    assert (xcom["reused"], xcom["cost_usd"], world.accepted) == (5, 0.0, 5)
-    assert [line["uri"] for line in manifest(world)] == [f"s3://{copy}/{PREFIX}{row['id']}" for row in ROWS]
+    assert (xcom["reused"], xcom["cost_usd"], copied.accepted) == (5, 0.0, 5)
+    assert [line["uri"] for line in manifest(copied)] == [f"s3://{copy}/{PREFIX}{row['id']}" for row in ROWS]
 
 
 def test_another_run_takes_over_what_an_unfinished_one_left(make: Make, task_runner: TaskRunner, world: World) -> None:

@@ -165,6 +165,13 @@ def test_text_in_place_of_rows(make: Make, task_runner: TaskRunner) -> None:
     assert "must be a list of rows, not str" in str(run.execute().error)
 
 
+def test_number_in_place_of_rows_is_refused_before_a_submit(make: Make, task_runner: TaskRunner, world: World) -> None:
+    operator = make()
+    operator.prompts = 5  # as the XCom of another task may be
+    assert "must be a list of rows, not int" in str(task_runner(operator).execute().error)
+    assert world.accepted == 0
+
+
 def test_asset_event_carries_the_manifest(make: Make, task_runner: TaskRunner, world: World) -> None:
     run = task_runner(make(outlets=[Asset("images")]))
     world.to_end(run, run.execute())

@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSResponse
 
 from airflow_provider_ideogram.exceptions import IdeogramLedgerError
 from airflow_provider_ideogram.jobs.ledger import Ledger, RecordConflict
+from dev.s3_server import S3Server
 from tests.support.s3 import answered, conditions_ignored, conditions_refused, intercepted, s3_response
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, changed_record
 
@@ -102,13 +103,7 @@ class TestUnreadable:
             ledger.write_intent(KEY, INTENT)
 
     def test_unreachable_server(self) -> None:
-        client = boto3.client(
-            "s3",
-            endpoint_url="http://127.0.0.1:9",
-            region_name="us-east-1",
-            aws_access_key_id="a",
-            aws_secret_access_key="s",
-        )
+        client = S3Server("http://127.0.0.1:9").client()
         ledger = Ledger(client, "bucket")
 
         with mock.patch("botocore.endpoint.time"):

@@ -169,6 +169,12 @@ class TestPreviousRequest:
         with pytest.raises(IdeogramJobUnreachable, match="history does not show its inputs"):
             world.submitter().find_previous_request()
 
+    def test_connection_without_history_says_that_the_image_is_paid(self, gateway: World) -> None:
+        self._stored(gateway, iso_utc(time.time()))
+        with pytest.raises(IdeogramJobUnreachable, match="history does not show its inputs") as caught:
+            gateway.submitter().find_previous_request()
+        assert caught.value.charged is True
+
     @staticmethod
     def _stored(world: World, submitted_at: str) -> str:
         """Leave an image whose record is deleted, as an attempt does that is killed at its end."""
@@ -206,6 +212,13 @@ class TestNoLedger:
         with pytest.raises(IdeogramUnknownSubmit):
             world.get_or_submit()
         assert world.submits() == 1
+
+    def test_second_unknown_submit_announces_no_third(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        world.emulator.fault("submit", "reset", times=None)
+        with pytest.raises(IdeogramUnknownSubmit, match="the account's request history shows no requests"):
+            world.get_or_submit(resubmit=True)
+        assert world.submits() == 2
+        assert caplog.text.count("a new request is submitted") == 1
 
     @pytest.mark.parametrize("status", [500, 502, 503])
     def test_answered_5xx_is_not_repeated_without_a_wait(self, world: World, status: int) -> None:

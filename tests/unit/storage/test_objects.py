@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from dev.s3_server import S3Server
 from tests.support.s3 import answered, conditions_refused, intercepted, s3_response
 
 if TYPE_CHECKING:
@@ -102,13 +102,7 @@ class TestRead:
             assert caught.value.status_code == status
 
     def test_server_that_cannot_be_reached_is_an_error(self) -> None:
-        client = boto3.client(
-            "s3",
-            endpoint_url="http://127.0.0.1:9",
-            region_name="us-east-1",
-            aws_access_key_id="a",
-            aws_secret_access_key="s",
-        )
+        client = S3Server("http://127.0.0.1:9").client()
         with (
             mock.patch("botocore.endpoint.time"),
             pytest.raises(IdeogramStorageError, match="Could not connect") as caught,
