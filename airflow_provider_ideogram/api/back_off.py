@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import random
 
-#: The vendor's limits are requests per minute, in seconds.
+#: Seconds of the window of the vendor's limits, which are requests per minute.
 RATE_WINDOW = 60.0
-#: Tasks that were answered 429 together return spread over at least this many seconds.
-_SUBMIT_SPREAD = 5.0
-#: The same where the server named the end of its window: a 429 with a reset time is retried soon after it.
+#: Seconds over which tasks return that were answered 429 with a time: they retry soon after it.
 _RESET_SPREAD = 4.0
 #: Seconds that a submit is delayed by the rate limit, another task or a temporary error before the task fails.
 PATIENCE_SECONDS = 3600.0
@@ -39,5 +37,5 @@ def submit_delay(retry_after: float | None, rng: random.Random) -> float:
     :param rng: The source of the jitter, which is only added: no submit precedes the server's time.
     """
     if retry_after is None:
-        return RATE_WINDOW + rng.uniform(0.0, max(_SUBMIT_SPREAD, RATE_WINDOW / 2))
+        return RATE_WINDOW + rng.uniform(0.0, RATE_WINDOW / 2)
     return retry_after + rng.uniform(0.0, _RESET_SPREAD)

@@ -29,7 +29,7 @@ from airflow_provider_ideogram.exceptions import (
 )
 
 #: By the vendor's guidance a submit *answered* with one of these may be sent again, after the history was asked.
-ANSWERED_FAILURES = (500, 502, 503)
+_ANSWERED_FAILURES = (500, 502, 503)
 
 _TOP_UP = "Add credits at Segmind."
 _REFUSED: dict[int, tuple[type[IdeogramError], str, str]] = {
@@ -110,14 +110,14 @@ def _server_error(said: str, response: ApiResponse, *, charges: bool) -> Ideogra
             retry_after=retry_after(response),
             status_code=status,
         )
-    if status in ANSWERED_FAILURES:
+    if status in _ANSWERED_FAILURES:
         return IdeogramSubmitFailed(f"The API answered the submit with {said}", _LOOK_IT_UP, status_code=status)
     return unknown_submit(f"The API failed ({said})", status)
 
 
 _LOOK_IT_UP = (
-    "It may have been accepted, and is charged if it completes. The account's request history is asked before a new "
-    "request is submitted."
+    "It may have been accepted, and is charged if it completes. The operators search the account's request history "
+    "before they submit a new request; other callers must do the same."
 )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from airflow_provider_ideogram.api.calls import MAX_LARGE_RESPONSE_BYTES, Call, check_id
 from airflow_provider_ideogram.api.errors import raise_for_status
@@ -57,10 +57,10 @@ class HistoryRow:
     cost_usd: float | None = None
     error: str | None = None
 
-    def request(self, model: str) -> GenerationRequest | None:
+    def request(self) -> GenerationRequest | None:
         """Return the request, None for inputs that this package can't have sent."""
         try:
-            return GenerationRequest.from_body(model, self.body)
+            return GenerationRequest.from_body(self.model, self.body)
         except IdeogramInvalidInput:
             return None
 
@@ -82,7 +82,7 @@ class HistoryPage:
         return self.size < PER_PAGE or any(row.created_at < since for row in self.rows[-1:])
 
 
-def request_history(history_url: str, model: str, since: float, page: int = 1) -> Call[HistoryPage]:
+def get_history_page(history_url: str, model: str, since: float, page: int = 1) -> Call[HistoryPage]:
     """
     Get the account's requests, newest first, 100 a page.
 
@@ -102,9 +102,9 @@ def request_history(history_url: str, model: str, since: float, page: int = 1) -
     return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_LARGE_RESPONSE_BYTES)
 
 
-def history_request(history_url: str, request_id: str) -> Call[HistoryRow]:
+def get_history_row(history_url: str, request_id: str) -> Call[HistoryRow]:
     """Get one request of any age; 404 for one that is not the account's own, or not in the history yet."""
-    return Call("GET", f"{history_url}/{quote(check_id(request_id), safe='')}", parse_history_row)
+    return Call("GET", f"{history_url}/{check_id(request_id)}", parse_history_row)
 
 
 def parse_history(response: ApiResponse) -> HistoryPage:

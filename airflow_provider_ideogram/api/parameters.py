@@ -89,7 +89,7 @@ class GenerationRequest:
         return self if self.seed is not None else replace(self, seed=rng.randint(*_DRAWN_SEEDS))
 
     def as_asked(self, fingerprint: str | None) -> GenerationRequest:
-        """Return the request before a seed was drawn, by its fingerprint."""
+        """Return the request as the user gave it: without the seed, unless the fingerprint is that of a given seed."""
         return self if self.fingerprint == fingerprint else replace(self, seed=None)
 
     def body(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def check_prompt(value: Any) -> str:
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError("holds a lone surrogate, which has no encoding in UTF-8")
     if "\0" in value:
-        raise ValueError("holds a NUL character, which Airflow's database may not take when the image is paid")
+        raise ValueError("holds a NUL character, which Airflow's database may refuse after the image was paid")
     return value
 
 

@@ -35,7 +35,7 @@ from airflow_provider_ideogram.exceptions import (
 RESULT_LIFETIME = 3600.0
 #: Seconds for which the vendor keeps the image file.
 FILE_LIFETIME = 7 * 86400.0
-#: Consecutive errors after which polling ends: with the back-off about 4 minutes without the API.
+#: Consecutive errors after which polling ends: with the back-off 2 to 3 minutes without the API.
 MAX_CONSECUTIVE_ERRORS = 12
 #: A request that FAILED after so few seconds did not run: the vendor validates parameters after it accepts a submit.
 _LATE_VALIDATION_SECONDS = 1.0
@@ -64,7 +64,7 @@ class Outcome(StrEnum):
     RECORD_GONE = "record_gone"
     #: The image can no longer be had; only :mod:`airflow_provider_ideogram.jobs.recovery` decides this.
     EXPIRED = "expired"
-    #: The key is not, or no longer, permitted to ask.
+    #: The API refused the key (401 or 403).
     REFUSED = "refused"
     #: Too many consecutive polls failed.
     UNREACHABLE = "unreachable"
@@ -79,7 +79,7 @@ class RequestPoll:
     :param submitted_at: When it was submitted, in seconds since the epoch.
     :param poll_interval: The user's own interval in seconds, None for one that follows the request's age.
     :param model: The model's slug.
-    :param durations: The observed durations of the model, to which this request's is added.
+    :param durations: The observed durations of all models, to which this request's is added.
     """
 
     request_id: str
@@ -126,9 +126,9 @@ class RequestPoll:
             self._observe_duration()
         elif status.state == FAILED:
             self.outcome = Outcome.CONTENT_BLOCKED if status.content_blocked else Outcome.FAILED
-            # The first poll comes later than the failure; the vendor's own time tells when that was.
-            ran = now - self.submitted_at if status.inference_seconds is None else status.inference_seconds
-            if self.outcome is Outcome.FAILED and ran <= _LATE_VALIDATION_SECONDS:
+            # The time of the poll tells nothing: the first one comes later than such a failure.
+            ran = status.inference_seconds
+            if self.outcome is Outcome.FAILED and ran is not None and ran <= _LATE_VALIDATION_SECONDS:
                 self.error = f"the model refused its parameters: {status.error or 'no reason given'}"
         else:
             self._age_not_done = now - self.submitted_at

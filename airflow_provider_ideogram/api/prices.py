@@ -9,7 +9,7 @@ from __future__ import annotations
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 
 #: USD an image: the price of the default model, and the vendor's averages of August 2026 for its sister models.
-_PRICES = {
+LIST_PRICES = {
     DEFAULT_MODEL: 0.05,
     "ideogram-2a-img-2-img": 0.05,
     "ideogram-turbo-txt-2-img": 0.063,
@@ -24,4 +24,4 @@ _PRICES = {
 
 def list_price(model: str = DEFAULT_MODEL) -> float | None:
     """Return the estimated price of an image in USD, None for a model without a published price."""
-    return _PRICES.get(model)
+    return LIST_PRICES.get(model)

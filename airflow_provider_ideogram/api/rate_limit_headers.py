@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from airflow_provider_ideogram.api.response import ApiResponse
 
 RESET_HEADER = "x-rate-limit-reset-at-utc"
-REMAINING_HEADER = "x-rate-limit-remaining"
 _MAX_SECONDS = 3600.0
 #: Larger numbers are milliseconds since the epoch.
 _MAX_EPOCH_SECONDS = 1e11

@@ -1,7 +1,7 @@
 """
 The form of the vendor's request ids.
 
-Invariant: a valid id can be used in the API's paths and in S3 keys unchanged. Imports nothing: DAG files load it.
+Invariant: a valid id can be used in the API's paths and in S3 keys unchanged. Imports nothing heavy: DAG files load it.
 """
 
 from __future__ import annotations

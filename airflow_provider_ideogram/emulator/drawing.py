@@ -24,7 +24,7 @@ _DEFAULT_RESOLUTION = "RESOLUTION_1024_1024"
 _CACHED_IMAGES = 32
 _SHAPES = 7
 _MAX_LINES = 6
-#: Average letters of the default font per font height of width; slightly fewer than fit.
+#: Letters of the default font that fit into a width of one font size, on average and rounded down.
 _LETTERS_PER_LINE = 1.6
 
 #: Chosen for speed, not size: benchmarks draw thousands of images on the machine that they measure.

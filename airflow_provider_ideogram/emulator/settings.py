@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
-from airflow_provider_ideogram.emulator.models import VENDOR_PRICES
+from airflow_provider_ideogram.api.prices import LIST_PRICES
 from airflow_provider_ideogram.emulator.rate_limit import HEADER_FORMS
 
 DEFAULT_KEY = "emulator-key"
@@ -73,7 +73,7 @@ class EmulatorSettings:
     file_lifetime_seconds: float = 604800.0  # seven days
     credits: float = 1000.0
     balance_record: bool = True
-    price: float = VENDOR_PRICES[DEFAULT_MODEL]
+    price: float = LIST_PRICES[DEFAULT_MODEL]
     prices: Mapping[str, float] | None = None
     rate_limit: int = 0
     rate_limit_polls: bool = False
@@ -104,7 +104,7 @@ class EmulatorSettings:
     @property
     def model_prices(self) -> Mapping[str, float]:
         """The known models and their prices in USD per request."""
-        return {**VENDOR_PRICES, DEFAULT_MODEL: self.price, **(self.prices or {})}
+        return {**LIST_PRICES, DEFAULT_MODEL: self.price, **(self.prices or {})}
 
     def changed(self, changes: dict[str, Any]) -> EmulatorSettings:
         """

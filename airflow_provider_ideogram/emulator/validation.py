@@ -1,8 +1,9 @@
 """
 The API's validation of request bodies.
 
-It does not use the client's own validation, so that a test can detect an invalid request that the client lets pass.
-Unknown parameters are ignored, and of a sister model's parameters only the prompt is checked.
+It shares the lists of valid values with the client, but not the checks, so that a test can detect an invalid request
+that the client lets pass. Unknown parameters are ignored, and of a sister model's parameters only the prompt is
+checked.
 """
 
 from __future__ import annotations

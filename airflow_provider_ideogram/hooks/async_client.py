@@ -12,9 +12,7 @@ that was kept open turns out to be closed.
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
-import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx
@@ -32,6 +30,7 @@ from airflow_provider_ideogram.hooks.client import (
     total_timeout,
     transport_errors,
 )
+from airflow_provider_ideogram.hooks.network import proxy_of, tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -63,28 +62,9 @@ async def new_transport(settings: ConnectionSettings) -> AsyncTransport:
 
 def _prepare(base_url: str) -> tuple[ssl.SSLContext, bool]:
     """Return the TLS context and whether there is a proxy; blocks, since it imports aiohttp and reads certificates."""
-    import urllib.request
-
     import aiohttp  # noqa: F401
 
-    url = httpx.URL(base_url)
-    proxies = urllib.request.getproxies()
-    has_proxy = url.scheme in proxies or "all" in proxies
-    return _tls_context(), has_proxy and not urllib.request.proxy_bypass(f"{url.host}:{url.port or ''}".rstrip(":"))
-
-
-_tls_lock = threading.Lock()
-
-
-@functools.cache
-def _load_tls_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Return the TLS context of the process; the first call reads the certificates, which takes 50 to 100 ms."""
-    with _tls_lock:
-        return _load_tls_context()
+    return tls_context(), proxy_of(httpx.URL(base_url)) is not None
 
 
 class AiohttpTransport:

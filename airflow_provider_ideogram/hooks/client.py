@@ -20,7 +20,7 @@ from airflow_provider_ideogram import __version__
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
-from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
+from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -161,7 +161,7 @@ class ResponseBody:
 
 
 @contextmanager
-def transport_errors(redactor: Redactor = NO_REDACTION) -> Iterator[None]:
+def transport_errors(redactor: Redactor) -> Iterator[None]:
     """
     Translate httpx's errors: RequestNotSent if the request cannot have reached the server, else ResponseNotReceived.
 
@@ -169,14 +169,19 @@ def transport_errors(redactor: Redactor = NO_REDACTION) -> Iterator[None]:
     """
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-        raise RequestNotSent(describe_error(error, redactor)) from None
-    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+    except (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.LocalProtocolError,
+        httpx.PoolTimeout,
+        httpx.ProxyError,
+        httpx.UnsupportedProtocol,
+    ) as error:
         raise RequestNotSent(describe_error(error, redactor)) from None
     except (httpx.HTTPError, OSError) as error:
         raise ResponseNotReceived(describe_error(error, redactor)) from None
 
 
-def describe_error(error: Exception, redactor: Redactor = NO_REDACTION) -> str:
+def describe_error(error: Exception, redactor: Redactor) -> str:
     """Return the class and the text of an error as one short line without the key."""
     return sanitize_text(f"{type(error).__name__}: {error}".rstrip(": "), redactor)

@@ -226,7 +226,8 @@ EXTRA_FIELDS = {
     "requests_per_minute": ExtraField(
         "Requests per minute",
         "number",
-        "The account's rate limit, by which datasets space out their requests. 0 means unknown: they do not.",
+        "The account's rate limit, by which datasets space out their requests. 0 means unknown: they learn it from the "
+        "first 429.",
         _number,
         0,
     ),

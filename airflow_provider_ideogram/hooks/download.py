@@ -21,7 +21,7 @@ from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID, ImageSpool, SpooledImage
 from airflow_provider_ideogram.hooks.image_hosts import GuardedTransport
 
-#: Seconds for the whole download of an image, redirects included.
+#: Seconds for an attempt to download an image, redirects included.
 _MAX_SECONDS = 120.0
 _MAX_REDIRECTS = 5
 

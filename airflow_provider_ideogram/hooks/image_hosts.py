@@ -1,25 +1,24 @@
 """
 From which hosts an image may be downloaded, and the transport that enforces it.
 
-Invariant: no request reaches a host that the connection does not permit, or an address in a private network, whatever
-address or redirect a server sends. The IP address that is connected to is the one that was checked.
+Invariant: no request reaches a host that the connection does not permit, or an address in a private network that is
+neither the API's own host nor in image_hosts, whatever address or redirect a server sends. The IP address that is
+connected to is the one that was checked.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
-import urllib.request
 from collections.abc import Iterator
-from functools import cache
 
 import httpx
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage
-from airflow_provider_ideogram.hooks.connection import HOST, VENDOR_DOMAIN, ConnectionSettings
+from airflow_provider_ideogram.hooks.connection import HOST, ConnectionSettings, is_vendor_host
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID
+from airflow_provider_ideogram.hooks.network import proxy_of, tls_context
 
 #: A NAT64 gateway translates these addresses to IPv4; the last 32 bits are the IPv4 address.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -39,8 +38,8 @@ def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
     if url.userinfo:
         raise IdeogramInvalidImage("the image's address contains credentials", IMAGE_IS_PAID)
     host = url.raw_host.decode().rstrip(".")
-    is_vendor_host = host.endswith(f".{VENDOR_DOMAIN}") and HOST.fullmatch(host)
-    if not is_vendor_host and host not in (api.raw_host.decode(), VENDOR_DOMAIN, *settings.image_hosts):
+    of_vendor = is_vendor_host(host) and HOST.fullmatch(host)
+    if not of_vendor and host not in (api.raw_host.decode(), *settings.image_hosts):
         raise IdeogramInvalidImage(
             f"the image is on {sanitize_text(repr(host), settings.redactor)}, which is not a permitted host",
             f"{IMAGE_IS_PAID} If you trust the host, add it to image_hosts in the connection's extra.",
@@ -64,7 +63,7 @@ class GuardedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first of its host's addresses that accepts the connection."""
         check_address(request.url, self._settings)
-        proxy = _proxy_of(request.url)
+        proxy = proxy_of(request.url)
         if proxy is not None:
             return self._transport(proxy).handle_request(request)
         last_error: Exception | None = None
@@ -100,28 +99,13 @@ class GuardedTransport(httpx.BaseTransport):
 
     def _transport(self, proxy: str | None) -> httpx.HTTPTransport:
         if proxy not in self._transports:
-            self._transports[proxy] = httpx.HTTPTransport(verify=_tls_context(), proxy=proxy)
+            self._transports[proxy] = httpx.HTTPTransport(verify=tls_context(), proxy=proxy)
         return self._transports[proxy]
 
     def close(self) -> None:
         """Close the connections."""
         for transport in self._transports.values():
             transport.close()
-
-
-@cache
-def _tls_context() -> ssl.SSLContext:
-    """Return the TLS context of all downloads: to read the certificates takes longer than a download."""
-    return httpx.create_ssl_context()
-
-
-def _proxy_of(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment sets for an address, None if there is none or the host is exempt."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(url.netloc.decode()):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def is_public(address: str) -> bool:

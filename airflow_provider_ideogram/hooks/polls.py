@@ -90,8 +90,8 @@ class Poller:
         """
         Poll a request once a slot is free and the circuit breaker is closed, or as the probe that may close it.
 
-        A slot is free whenever the breaker opens: that of the poll that failed. The semaphore and the lock wake one
-        coroutine at a time, so the end of an outage does not start all polls in one iteration of the loop.
+        Polls that wait for the probe keep their slots, and the probe has one of them. The semaphore and the lock wake
+        one coroutine at a time, so the end of an outage does not start all polls in one iteration of the loop.
         """
         async with self._slots:
             if self._breaker.is_open:

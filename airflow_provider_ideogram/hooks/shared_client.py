@@ -119,7 +119,7 @@ class SharedClient:
         return self.run(get_status(request_id), max_attempts=1)
 
     async def aclose(self) -> None:
-        """Stop polling and close all connections."""
+        """Close all connections."""
         for transport in self._transports:
             await transport.aclose()
 

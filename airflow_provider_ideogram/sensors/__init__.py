@@ -1,4 +1,4 @@
-"""The sensor. Importing it costs a DAG file next to nothing."""
+"""The sensor. Importing it imports neither HTTP nor S3 code."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, GenerationRequest
+from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.exceptions import (
@@ -58,7 +58,6 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     :param s3_extra_args: Arguments of ``put_object``.
     :param if_exists: An object of this request is always the result; any other object is replaced, or fails the task
         with ``fail``.
-    :param model: The model's slug, used if only the id of the request is given.
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param deferrable: Wait in the triggerer; False pokes on a worker, or with ``mode="reschedule"`` in intervals.
@@ -72,7 +71,6 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         "s3_key",
         "s3_bucket",
         "s3_extra_args",
-        "model",
         "ideogram_conn_id",
         "aws_conn_id",
     )
@@ -81,7 +79,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     #: A sensor submits nothing: its retry would find the same.
     _final = (IdeogramJobFailed, IdeogramResultExpired)
-    #: The record is read where the task that submitted the request wrote it.
+    #: Needed by the base class; the record is found by the argument's ``ledger_uri``.
     durable = True
     ledger_prefix = DEFAULT_LEDGER_PREFIX
 
@@ -93,7 +91,6 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         s3_bucket: str | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
         if_exists: str = "reuse",
-        model: str = DEFAULT_MODEL,
         ideogram_conn_id: str = "ideogram_default",
         aws_conn_id: str | None = "aws_default",
         deferrable: bool = True,
@@ -110,7 +107,6 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self.s3_bucket = s3_bucket
         self.s3_extra_args = s3_extra_args
         self.if_exists = if_exists
-        self.model = model
         self.ideogram_conn_id = ideogram_conn_id
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
@@ -211,7 +207,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         except IdeogramError as problem:
             self.log.warning("The inputs of request %s are unknown: %s", request_id, problem.reason)
             return None
-        return (row.request(self.model), row.created_at) if row else None
+        return (row.request(), row.created_at) if row else None
 
     def _find_stored(self, job: Job) -> ImageRecord | None:
         """Return the request's image if it is stored; raise if another object must stay at the target."""

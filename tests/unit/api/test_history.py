@@ -17,10 +17,10 @@ from airflow_provider_ideogram.api.history import (
     SUBMIT_WINDOW,
     HistoryRow,
     find_submitted,
-    history_request,
+    get_history_page,
+    get_history_row,
     parse_history,
     parse_history_row,
-    request_history,
 )
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.response import ApiResponse
@@ -53,7 +53,7 @@ def _parsed(rows: Any, status: int = 200) -> Sequence[HistoryRow]:
 
 
 def test_call_asks_for_the_models_requests_of_the_days_around() -> None:
-    call = request_history("https://history.segmind.com/requests", "ideogram-2a-txt-2-img", AT, page=2)
+    call = get_history_page("https://history.segmind.com/requests", "ideogram-2a-txt-2-img", AT, page=2)
     address = urlsplit(call.path)
     assert (call.method, call.charges, call.body) == ("GET", False, None)
     assert (address.netloc, address.path) == ("history.segmind.com", "/requests")
@@ -176,10 +176,10 @@ def test_no_history_raises_anything_but_an_error_of_ours(rows: list[dict[str, An
 
 
 def test_one_request_is_requested_by_its_id() -> None:
-    call = history_request("https://history.segmind.com/requests", "r-1")
+    call = get_history_row("https://history.segmind.com/requests", "r-1")
     assert (call.method, call.path, call.charges) == ("GET", "https://history.segmind.com/requests/r-1", False)
     with pytest.raises(IdeogramInvalidInput):
-        history_request("https://history.segmind.com/requests", "../r")
+        get_history_row("https://history.segmind.com/requests", "../r")
 
 
 @pytest.mark.parametrize("body", [ROW, {"data": ROW}])

@@ -217,7 +217,7 @@ def test_other_states_of_the_history(row: HistoryRow, outcome: Outcome) -> None:
 
 @pytest.mark.parametrize(
     ("inference_seconds", "age", "refused"),
-    [(0.1, 11.0, True), (8.0, 11.0, False), (None, 0.5, True), (None, 11.0, False)],
+    [(0.1, 11.0, True), (8.0, 11.0, False), (None, 0.5, False), (None, 11.0, False)],
 )
 def test_failure_within_a_second_reads_as_refused_parameters(
     inference_seconds: float | None, age: float, refused: bool

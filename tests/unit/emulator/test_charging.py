@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
-from airflow_provider_ideogram.emulator.models import VENDOR_PRICES
+from airflow_provider_ideogram.api.prices import LIST_PRICES
 from airflow_provider_ideogram.emulator.running import RunningEmulator
 from tests.support.emulator_client import EmulatorClient
 
@@ -45,7 +45,7 @@ def test_new_balance_is_set_after_earlier_charges(api: EmulatorClient, ideogram_
     assert ideogram_emulator.stats().credits == 5
 
 
-@pytest.mark.parametrize(("model", "price"), VENDOR_PRICES.items())
+@pytest.mark.parametrize(("model", "price"), LIST_PRICES.items())
 def test_models_and_their_prices(
     api: EmulatorClient, ideogram_emulator: RunningEmulator, model: str, price: float
 ) -> None:
@@ -59,7 +59,7 @@ def test_models_and_their_prices(
 def test_documented_prices() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "testing.md").read_text()
     rows = re.findall(r"^\| `(ideogram-[a-z0-9-]+)` \| ([0-9.]+) \|$", page, re.MULTILINE)
-    assert {model: float(price) for model, price in rows} == VENDOR_PRICES
+    assert {model: float(price) for model, price in rows} == LIST_PRICES
 
 
 def test_other_prices(api: EmulatorClient, ideogram_emulator: RunningEmulator) -> None:

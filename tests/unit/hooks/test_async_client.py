@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
-from airflow_provider_ideogram.hooks import async_client
+from airflow_provider_ideogram.hooks import network
 from airflow_provider_ideogram.hooks.async_client import (
     AiohttpTransport,
     AsyncSegmindClient,
@@ -45,7 +45,7 @@ async def test_httpx_is_used_through_a_proxy(
 
 
 async def test_certificates_are_read_once_and_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async_client._load_tls_context.cache_clear()
+    network._load_tls_context.cache_clear()
     on_loop: list[bool] = []
 
     def create() -> ssl.SSLContext:
@@ -56,7 +56,7 @@ async def test_certificates_are_read_once_and_off_the_loop(monkeypatch: pytest.M
     for transport in await asyncio.gather(*(new_transport(SETTINGS) for _ in range(5))):
         await transport.aclose()
     assert on_loop == [False]
-    async_client._load_tls_context.cache_clear()
+    network._load_tls_context.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.parsing import RequestStatus, Submission
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived
+from airflow_provider_ideogram.api.sanitize import NO_REDACTION
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramInvalidInput,
@@ -299,7 +300,7 @@ async def test_endless_head_times_out(
     ids=lambda error: type(error).__name__,
 )
 def test_errors_of_requests_that_were_not_sent(error: Exception) -> None:
-    with pytest.raises(RequestNotSent, match=f"{type(error).__name__}: {error}"), transport_errors():
+    with pytest.raises(RequestNotSent, match=f"{type(error).__name__}: {error}"), transport_errors(NO_REDACTION):
         raise error
 
 
@@ -320,7 +321,7 @@ def test_errors_of_requests_that_were_not_sent(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_errors_of_requests_that_may_have_been_received(error: Exception) -> None:
-    with pytest.raises(ResponseNotReceived, match=type(error).__name__), transport_errors():
+    with pytest.raises(ResponseNotReceived, match=type(error).__name__), transport_errors(NO_REDACTION):
         raise error
 
 
@@ -328,11 +329,11 @@ def test_errors_of_requests_that_may_have_been_received(error: Exception) -> Non
     "error", [asyncio.CancelledError(), ValueError("a bug"), RequestNotSent("x"), ResponseNotReceived("x")]
 )
 def test_other_errors_are_not_translated(error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught, transport_errors():
+    with pytest.raises(type(error)) as caught, transport_errors(NO_REDACTION):
         raise error
     assert caught.value is error
 
 
 def test_error_without_a_text_is_named_by_its_class() -> None:
-    with pytest.raises(ResponseNotReceived, match=r"^ReadTimeout$"), transport_errors():
+    with pytest.raises(ResponseNotReceived, match=r"^ReadTimeout$"), transport_errors(NO_REDACTION):
         raise httpx.ReadTimeout("")

@@ -159,14 +159,14 @@ def test_large_images_are_decoded_one_at_a_time(
     locked: list[bool] = []
 
     def check_lock_and_load(picture: PngImagePlugin.PngImageFile) -> Any:
-        locked.append(image._decoding_many.locked())
+        locked.append(image._large_image_lock.locked())
         return load(picture)
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", check_lock_and_load)
-    monkeypatch.setattr(image, "_MANY_PIXELS", limit)
+    monkeypatch.setattr(image, "_LARGE_PIXELS", limit)
     with _spooled(_encoded("PNG")):
         assert locked == [one_at_a_time]
-    assert not image._decoding_many.locked()
+    assert not image._large_image_lock.locked()
 
 
 def test_compressed_text_of_a_png_is_limited() -> None:
