@@ -1,7 +1,8 @@
 """
 The operator's call that generates an image again, as Python to copy.
 
-Invariant: rendered by Jinja, its arguments are exactly the inputs of the image.
+Invariant: rendered by Jinja, its arguments are the inputs that the image's record has; ``model_params`` is not among
+them.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
-from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, NotShown, object_store, open_image
+from airflow_provider_ideogram.ui.objects import NotShown, object_store, open_image
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_page
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
@@ -148,8 +149,10 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
         image = open_image(object_store(), item.facts)
     except NotShown as problem:
         return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
-    except STORAGE_ERRORS as error:
-        return PlainTextResponse(f"S3 does not return the image: {error}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS)
+    except IdeogramStorageError as error:
+        return PlainTextResponse(
+            f"S3 does not return the image: {error.reason}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS
+        )
     headers["Content-Length"] = str(image.size_bytes)
     return StreamingResponse(image.content, HTTPStatus.OK, headers, image.content_type)
 
@@ -157,8 +160,8 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
 def _find_item(scope: Scope, row: str) -> Item:
     try:
         item = read_item(scope, None if row == _NO_ROW else row)
-    except STORAGE_ERRORS as error:
-        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {error}") from error
+    except IdeogramStorageError as error:
+        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {error.reason}") from error
     if item is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return item

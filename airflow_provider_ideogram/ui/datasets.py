@@ -1,8 +1,9 @@
 """
 A dataset's rows: from its manifest, or from its parts while it is running.
 
-Invariant: memory is bounded by a page of rows, and by an integer for each row if a retry has replaced some. A row's
-name is its part and the offset of its line; the names of a running dataset are not valid for the finished one.
+Invariant: memory is bounded by a page of rows; if a retry has replaced some, also by a part and an integer for each
+row. A row's name is its part and the offset of its line; the names of a running dataset are not valid for the finished
+one.
 
 More users can write XComs than DAGs. So an XCom alone never decides which object is read: a manifest only at the
 operator's own ``s3_prefix``, and parts only in the task instance's own workspace.
@@ -26,6 +27,7 @@ from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import read_line, read_lines
 from airflow_provider_ideogram.ui.records import Instance
+from airflow_provider_ideogram.ui.rendering import is_number
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
 #: The beginning of a part's line.
@@ -59,9 +61,7 @@ class Dataset:
         result, progress = instance.xcoms.get("return_value"), instance.xcoms.get("progress")
         source: Mapping[str, Any] = next((one for one in (result, progress) if isinstance(one, Mapping)), {})
         numbers = {
-            name: source[name]
-            for name in (*_COUNTS, *_MEASURES)
-            if isinstance(source.get(name), int | float) and source[name] >= 0
+            name: source[name] for name in (*_COUNTS, *_MEASURES) if is_number(source.get(name)) and source[name] >= 0
         }
         if not isinstance(result, Mapping) and source.get("manifest_uri") is None:
             return cls(instance, numbers, _own_parts(instance, source.get("parts")), in_parts=True)

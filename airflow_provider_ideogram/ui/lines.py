@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
 #: A prompt has at most 10,000 characters, each at most 12 bytes of JSON; the other fields are short.
@@ -66,7 +66,7 @@ def _open(objects: ObjectStore, target: Target, byte_range: str | None = None) -
     options = {} if byte_range is None else {"Range": byte_range}
     response = objects.stream(target.bucket, target.key, **options)
     if response is None:
-        raise IdeogramStorageError(f"{target.uri} is missing", "Nothing was charged by it.")
+        raise IdeogramStorageError(f"{target.uri} is missing", NOTHING_CHARGED)
     return response["Body"]
 
 

@@ -18,17 +18,14 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import made_by
-from airflow_provider_ideogram.storage.objects import ObjectStore, storage_errors
+from airflow_provider_ideogram.storage.image_store import ImageStore
+from airflow_provider_ideogram.storage.objects import ObjectStore
 
 #: Types that are shown; others, such as SVG, which may contain scripts, are not.
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
-#: Errors of S3 or of the connection to it.
-STORAGE_ERRORS = (AirflowException, IdeogramStorageError)
 _CHUNK_BYTES = 64 * 1024
 #: Seconds for which a client is kept: a changed connection takes effect afterwards.
 _CLIENT_SECONDS = 300.0
@@ -65,9 +62,7 @@ def object_store() -> ObjectStore:
     conn_id = conf.get("ideogram", "gallery_aws_conn_id", fallback="aws_default")
     with _client_lock:
         if _objects is None or _objects[0] != conn_id or _objects[1] < time.monotonic():
-            with storage_errors(f"Connecting to S3 by the connection {conn_id!r}", "Nothing was charged by it."):
-                client = S3Hook(aws_conn_id=conn_id).get_conn()
-            _objects = (conn_id, time.monotonic() + _CLIENT_SECONDS, ObjectStore(client))
+            _objects = (conn_id, time.monotonic() + _CLIENT_SECONDS, ImageStore(conn_id).objects)
         return _objects[2]
 
 

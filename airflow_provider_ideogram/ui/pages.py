@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from airflow.utils.session import create_session
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.datasets import Dataset
-from airflow_provider_ideogram.ui.objects import STORAGE_ERRORS, object_store
+from airflow_provider_ideogram.ui.objects import object_store
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
 
@@ -25,7 +26,6 @@ class Page:
     """
     A page of a run, a task or a task instance.
 
-    :param offset: The number of items before it.
     :param total: The number of all known items.
     :param states: The number of task instances with a single image, by state.
     :param datasets: The datasets within the scope, for their progress.
@@ -33,7 +33,6 @@ class Page:
     """
 
     items: Sequence[Item]
-    offset: int
     total: int
     states: Mapping[str, int]
     datasets: Sequence[Dataset]
@@ -59,10 +58,10 @@ def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
             try:
                 rows = dataset.page(object_store(), max(offset - position, 0), wanted)
                 items += [item_of_line(dataset.instance, row, line) for row, line in rows]
-            except STORAGE_ERRORS as error:
-                problems.append(f"The rows of {dataset.instance.label} can't be read: {error}")
+            except IdeogramStorageError as error:
+                problems.append(f"The rows of {dataset.instance.label} can't be read: {error.reason}")
         position += dataset.rows
-    return Page(items, offset, position, sources.states, sources.datasets, problems)
+    return Page(items, position, sources.states, sources.datasets, problems)
 
 
 def read_item(scope: Scope, row: str | None) -> Item | None:

@@ -57,7 +57,7 @@ class Item:
     """
     An image, or what is known if there is none.
 
-    :param row: The offset of the manifest's line, None for the image of a task instance.
+    :param row: The row's name, see :mod:`airflow_provider_ideogram.ui.datasets`; None for the image of a task instance.
     :param name: The task instance's label or the row's id.
     :param status: An :class:`ImageStatus`, or the task instance's state.
     :param facts: The known fields of :class:`ImageRecord`.
@@ -119,8 +119,7 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
     if not isinstance(value, Mapping) or not _is_row(value):
         return Item(instance, row, row, ImageStatus.FAILED, {}, None, "This line of the manifest can't be read.")
     name = _text(value.get("id")) or row
-    reason, error = _text(value.get("reason")), _text(value.get("error"))
-    return Item(instance, row, name, value["status"], _known(value), reason, error)
+    return Item(instance, row, name, value["status"], _known(value), error=_text(value.get("error")))
 
 
 def _is_row(value: Mapping[str, Any]) -> bool:

@@ -33,23 +33,23 @@ def address(root: str, *parts: Any, **query: Any) -> str:
 
 def money(value: Any) -> str:
     """Return an amount of US dollars."""
-    return f"{value:.2f} USD" if _is_number(value) else UNKNOWN
+    return f"{value:.2f} USD" if is_number(value) else UNKNOWN
 
 
 def cost(facts: Any) -> str:
     """Return what the task paid, what a reused image cost originally, and whether that is an estimate."""
     paid, original = facts.get("cost_usd"), facts.get("original_cost_usd")
-    if facts.get("reused") and _is_number(original):
+    if facts.get("reused") and is_number(original):
         about = "about " if facts.get("cost_is_estimate") else ""
         return f"{money(paid)} (originally {about}{money(original)})"
-    if facts.get("cost_is_estimate") and _is_number(paid):
+    if facts.get("cost_is_estimate") and is_number(paid):
         return f"about {money(paid)} (list price)"
     return money(paid)
 
 
 def seconds(value: Any) -> str:
     """Return a duration, such as ``12.4 s`` or ``1 h 05 min``."""
-    if not _is_number(value):
+    if not is_number(value):
         return UNKNOWN
     if value < 100:
         return f"{value:.1f} s"
@@ -59,12 +59,12 @@ def seconds(value: Any) -> str:
 
 def count(value: Any) -> str:
     """Return a number with separators of thousands."""
-    return f"{value:,.0f}" if _is_number(value) else UNKNOWN
+    return f"{value:,.0f}" if is_number(value) else UNKNOWN
 
 
 def size(value: Any) -> str:
     """Return a number of bytes."""
-    return f"{value / 1024:,.0f} KiB" if _is_number(value) else UNKNOWN
+    return f"{value / 1024:,.0f} KiB" if is_number(value) else UNKNOWN
 
 
 def moment(value: Any) -> str:
@@ -78,13 +78,14 @@ def moment(value: Any) -> str:
 
 def resolution(facts: Any) -> str:
     """Return the size in pixels, as it is or as it was asked for."""
-    if _is_number(facts.get("width")) and _is_number(facts.get("height")):
+    if is_number(facts.get("width")) and is_number(facts.get("height")):
         return f"{facts['width']:.0f} × {facts['height']:.0f}"  # noqa: RUF001
     asked = str(facts.get("resolution") or UNKNOWN)
     return asked.removeprefix("RESOLUTION_").replace("_", " × ")  # noqa: RUF001
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value of an XCom is a finite number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 

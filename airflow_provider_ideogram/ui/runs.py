@@ -2,7 +2,8 @@
 The gallery's queries of Airflow's database.
 
 Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most a page of task
-instances; only :func:`dags_with_images`, which returns DAG ids alone, reads all of them.
+instances with single images, and all those of datasets; only :func:`dags_with_images`, which returns DAG ids alone,
+reads all of them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,7 +49,8 @@ def test_running_dataset_has_its_parts() -> None:
 
 
 def test_ended_dataset_has_its_manifest() -> None:
-    result = {"manifest_uri": MANIFEST, "total": 9, "cost_usd": 0.4, "failed": -1, "content_blocked": "many"}
+    unreadable = {"failed": -1, "content_blocked": "many", "reused": math.inf, "expired": True}
+    result = {"manifest_uri": MANIFEST, "total": 9, "cost_usd": 0.4} | unreadable
     dataset = _dataset(return_value=result, progress=PROGRESS)
     assert (dataset.rows, dataset.in_parts, dataset.target) == (9, False, Target("bucket", "cats/manifest.jsonl"))
     assert dataset.numbers == {"total": 9, "cost_usd": 0.4}
