@@ -1,8 +1,8 @@
 """
 Run the benchmarks and write their pages to `benchmarks/results/`.
 
-`python -m benchmarks [PART ...] [--loads 100,1000,...] [--seed N] [--jobs N]`; all parts take about a quarter of an
-hour. Compare ratios instead of times: all values of a table were measured in the same run.
+`python -m benchmarks [PART ...] [--loads 100,1000,...] [--seed N] [--jobs N]`; all parts take about 20
+minutes. Compare ratios instead of times: all values of a table were measured in the same run.
 """
 
 from __future__ import annotations
