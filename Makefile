@@ -48,7 +48,7 @@ lint: venv ## Run the linters and the type checker
 test test-fast browser-test docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
 test test-fast browser-test: export AIRFLOW__CORE__LOAD_EXAMPLES := False
 test: lint docs ## Run the linters, the type checker, the documentation build and all tests with branch coverage
-	if test -x /usr/bin/chromium; then $(BIN)/python -m pytest tests/browser; fi
+	if test -x /usr/bin/chromium; then $(BIN)/python -m pytest tests/browser; else echo "No /usr/bin/chromium: the browser tests are left out."; fi
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses=auto --dist=worksteal --ignore=tests/browser
 	$(BIN)/coverage combine --quiet
@@ -81,7 +81,7 @@ fuzz: venv .fuzz/installed ## Fuzz the readers of responses, datasets, images an
 demo: venv ## Run the nightly example DAG on a real Airflow, with a local API and a local S3 server
 	exec $(BIN)/python -m dev.demo
 
-system-test: venv ## Generate 1,000 images under kill -9 and faults of every kind, and check each charge (IMAGES=..., SEED=...)
+system-test: venv ## Generate 1,100 images under kill -9 and faults of every kind, and check each charge (IMAGES=..., SEED=...)
 	exec $(BIN)/python -m tests.system
 
 system-test-distributed: venv ## Run the same on Celery, Redis and PostgreSQL, and kill workers and servers (IMAGES=..., SEED=...)

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from dev.s3_server import S3Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -40,12 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
         for kind in ("DeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"ignore::{kind}")
             config.addinivalue_line("filterwarnings", f"error::{kind}:airflow_provider_ideogram")
-
-
-@pytest.fixture(scope="session")
-def airflow_home() -> Path:
-    """Return Airflow's home of the tests."""
-    return Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture
@@ -85,27 +80,15 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
         "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
-    with closing(_s3_client(s3_server)) as client:
+    with closing(S3Server(s3_server).client()) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def s3_client(s3_server: str) -> Iterator[S3Client]:
     """Return a client of the local S3 server for all tests of a module: a new one takes a third of a second."""
-    with closing(_s3_client(s3_server)) as client:
+    with closing(S3Server(s3_server).client()) as client:
         yield client
-
-
-def _s3_client(s3_server: str) -> S3Client:
-    import boto3
-
-    return boto3.client(
-        "s3",
-        endpoint_url=s3_server,
-        region_name="us-east-1",
-        aws_access_key_id="access-key",
-        aws_secret_access_key="secret-key",
-    )
 
 
 @pytest.fixture

@@ -52,7 +52,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         "MIN_FIRST_POLL": 0.05,
         "MIN_INTERVAL": 0.05,
         "_BACK_OFF_BASE": 0.02,
-        "_SUBMIT_SPREAD": 0.05,
     }.items():
         monkeypatch.setattr(back_off if hasattr(back_off, name) else poll_schedule, name, seconds)
 
