@@ -1,0 +1,217 @@
+"""
+Turns: which of the tasks that wait for the rate limit are called next.
+
+Invariant: the size of the state does not depend on the number of waiting tasks: the tasks of a DAG run hold consecutive
+tickets, of which the state has two counters. Calls follow from the state and the time alone, so that a reader computes
+the same calls as the next writer. No call is binding: a called task takes its slot when it arrives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Seconds between two calculations of the calls.
+_TICK = 1.0
+#: A longer pause is calculated in this many larger steps.
+_MAX_TICKS = 600
+#: DAG runs with a state of their own; further ones share one.
+MAX_FLOWS = 64
+_SHARED_FLOW = "*"
+#: Seconds from a call to the task's arrival at first, and its limits. The mean is learned.
+_FIRST_LATENCY, _MIN_LATENCY, _MAX_LATENCY = 5.0, 1.0, 40.0
+_LATENCY_WEIGHT = 0.1
+#: A task that has not arrived this many mean latencies after its call, and these seconds, counts as gone if tasks that
+#: were called later have arrived; otherwise the workers may be busy, and it counts as gone after a minute.
+_LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 3.0, 20.0, 60.0
+#: Weight of the last called task in the share of a run's called tasks that arrive, and the smallest share assumed.
+_SHARE_WEIGHT, _MIN_SHARE = 0.1, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """
+    The place of a waiting task.
+
+    :param flow: The key of the task's DAG run.
+    :param since: When the run's part of the state was made: a later one does not know the ticket.
+    :param number: The place among the run's tickets, from 1.
+    """
+
+    flow: str
+    since: float
+    number: int
+
+
+def flow_of(dag_id: str, run_id: str) -> str:
+    """Return the key of a DAG run in the state."""
+    return hashlib.sha256(f"{dag_id}/{run_id}".encode()).hexdigest()[:10]
+
+
+@dataclass(slots=True)
+class _Flow:
+    """
+    The waiting tasks of a DAG run.
+
+    :param issued: The number of the last ticket.
+    :param called: The number of the last ticket that was called.
+    :param tag: The submits of the run in the fair order; the run with the lowest tag is called next.
+    :param size: The submits that a task of the run asks for at once.
+    :param share: The share of called tasks that arrive.
+    :param calls: When how many tasks were called that have not arrived.
+    """
+
+    since: float
+    tag: float
+    issued: int = 0
+    called: int = 0
+    size: int = 1
+    share: float = 1.0
+    calls: list[list[float]] = field(default_factory=list)
+
+    @property
+    def expected(self) -> float:
+        """The submits of the called tasks that will arrive."""
+        return sum(count for _, count in self.calls) * self.size * self.share
+
+
+@dataclass(slots=True)
+class Turns:
+    """
+    The waiting tasks of an account, by start-time fair queuing between DAG runs.
+
+    :param at: When the calls were calculated, in seconds since the epoch.
+    :param virtual: The tag of the run that was called last: the tag of a new run.
+    :param latency: The mean of the seconds from a call to the task's arrival.
+    :param arrived_at: When a called task arrived last.
+    """
+
+    at: float = 0.0
+    virtual: float = 0.0
+    latency: float = _FIRST_LATENCY
+    arrived_at: float = 0.0
+    flows: dict[str, _Flow] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> float:
+        """The submits of called tasks that will arrive."""
+        return sum(flow.expected for flow in self.flows.values())
+
+    @property
+    def waiting(self) -> int:
+        """The tasks that wait and are not called."""
+        return sum(flow.issued - flow.called for flow in self.flows.values())
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a waiting task is called as soon as the limit allows its submits."""
+        return any(flow.called < flow.issued for flow in self.flows.values())
+
+    def issue(self, flow: str, now: float, size: int) -> Ticket:
+        """
+        Return a ticket behind the run's other tickets.
+
+        :param size: The submits that the task asks for at once.
+        """
+        if flow not in self.flows and len(self.flows) >= MAX_FLOWS:
+            flow = _SHARED_FLOW
+        state = self.flows.setdefault(flow, _Flow(round(now, 2), self.virtual))
+        if state.called == state.issued:
+            state.tag = max(state.tag, self.virtual)
+        state.issued += 1
+        state.size = size
+        return Ticket(flow, state.since, state.issued)
+
+    def is_called(self, ticket: Ticket) -> bool:
+        """Return whether the task may come; also where the state no longer knows the ticket."""
+        flow = self._flow(ticket)
+        return flow is None or ticket.number <= flow.called
+
+    def arrive(self, ticket: Ticket, now: float) -> None:
+        """Record that a called task is there."""
+        flow = self._flow(ticket)
+        if flow is None:
+            return
+        sample = now - flow.calls[0][0] if flow.calls else self._lease
+        mean = self.latency + _LATENCY_WEIGHT * (sample - self.latency)
+        self.latency = min(max(mean, _MIN_LATENCY), _MAX_LATENCY)
+        self.arrived_at = max(self.arrived_at, now)
+        flow.share += _SHARE_WEIGHT * (1.0 - flow.share)
+        if flow.calls:
+            flow.calls[0][1] -= 1
+            if not flow.calls[0][1]:
+                del flow.calls[0]
+
+    def advance(self, now: float, slots: Callable[[float, float], int], most: int) -> None:
+        """
+        Calculate the calls until now.
+
+        :param slots: Returns how many submits the limit allows from one time until another one.
+        :param most: The most submits that the limit ever allows at once.
+        """
+        if not self.flows:
+            self.at = max(self.at, now)
+            return
+        tick = max(_TICK, (now - self.at) / _MAX_TICKS)
+        while self.at + tick <= now:
+            self.at += tick
+            self._expire()
+            self._call(slots(self.at, self.at + self.latency), most)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as plain JSON."""
+        flows = {
+            key: [round(flow.since, 2), round(flow.tag, 3), flow.issued, flow.called, flow.size, round(flow.share, 3), flow.calls]
+            for key, flow in self.flows.items()
+        }
+        return {
+            "at": round(self.at, 2),
+            "virtual": round(self.virtual, 3),
+            "latency": round(self.latency, 2),
+            "arrived_at": round(self.arrived_at, 2),
+            "flows": flows,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Turns:
+        """Restore the state from :meth:`to_json`."""
+        return cls(**{**value, "flows": {key: _Flow(*flow) for key, flow in value["flows"].items()}})
+
+    @property
+    def _lease(self) -> float:
+        return min(max(_MIN_LEASE, _LEASE_LATENCIES * self.latency), _MAX_LEASE)
+
+    def _flow(self, ticket: Ticket) -> _Flow | None:
+        flow = self.flows.get(ticket.flow)
+        return flow if flow and flow.since == ticket.since else None
+
+    def _expire(self) -> None:
+        """Forget called tasks that did not arrive, and runs without waiting tasks."""
+        for key, flow in list(self.flows.items()):
+            while flow.calls and self._is_gone(flow.calls[0][0]):
+                gone = flow.calls.pop(0)[1]
+                flow.share = max(_MIN_SHARE, flow.share * (1.0 - _SHARE_WEIGHT) ** gone)
+            if not flow.calls and flow.called == flow.issued and flow.tag <= self.virtual:
+                del self.flows[key]
+
+    def _is_gone(self, called_at: float) -> bool:
+        lease = self._lease if self.arrived_at > called_at else _MAX_LEASE
+        return called_at + lease <= self.at
+
+    def _call(self, slots: int, most: int) -> None:
+        """Call tasks for the slots that no called task will take."""
+        left = slots - self.expected
+        while candidates := [flow for flow in self.flows.values() if flow.called < flow.issued]:
+            flow = min(candidates, key=lambda each: each.tag)
+            if left < min(flow.size, most):
+                return
+            flow.called += 1
+            left -= flow.size * flow.share
+            self.virtual = max(self.virtual, flow.tag)
+            flow.tag += flow.size * flow.share
+            if flow.calls and flow.calls[-1][0] == self.at:
+                flow.calls[-1][1] += 1
+            else:
+                flow.calls.append([self.at, 1])
