@@ -1,8 +1,8 @@
 """
 The rate limit of an account: who submits when.
 
-Invariant: the slots of any minute are at most the limit, whoever asks. A slot is taken by the task that submits in it, at
-most a few seconds before; tasks that wait hold tickets only, and can disappear without a loss.
+Invariant: the slots of any minute are at most the limit, whoever asks. A slot is taken by the task that submits in it,
+at most a few seconds before; tasks that wait hold tickets only, and can disappear without a loss.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 #: Seconds between two calculations of the calls.
@@ -25,9 +25,13 @@ _FIRST_LATENCY, _MIN_LATENCY, _MAX_LATENCY = 5.0, 1.0, 40.0
 _LATENCY_WEIGHT = 0.1
 #: A task that has not arrived this many mean latencies after its call, and these seconds, counts as gone if tasks that
 #: were called later have arrived; otherwise the workers may be busy, and it counts as gone after a minute.
-_LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 3.0, 20.0, 60.0
+_LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 2.0, 15.0, 60.0
+#: A called task is expected for this many mean latencies; later its slot may be another one's.
+_EXPECTED_LATENCIES = 1.5
 #: Weight of the last called task in the share of a run's called tasks that arrive, and the smallest share assumed.
-_SHARE_WEIGHT, _MIN_SHARE = 0.1, 0.2
+_SHARE_WEIGHT, _MIN_SHARE = 0.1, 0.15
+#: The least that a call counts in the fair order: a run whose tasks disappeared takes at most twice its calls.
+_MIN_CHARGE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,20 @@ def flow_of(dag_id: str, run_id: str) -> str:
 
 
 @dataclass(slots=True)
+class _Call:
+    """
+    Tasks of a run that were called at the same time.
+
+    :param last: The number of the last ticket among them.
+    :param left: How many have not arrived.
+    """
+
+    at: float
+    last: int
+    left: int
+
+
+@dataclass(slots=True)
 class _Flow:
     """
     The waiting tasks of a DAG run.
@@ -60,7 +78,7 @@ class _Flow:
     :param tag: The submits of the run in the fair order; the run with the lowest tag is called next.
     :param size: The submits that a task of the run asks for at once.
     :param share: The share of called tasks that arrive.
-    :param calls: When how many tasks were called that have not arrived.
+    :param calls: The calls of tasks that have not arrived.
     """
 
     since: float
@@ -69,12 +87,11 @@ class _Flow:
     called: int = 0
     size: int = 1
     share: float = 1.0
-    calls: list[list[float]] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
 
-    @property
-    def expected(self) -> float:
-        """The submits of the called tasks that will arrive."""
-        return sum(count for _, count in self.calls) * self.size * self.share
+    def expected(self, since: float) -> float:
+        """Return the submits of the tasks that were called since a time and will arrive."""
+        return sum(call.left for call in self.calls if call.at > since) * self.size * self.share
 
 
 @dataclass(slots=True)
@@ -97,7 +114,8 @@ class Turns:
     @property
     def expected(self) -> float:
         """The submits of called tasks that will arrive."""
-        return sum(flow.expected for flow in self.flows.values())
+        since = self.at - _EXPECTED_LATENCIES * self.latency
+        return sum(flow.expected(since) for flow in self.flows.values())
 
     @property
     def waiting(self) -> int:
@@ -134,15 +152,16 @@ class Turns:
         flow = self._flow(ticket)
         if flow is None:
             return
-        sample = now - flow.calls[0][0] if flow.calls else self._lease
+        call = next((call for call in flow.calls if call.last >= ticket.number), None)
+        sample = now - call.at if call else self._lease
         mean = self.latency + _LATENCY_WEIGHT * (sample - self.latency)
         self.latency = min(max(mean, _MIN_LATENCY), _MAX_LATENCY)
         self.arrived_at = max(self.arrived_at, now)
         flow.share += _SHARE_WEIGHT * (1.0 - flow.share)
-        if flow.calls:
-            flow.calls[0][1] -= 1
-            if not flow.calls[0][1]:
-                del flow.calls[0]
+        if call:
+            call.left -= 1
+            if not call.left:
+                flow.calls.remove(call)
 
     def advance(self, now: float, slots: Callable[[float, float], int], most: int) -> None:
         """
@@ -163,7 +182,10 @@ class Turns:
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
         flows = {
-            key: [round(flow.since, 2), round(flow.tag, 3), flow.issued, flow.called, flow.size, round(flow.share, 3), flow.calls]
+            key: [
+                *(round(flow.since, 2), round(flow.tag, 3), flow.issued, flow.called, flow.size, round(flow.share, 3)),
+                [astuple(call) for call in flow.calls],
+            ]
             for key, flow in self.flows.items()
         }
         return {
@@ -177,7 +199,10 @@ class Turns:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Turns:
         """Restore the state from :meth:`to_json`."""
-        return cls(**{**value, "flows": {key: _Flow(*flow) for key, flow in value["flows"].items()}})
+        flows = {
+            key: _Flow(*state, [_Call(*call) for call in calls]) for key, (*state, calls) in value["flows"].items()
+        }
+        return cls(**{**value, "flows": flows})
 
     @property
     def _lease(self) -> float:
@@ -190,8 +215,8 @@ class Turns:
     def _expire(self) -> None:
         """Forget called tasks that did not arrive, and runs without waiting tasks."""
         for key, flow in list(self.flows.items()):
-            while flow.calls and self._is_gone(flow.calls[0][0]):
-                gone = flow.calls.pop(0)[1]
+            while flow.calls and self._is_gone(flow.calls[0].at):
+                gone = flow.calls.pop(0).left
                 flow.share = max(_MIN_SHARE, flow.share * (1.0 - _SHARE_WEIGHT) ** gone)
             if not flow.calls and flow.called == flow.issued and flow.tag <= self.virtual:
                 del self.flows[key]
@@ -210,8 +235,8 @@ class Turns:
             flow.called += 1
             left -= flow.size * flow.share
             self.virtual = max(self.virtual, flow.tag)
-            flow.tag += flow.size * flow.share
-            if flow.calls and flow.calls[-1][0] == self.at:
-                flow.calls[-1][1] += 1
-            else:
-                flow.calls.append([self.at, 1])
+            flow.tag += flow.size * max(flow.share, _MIN_CHARGE)
+            if not flow.calls or flow.calls[-1].at != self.at:
+                flow.calls.append(_Call(self.at, flow.called, 0))
+            flow.calls[-1].last = flow.called
+            flow.calls[-1].left += 1

@@ -1,0 +1,249 @@
+"""
+The budget and the spend of a day.
+
+Invariant: charged and reserved amounts together never exceed a cap, as long as no image costs more than its estimate. A
+reservation ends once: by the true cost when its job ends, or by proof that nothing was submitted. It is proven by the
+ledger: a holder submits only while its hold is fresh and after its record is written, so that a hold that is no longer
+fresh and has no record was never submitted. Whatever else happens, the amount stays reserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_provider_ideogram.api.prices import LIST_PRICES, list_price
+
+#: Seconds after which a hold without a record in the ledger is released.
+HOLD_SECONDS = 60.0
+#: Seconds in which its holder may submit. The rest is for clocks that differ.
+FRESH_SECONDS = 30.0
+#: Open reservations of a day; beyond it the oldest count as spent.
+MAX_OPEN = 2000
+_MICROS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most that may be spent, in USD; None for no cap. Days and months are UTC."""
+
+    per_day: float | None = None
+    per_month: float | None = None
+    per_dag_and_day: float | None = None
+
+    def __bool__(self) -> bool:
+        return (self.per_day, self.per_month, self.per_dag_and_day) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spender:
+    """What an amount is spent for."""
+
+    dag_id: str
+    task_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    A cap that leaves no room for an amount.
+
+    :param cap: The setting of the connection.
+    :param limit: Its value, in USD.
+    :param spent: What was charged in its window, in USD.
+    :param reserved: What running requests may cost, in USD.
+    :param ends_at: When its window ends, in seconds since the epoch.
+    """
+
+    cap: str
+    limit: float
+    spent: float
+    reserved: float
+    ends_at: float
+
+
+@dataclass(slots=True)
+class Total:
+    """The spend of a DAG, task and model on a day: numbers of requests, and the amount in millionths of a USD."""
+
+    images: int = 0
+    micros: int = 0
+    failed: int = 0
+    unknown: int = 0
+
+
+@dataclass(slots=True)
+class Reservation:
+    """
+    An amount for a request that is submitted, or may be.
+
+    :param held_until: When it is released if the ledger has no record of it; None once it has one.
+    :param record: The address of that record.
+    """
+
+    spender: Spender
+    micros: int
+    held_until: float | None = None
+    record: str | None = None
+
+
+@dataclass(slots=True)
+class DayBudget:
+    """
+    The reservations and the spend of the requests that were made on a day.
+
+    :param date: The day, as ``2026-11-25`` in UTC.
+    :param before_micros: The spend and the reservations of the month's earlier days.
+    :param totals: The spend by DAG, task and model.
+    :param reservations: The open reservations by id, the oldest first.
+    """
+
+    date: str
+    before_micros: int = 0
+    totals: dict[Spender, Total] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+
+    def estimate(self, model: str) -> float:
+        """Return the amount to reserve for an image in USD: the list price, or more if the day's images cost more."""
+        price = list_price(model)
+        known = max(LIST_PRICES.values()) if price is None else price
+        seen = [
+            total.micros / total.images for who, total in self.totals.items() if who.model == model and total.images
+        ]
+        return max([known, *(micros / _MICROS for micros in seen)])
+
+    def reserve(
+        self, key: str, spender: Spender, usd: float, caps: Caps, *, now: float, record: str | None
+    ) -> Refusal | None:
+        """
+        Reserve an amount; a second call with the same key changes nothing.
+
+        :param key: The id of the reservation.
+        :param record: The address of the ledger's record that will be written before the submit; None if there is no
+            ledger: then the reservation is never released without a result.
+        :return: The cap that is reached, None if the amount is reserved.
+        """
+        if key in self.reservations:
+            return None
+        micros = round(usd * _MICROS)
+        if refusal := self._refusal(spender.dag_id, micros, caps):
+            return refusal
+        self._make_room()
+        self.reservations[key] = Reservation(spender, micros, now + HOLD_SECONDS if record else None, record)
+        return None
+
+    def unproven(self, now: float) -> Iterator[tuple[str, str]]:
+        """Yield the holds of dead holders, each with the address of its record, which says whether to keep it."""
+        for key, reservation in self.reservations.items():
+            if reservation.record and reservation.held_until is not None and reservation.held_until <= now:
+                yield key, reservation.record
+
+    def keep(self, key: str) -> None:
+        """Keep a reservation until its job ends: the ledger has a record of it."""
+        if reservation := self.reservations.get(key):
+            reservation.held_until = reservation.record = None
+
+    def release(self, key: str) -> None:
+        """Remove the reservation of a request that certainly was not submitted."""
+        self.reservations.pop(key, None)
+
+    def settle(self, key: str, usd: float | None, *, failed: bool = False) -> None:
+        """
+        Replace a reservation by the true cost; without a reservation nothing changes, so that it counts once.
+
+        :param usd: The cost; None if it is unknown, which counts as what was reserved.
+        :param failed: Whether the request made no image.
+        """
+        reservation = self.reservations.pop(key, None)
+        if reservation is None:
+            return
+        total = self.totals.setdefault(reservation.spender, Total())
+        if failed:
+            total.failed += 1
+        elif usd is None:
+            total.unknown += 1
+        else:
+            total.images += 1
+        total.micros += reservation.micros if usd is None and not failed else round((usd or 0.0) * _MICROS)
+
+    @property
+    def used_micros(self) -> int:
+        """What was charged and what is reserved."""
+        return _spent(self.totals.values()) + _reserved(self.reservations.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as plain JSON; each DAG, task and model is in it once."""
+        spenders = dict.fromkeys([*self.totals, *(each.spender for each in self.reservations.values())])
+        number = {who: index for index, who in enumerate(spenders)}
+        return {
+            "date": self.date,
+            "before_micros": self.before_micros,
+            "spenders": [[who.dag_id, who.task_id, who.model] for who in spenders],
+            "totals": [
+                [number[who], total.images, total.micros, total.failed, total.unknown]
+                for who, total in self.totals.items()
+            ],
+            "reservations": {
+                key: [
+                    number[each.spender],
+                    each.micros,
+                    *([round(each.held_until), each.record] if each.held_until else []),
+                ]
+                for key, each in self.reservations.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DayBudget:
+        """Restore the state from :meth:`to_json`."""
+        spenders = [Spender(*who) for who in value["spenders"]]
+        totals = {spenders[number]: Total(*counts) for number, *counts in value["totals"]}
+        reservations = {
+            key: Reservation(spenders[number], *rest) for key, (number, *rest) in value["reservations"].items()
+        }
+        return cls(value["date"], value["before_micros"], totals, reservations)
+
+    def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
+        day_end, month_end = _ends(self.date)
+        spent, reserved = _spent(self.totals.values()), _reserved(self.reservations.values())
+        of_dag = (
+            _spent(total for who, total in self.totals.items() if who.dag_id == dag_id),
+            _reserved(each for each in self.reservations.values() if each.spender.dag_id == dag_id),
+        )
+        windows = (
+            ("max_cost_usd_per_dag_and_day", caps.per_dag_and_day, *of_dag, day_end),
+            ("max_cost_usd_per_day", caps.per_day, spent, reserved, day_end),
+            ("max_cost_usd_per_month", caps.per_month, self.before_micros + spent, reserved, month_end),
+        )
+        for name, limit, charged, open_amount, ends_at in windows:
+            if limit is not None and charged + open_amount + micros > round(limit * _MICROS):
+                return Refusal(name, limit, charged / _MICROS, open_amount / _MICROS, ends_at)
+        return None
+
+    def _make_room(self) -> None:
+        """Count the oldest reservation as spent where there are too many: its job has not ended for a long time."""
+        if len(self.reservations) >= MAX_OPEN:
+            self.settle(next(iter(self.reservations)), None)
+
+
+def day_of(at: float) -> str:
+    """Return the UTC date of a time in seconds since the epoch."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def _ends(date: str) -> tuple[float, float]:
+    """Return when the day and its month end, in seconds since the epoch."""
+    day = datetime.fromisoformat(date).replace(tzinfo=UTC)
+    month_end = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return (day + timedelta(days=1)).timestamp(), month_end.timestamp()
+
+
+def _spent(totals: Iterable[Total]) -> int:
+    return sum(total.micros for total in totals)
+
+
+def _reserved(reservations: Iterable[Reservation]) -> int:
+    return sum(each.micros for each in reservations)
