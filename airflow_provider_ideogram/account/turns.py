@@ -93,6 +93,17 @@ class _Flow:
         """Return the submits of the tasks that were called since a time and will arrive."""
         return sum(call.left for call in self.calls if call.at > since) * self.size * self.share
 
+    def to_json(self) -> list[Any]:
+        """Return the state as plain JSON."""
+        numbers = (round(self.since, 2), round(self.tag, 3), self.issued, self.called, self.size, round(self.share, 3))
+        return [*numbers, [astuple(call) for call in self.calls]]
+
+    @classmethod
+    def from_json(cls, state: list[Any]) -> _Flow:
+        """Restore the state from :meth:`to_json`."""
+        since, tag, issued, called, size, share, calls = state
+        return cls(since, tag, issued, called, size, share, [_Call(*call) for call in calls])
+
 
 @dataclass(slots=True)
 class Turns:
@@ -181,13 +192,7 @@ class Turns:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
-        flows = {
-            key: [
-                *(round(flow.since, 2), round(flow.tag, 3), flow.issued, flow.called, flow.size, round(flow.share, 3)),
-                [astuple(call) for call in flow.calls],
-            ]
-            for key, flow in self.flows.items()
-        }
+        flows = {key: flow.to_json() for key, flow in self.flows.items()}
         return {
             "at": round(self.at, 2),
             "virtual": round(self.virtual, 3),
@@ -199,9 +204,7 @@ class Turns:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Turns:
         """Restore the state from :meth:`to_json`."""
-        flows = {
-            key: _Flow(*state, [_Call(*call) for call in calls]) for key, (*state, calls) in value["flows"].items()
-        }
+        flows = {key: _Flow.from_json(flow) for key, flow in value["flows"].items()}
         return cls(**{**value, "flows": flows})
 
     @property
