@@ -25,7 +25,7 @@ from airflow_provider_ideogram.storage.image_record import iso_utc
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord
+    from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTargetBusy,
 )
 from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.submission import STORING_SECONDS, SUBMIT_SECONDS
 from tests.support.s3 import answered
 from tests.unit.jobs.world import (

@@ -15,7 +15,8 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramSubmitFailed,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, NoLedger
+from airflow_provider_ideogram.jobs.ledger import NoLedger
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered
