@@ -151,11 +151,18 @@ class Ledger:
         try:
             return replace(record, etag=self._write(record, if_match, conditional=conditional))
         except PreconditionFailed as error:
-            return self._written_before(record, error)
+            written = self._written_before(record)
+            if written is None:
+                raise RecordConflict from error
+            return written
         except ConditionsNotSupported:
             return self._put_unconditionally(record, if_match)
         except Exception as error:
-            raise self._error("writing", record.key, error) from error
+            failure = self._error("writing", record.key, error)
+            with suppress(IdeogramLedgerError):
+                if written := self._written_before(record):
+                    return written
+            raise failure from error
 
     def _write(self, record: LedgerRecord, if_match: str | None, *, conditional: bool = True) -> str:
         etag: str = self._objects.put(
@@ -168,19 +175,17 @@ class Ledger:
         )["ETag"]
         return etag
 
-    def _written_before(self, record: LedgerRecord, error: PreconditionFailed) -> LedgerRecord:
-        """Return the record if this very write took effect: S3's response was lost, and botocore wrote again."""
+    def _written_before(self, record: LedgerRecord) -> LedgerRecord | None:
+        """Return the record if this very write took effect though S3's response was lost; botocore may repeat it."""
         current = self.read(record.key)
-        if current is None or replace(current, etag=record.etag) != record:
-            raise RecordConflict from error
-        return current
+        return current if current is not None and replace(current, etag=record.etag) == record else None
 
     def _check_conditions(self, record: LedgerRecord) -> None:
         """Write the record once more: a store that accepts it ignores conditions without saying so."""
         try:
             self._write(record, None)
-        except (PreconditionFailed, ConditionsNotSupported, IdeogramStorageError):
-            return  # refused as expected; a store that fails now says nothing about conditions
+        except Exception:  # refused as expected; a store that fails now says nothing about conditions
+            return
         log.warning(_NO_CONDITIONS)
 
     def _put_unconditionally(self, record: LedgerRecord, if_match: str | None) -> LedgerRecord:

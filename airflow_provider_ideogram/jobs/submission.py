@@ -1,8 +1,9 @@
 """
 Getting the request of a target: an existing one, or a new one.
 
-Invariant: a submit follows an intent in the ledger that no other task holds. A request that the ledger or the account's
-history has is never submitted again; only its own end, or a person, frees the target.
+Invariant: a submit follows an intent in the ledger that no other task holds, and an intent follows everything that can
+fail without a submit. A request that the ledger or the account's history has is never submitted again; only its own
+end, or a person, frees the target.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
-    IdeogramError,
     IdeogramJobUnreachable,
     IdeogramLedgerError,
     IdeogramRateLimited,
@@ -104,6 +104,7 @@ class Submitter:
         return result
 
     def _get_or_submit(self, request: GenerationRequest, *, absent: bool) -> ImageRecord | tuple[Job, RequestPoll]:
+        self.hook.get_conn()  # whatever is wrong with the connection is found before the intent
         head = None if absent and self.ledger.is_durable else self.store.find(self.target)
         stored = self._stored(head, request) if head else None
         if stored is not None:
@@ -186,7 +187,7 @@ class Submitter:
             return None
         try:
             stored = self._image.stored_since(before, request)
-        except IdeogramError:
+        except BaseException:  # also Airflow's timeout: nothing was submitted
             self.ledger.cancel_intent(record)
             raise
         if stored is not None:
@@ -239,14 +240,14 @@ class Submitter:
             if reconciled.request_id is not None:
                 return reconciled.job, RequestPoll(reconciled.request_id, record.intent.intent_at)
             return self._submit(reconciled, repeated=True)
-        except IdeogramError as error:  # refused or never sent
+        except Exception as error:  # refused or never sent, see IdeogramHook.submit
             if not (record.intent.submit_attempts and isinstance(error, IdeogramTemporaryError)):
                 self.ledger.cancel_intent(record)  # otherwise the record keeps the number of failed submits
             if isinstance(error, IdeogramRateLimited):
                 raise RetryLater(submit_delay(error.retry_after, random.Random()), error) from None
             raise
-        metrics.remaining_credits(submission.remaining_credits)
         recorded = self._record_request(record, submission.request_id)
+        metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
 
     def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
@@ -260,9 +261,8 @@ class Submitter:
 
     def _record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
         """Record the id of an accepted request."""
-        metrics.submitted(record.intent.request.model)
         try:
-            return self.ledger.record_request(record, request_id)
+            recorded = self.ledger.record_request(record, request_id)
         except (RecordConflict, IdeogramLedgerError) as problem:
             log.error(
                 "Request %s is submitted, but its id could not be recorded in the ledger (%s). The task continues. If "
@@ -270,7 +270,9 @@ class Submitter:
                 request_id,
                 _reason_of(problem),
             )
-            return replace(record, request_id=request_id)
+            recorded = replace(record, request_id=request_id)
+        metrics.submitted(record.intent.request.model)
+        return recorded
 
     def _reconcile(
         self,
