@@ -121,6 +121,18 @@ class Ledger:
         except IdeogramLedgerError as error:
             log.warning("%s. It will count as an unknown submit, although nothing was submitted", error.reason)
 
+    def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
+        """
+        Write back the record that an intent replaced, whose submit was refused or never sent.
+
+        If it can't be written the intent stays, and counts as an unknown submit.
+        """
+        try:
+            with suppress(RecordConflict):  # another task replaced it
+                self._put(replaced, if_match=record.etag)
+        except IdeogramLedgerError as error:
+            log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
+
     def delete_for_request(self, key: str, request_id: str | None) -> None:
         """Delete the record if it is of this request, whose image is stored."""
         record = self.read(key)
@@ -234,6 +246,9 @@ class NoLedger:
         """Do nothing."""
 
     def cancel_intent(self, record: LedgerRecord) -> None:
+        """Do nothing."""
+
+    def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
         """Do nothing."""
 
     def delete_for_request(self, key: str, request_id: str | None) -> None:

@@ -221,11 +221,12 @@ class TestFormat:
         assert _document(client, bucket)["request_id"] is None
 
     def test_optional_fields_are_read_back(self, ledger: Ledger, client: S3Client, bucket: str) -> None:
-        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2)
+        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2, unsettled_since=1.5)
         record = ledger.write_intent(KEY, intent)
         assert ledger.read(KEY) == record
         document = _document(client, bucket)
         assert (document["excluded_request_ids"], document["submit_attempts"]) == (["r-0"], 2)
+        assert document["unsettled_since"] == 1.5
 
 
 def test_without_a_ledger_nothing_is_kept() -> None:
