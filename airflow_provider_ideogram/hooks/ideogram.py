@@ -84,6 +84,8 @@ class IdeogramHook(BaseHook):
         """
         Submit a request, which is charged when it completes.
 
+        Every error but IdeogramUnknownSubmit, of any class, means that the request was not accepted.
+
         :raises IdeogramSubmitFailed: If the API answered 500, 502 or 503: the request may have been accepted.
         :raises IdeogramUnknownSubmit: If it is not known for another reason whether the request was accepted.
         :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the
@@ -141,19 +143,22 @@ class IdeogramHook(BaseHook):
         rows = (row for page in self._history(model, submitted_at) for row in page.rows)
         return next((row for row in rows if row.request_id == request_id), None)
 
-    def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
+    def find_submitted(
+        self, request: GenerationRequest, intended_at: float, last_intended_at: float | None = None
+    ) -> set[str]:
         """
         Return the ids of the account's own requests that have these inputs and were made at the time of the submit.
 
         The list also has requests of teammates. An id that :meth:`find_in_history` does not confirm is left out.
 
         :param request: The request that was sent, with its seed.
-        :param intended_at: The time just before the submit, in seconds since the epoch.
+        :param intended_at: The time just before the submit, or the first of several, in seconds since the epoch.
+        :param last_intended_at: The time just before the last of several submits.
         :raises IdeogramInvalidInput: If the connection has no history.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
         pages = self._history(request.model, intended_at)
-        listed = set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
+        listed = set().union(*(find_submitted(page.rows, request, intended_at, last_intended_at) for page in pages))
         return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.jobs.ledger import (
-    _MAX_INTENT_BYTES,
-    Intent,
-    Ledger,
-    LedgerRecord,
-    NoLedger,
-    RecordConflict,
-    _body,
-)
+from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
+from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered, first_response_lost
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
@@ -228,11 +221,12 @@ class TestFormat:
         assert _document(client, bucket)["request_id"] is None
 
     def test_optional_fields_are_read_back(self, ledger: Ledger, client: S3Client, bucket: str) -> None:
-        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2)
+        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2, unsettled_since=1.5)
         record = ledger.write_intent(KEY, intent)
         assert ledger.read(KEY) == record
         document = _document(client, bucket)
         assert (document["excluded_request_ids"], document["submit_attempts"]) == (["r-0"], 2)
+        assert document["unsettled_since"] == 1.5
 
 
 def test_without_a_ledger_nothing_is_kept() -> None:
@@ -253,7 +247,7 @@ def test_without_a_ledger_nothing_is_kept() -> None:
 def test_record_too_large_to_be_read_is_not_written(client: S3Client, bucket: str) -> None:
     def sized(excess: int) -> Intent:
         empty = replace(INTENT, request=replace(SENT, model_params={"image": ""}))
-        length = _MAX_INTENT_BYTES - len(_body(LedgerRecord(KEY, "", empty))) + excess
+        length = MAX_INTENT_BYTES - len(body_of(LedgerRecord(KEY, "", empty))) + excess
         return replace(INTENT, request=replace(SENT, model_params={"image": "x" * length}))
 
     ledger = Ledger(client, bucket)
