@@ -1,62 +1,50 @@
 """
-The rows of a prompt dataset.
+The rows of a prompt dataset, and the items that they become.
 
-Invariant: rows are read one after the other, none of them larger than :data:`_MAX_LINE` where the format allows to
-tell, and each is checked whole before anything is paid; what is wrong with one is said with its line, in a short line.
+Invariant: each row is checked completely before anything is submitted. A problem names the row's place, in one short
+line.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import functools
-import gzip
 import hashlib
-import io
 import json
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
-from airflow_provider_ideogram.api.sanitize import sanitize_text
-from airflow_provider_ideogram.datasets.workspace import open_object
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.storage.objects import storage_errors
 from airflow_provider_ideogram.storage.target import Target, check_key
 
-#: The name below the prefix that no image may have.
+#: The manifest's name below the prefix, which no image may have.
 MANIFEST = "manifest.jsonl"
 #: Bad rows that an error lists.
 MAX_LISTED = 20
-#: Other columns that are remembered.
+#: Names of unknown columns that are kept for the log.
 _MAX_COLUMNS = 50
-#: Characters of a row; no parameters come near.
-_MAX_LINE = 1 << 20
-#: Characters of what is wrong with a row, which quotes its values.
+#: Characters of a row's problem, which quotes the row's values.
 _MAX_PROBLEM = 500
 _ID = "id"
-#: Columns that look this much like a parameter's name are taken for a slip, others for the user's own.
-_SLIP = 0.8
-_PARQUET_BATCH = 500
+#: The similarity from which a column's name counts as a misspelt parameter. Others are the user's own columns.
+_MISSPELT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    A row that can be generated.
+    A valid row.
 
-    :param row: Its place in the input, from 0.
-    :param id: Its own id, or one from its inputs.
-    :param request: What is asked for.
+    :param row: Its position in the input, from 0.
+    :param id: Its id, or one made from its inputs.
+    :param request: Its request.
     :param key: The key of its image.
-    :param copy_of: The key of another row's image that is to be copied, empty for one that is made. It is the
-        item's own where both rows have the same id from their inputs.
-    :param absent: Whether there was no object at its key when the run was planned.
+    :param copy_of: The key of another row's image that is copied, empty for an image that is generated. It equals
+        ``key`` if both rows have the same id, made from their inputs.
+    :param absent: Whether no object was at its key when the run was planned.
     """
 
     row: int
@@ -72,17 +60,17 @@ class Item:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Item:
-        """Make the item again from what :meth:`to_json` returned."""
+        """Restore the item from :meth:`to_json`."""
         return cls(**{**value, "request": GenerationRequest.from_inputs(value["request"])})
 
 
 class RowChecker:
     """
-    Turn rows into items, and gather what is wrong.
+    Turn rows into items, and collect the problems of bad rows.
 
-    :param defaults: The request's parameters where a row has none.
-    :param prefix: Where the images go.
-    :param key_template: The images' keys below that, with ``{id}`` and ``{row}``.
+    :param defaults: The request parameters of rows that have none of their own.
+    :param prefix: The prefix of the images.
+    :param key_template: The images' keys below it, with ``{id}`` and ``{row}``.
     :param dedupe: Whether rows with identical inputs share an image.
     """
 
@@ -90,18 +78,18 @@ class RowChecker:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
-        # A digest and an id keep a million keys in some 140 MB. The manifest's has none.
-        self._ids: dict[bytes, str | None] = {_place(prefix.key + MANIFEST): None}
-        self._made: dict[str, str] | None = {} if dedupe else None
+        # The id of each key's row, None for the manifest; with digests a million rows take about 140 MB.
+        self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + MANIFEST): None}
+        self._key_by_fingerprint: dict[str, str] | None = {} if dedupe else None
         self.bad_rows = 0
         self.problems: list[str] = []
         self.unknown_columns: set[str] = set()
 
     def items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
         """
-        Yield the rows that are valid.
+        Yield the items of the valid rows.
 
-        :param rows: Each row with the words for its place, such as ``line 7``.
+        :param rows: Each row with its place, such as ``line 7``.
         """
         for row, (place, value) in enumerate(rows):
             try:
@@ -112,7 +100,7 @@ class RowChecker:
                     self.problems.append(f"{place}: {_one_line(problem)}")
 
     def raise_for_bad_rows(self, total: int) -> None:
-        """Raise IdeogramInvalidInput if any row was bad; it lists the first 20 and counts all."""
+        """Raise IdeogramInvalidInput if any row was bad; it lists the first 20 problems."""
         if self.bad_rows:
             more = self.bad_rows - len(self.problems)
             rest = [f"… and {more} more bad rows"] if more else []
@@ -131,17 +119,17 @@ class RowChecker:
         request = GenerationRequest(**self._defaults | _parameters(given))
         item_id = _id(given.get(_ID), request)
         key = self._key(row, item_id)
-        made = None if self._made is None else self._made.get(request.fingerprint)
-        if made != key or _ID in given:
+        copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
+        if copy_of != key or _ID in given:
             self._check_unique(key, item_id)
-        if self._made is not None:
-            self._made.setdefault(request.fingerprint, key)
-        return Item(row, item_id, request, key, copy_of=made or "")
+        if self._key_by_fingerprint is not None:
+            self._key_by_fingerprint.setdefault(request.fingerprint, key)
+        return Item(row, item_id, request, key, copy_of=copy_of or "")
 
     def _check_columns(self, given: Mapping[str, Any]) -> None:
         for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
-            if near := _slip(name):
-                raise ValueError(f"column {name!r} is not a parameter. Did you mean {near!r}?")
+            if meant := _misspelt_parameter(name):
+                raise ValueError(f"column {name!r} is not a parameter. Did you mean {meant!r}?")
             if len(self.unknown_columns) < _MAX_COLUMNS:
                 self.unknown_columns.add(name)
 
@@ -154,51 +142,51 @@ class RowChecker:
         return key
 
     def _check_unique(self, key: str, item_id: str) -> None:
-        place = _place(key)
-        if place not in self._ids:
-            self._ids[place] = item_id
+        digest = _folded_digest(key)
+        if digest not in self._ids:
+            self._ids[digest] = item_id
             return
-        first = self._ids[place]
+        first = self._ids[digest]
         if first is None:
             raise ValueError(f"its key {key!r} must not be the manifest's")
         raise ValueError(
-            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents "
-            "are written, which macOS and Windows take for one. Give them other ids, or {row} in key_template. "
+            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents are "
+            "encoded, which are the same file on macOS and Windows. Give them other ids, or use {row} in key_template. "
             "Identical rows without ids need ids of their own, or dedupe=True"
         )
 
 
-def _place(key: str) -> bytes:
+def _folded_digest(key: str) -> bytes:
     """
-    Return a digest that is the same for keys which macOS or Windows take for the same file.
+    Return a digest that is the same for keys which are the same file on macOS or Windows.
 
-    S3 tells them apart, but who copies the images to such a disk has only the last of them.
+    S3 has an object for each of them, but a copy on such a disk would have only the last one.
     """
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", key).casefold())
     return hashlib.blake2b(folded.encode(), digest_size=12).digest()
 
 
 @functools.lru_cache(maxsize=1000)
-def _slip(name: str) -> str | None:
-    """Return the parameter that a column's name is probably meant to be, None for one of the user's own."""
-    return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_SLIP)), None)
+def _misspelt_parameter(name: str) -> str | None:
+    """Return the parameter that a column's name resembles, None for one of the user's own columns."""
+    return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_MISSPELT)), None)
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {name: given[name] for name in CHECKS if name in given}
-    if isinstance(parameters.get("model_params"), str):  # CSV has no other way to say it
+    if isinstance(parameters.get("model_params"), str):  # as in CSV
         try:
             parameters["model_params"] = json.loads(parameters["model_params"])
         except ValueError as problem:
             raise ValueError(f"model_params: {problem}") from None
     seed = parameters.get("seed")
-    if isinstance(seed, float) and seed.is_integer():  # a column of integers with gaps, as pandas writes it
+    if isinstance(seed, float) and seed.is_integer():  # pandas writes a column of integers with gaps as floats
         parameters["seed"] = int(seed)
     return parameters
 
 
 def _id(value: Any, request: GenerationRequest) -> str:
-    """Return the row's id as text; a row without one gets one from its inputs, the same in each run."""
+    """Return the row's id as text; without one, the same id in each run, made from its inputs."""
     if value is None:
         return request.fingerprint[:16]
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -210,161 +198,5 @@ def _id(value: Any, request: GenerationRequest) -> str:
 
 
 def _one_line(problem: ValueError) -> str:
-    text = " ".join(str(problem).removeprefix("Invalid input, nothing was sent or charged. ").split())
+    text = " ".join((problem.reason if isinstance(problem, IdeogramInvalidInput) else str(problem)).split())
     return f"{text[:_MAX_PROBLEM]}…" if len(text) > _MAX_PROBLEM else text
-
-
-def read_rows(path: str, client: Any) -> Iterator[tuple[str, Any]]:
-    """
-    Read a file's rows: JSONL, CSV with a header, or Parquet; the first two also with gzip.
-
-    A row that can't be read comes as the ValueError that says why.
-
-    :param path: A local path or ``s3://bucket/key``; its ending names the format.
-    :param client: boto3's S3 client.
-    :raises IdeogramInvalidInput: If the format is not known, or the file is not of it.
-    """
-    name = path.lower()
-    plain = name.removesuffix(".gz")
-    kind = next((kind for kind, endings in _ENDINGS.items() if plain.endswith(endings)), None)
-    if kind is None or (kind == "parquet" and name != plain):
-        raise IdeogramInvalidInput.of(
-            [f"prompts_path: {path!r} does not end in .jsonl, .csv (or with .gz) or .parquet"]
-        )
-    with storage_errors(f"Reading the rows in {path}", "Nothing was charged."), closing(_open(path, client)) as file:
-        if kind == "parquet":
-            yield from _parquet(file)
-            return
-        raw: IO[bytes] = gzip.GzipFile(fileobj=file) if name != plain else file  # type: ignore[assignment]
-        # What is no UTF-8 is smuggled through as surrogates, so that it can be said of its line.
-        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            try:
-                yield from _csv(text) if kind == "csv" else _jsonl(text)
-            except (csv.Error, EOFError, OSError, zlib.error) as problem:
-                raise IdeogramInvalidInput.of([f"prompts_path: {path!r} can't be read: {problem}"]) from problem
-
-
-def version_of(path: str, client: Any) -> list[Any]:
-    """
-    Return what tells a file from a later version of it, without reading it.
-
-    :raises IdeogramInvalidInput: If there is no such file.
-    """
-    if path.startswith("s3://"):
-        bucket, _, key = path.removeprefix("s3://").partition("/")
-        with storage_errors(f"Looking for the rows in {path}", "Nothing was charged."):
-            return [path, client.head_object(Bucket=bucket, Key=key)["ETag"]]
-    try:
-        status = Path(path).stat()
-    except OSError as problem:
-        raise IdeogramInvalidInput.of([f"prompts_path: {path!r} is not on this worker: {problem}"]) from problem
-    return [path, status.st_size, status.st_mtime_ns]
-
-
-def _open(path: str, client: Any) -> IO[bytes]:
-    if path.startswith("s3://"):
-        bucket, _, key = path.removeprefix("s3://").partition("/")
-        return open_object(client, bucket, key)
-    try:
-        return Path(path).open("rb")
-    except OSError as problem:
-        raise IdeogramInvalidInput.of(
-            [f"prompts_path: {path!r} can't be opened on this worker: {problem}"]
-        ) from problem
-
-
-_ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parquet", ".pq")}
-
-
-class _Lines:
-    """The lines of a text, of which a row has no more than :data:`_MAX_LINE` characters."""
-
-    def __init__(self, text: IO[str]) -> None:
-        self._text = text
-        self._left = _MAX_LINE
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._text.readline(self._left):
-            self.number += 1
-            self._left -= len(line)
-            if self._left <= 0:
-                raise IdeogramInvalidInput.of(
-                    [f"prompts_path: the row at line {self.number} is longer than {_MAX_LINE:,} characters"]
-                )
-            yield line
-
-    def end_row(self) -> None:
-        """Begin to count anew."""
-        self._left = _MAX_LINE
-
-
-def _jsonl(text: IO[str]) -> Iterator[tuple[str, Any]]:
-    lines = _Lines(text)
-    for line in lines:
-        lines.end_row()
-        if not line.strip():
-            continue
-        try:
-            yield f"line {lines.number}", _utf8(line) or json.loads(line)
-        except (ValueError, RecursionError) as problem:
-            yield f"line {lines.number}", ValueError(f"is not JSON: {problem}")
-
-
-def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
-    lines = _Lines(text)
-    reader = csv.reader(lines, strict=True)
-    header: list[str] = []
-    try:
-        for row in reader:
-            lines.end_row()
-            if not row:
-                continue
-            if not header:
-                header = _header(row)
-                continue
-            value: Any = _utf8("".join(row)) or dict(zip(header, row, strict=False))
-            if len(row) != len(header):
-                value = ValueError(f"has {len(row)} values, and the header has {len(header)} columns")
-            yield f"line {lines.number}", value
-    except csv.Error as problem:
-        raise csv.Error(f"line {lines.number}: {problem}") from problem
-
-
-def _header(row: list[str]) -> list[str]:
-    names = [name.strip() for name in row]
-    if "prompt" not in names or len(set(names)) < len(names):
-        raise csv.Error(f"the header {sanitize_text(str(names))} names no prompt, or a column twice")
-    return names
-
-
-def _utf8(text: str) -> ValueError | None:
-    """Return what is wrong with a line whose bytes are no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return ValueError("is not UTF-8")
-    return None
-
-
-def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise IdeogramInvalidInput.of(
-            ["prompts_path: Parquet needs the provider's extra 'parquet' (pyarrow)"]
-        ) from None
-    try:
-        # Parquet is read from its end, so it has to be here whole; it is compressed, and the rows are still streamed.
-        batches = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read())).iter_batches(_PARQUET_BATCH)
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", row
-    # What is damaged is an OSError; what Python has no value for, such as a date beyond its own, one of the others.
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
-        raise IdeogramInvalidInput.of(
-            [f"prompts_path: the file is not Parquet, or holds what can't be read: {sanitize_text(str(problem))}"]
-        ) from problem

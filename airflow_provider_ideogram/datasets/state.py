@@ -1,8 +1,8 @@
 """
-Where a dataset's run stands.
+The state of a dataset's run between two slices.
 
-Invariant: plain JSON of bounded size: what is in flight, what comes next, and counts; the items themselves are in
-the workspace's chunks.
+Invariant: plain JSON that does not grow with the number of rows: requests in flight, the position in the plan, counts
+and costs. The items themselves are in the workspace's chunks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class InFlightItem:
-    """An item whose job was submitted."""
+    """An item whose request was submitted."""
 
     item: Item
     job: Job
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON; the request is in the job only."""
+        """Return it as plain JSON, with the inputs in the job only."""
         item = self.item.to_json()
         del item["request"]
         return {"item": item, "job": self.job.to_json()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> InFlightItem:
-        """Make it again."""
+        """Restore it from :meth:`to_json`."""
         job = Job.from_json(value["job"])
         if job.request is None:
             raise ValueError(f"request {job.request_id} has no inputs")
@@ -45,104 +45,135 @@ class InFlightItem:
 @dataclass(frozen=True, slots=True)
 class DelayedItem:
     """
-    An item that is tried again.
+    An item whose submit is retried.
 
-    :param item: The item.
-    :param at: When, in seconds since the epoch.
-    :param since: Since when it has been put off.
+    :param retry_at: When, in seconds since the epoch.
+    :param delayed_since: When it was delayed first, in seconds since the epoch.
     """
 
     item: Item
-    at: float
-    since: float
+    retry_at: float
+    delayed_since: float
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
-        return {"item": self.item.to_json(), "at": self.at, "since": self.since}
+        return {"item": self.item.to_json(), "retry_at": self.retry_at, "delayed_since": self.delayed_since}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DelayedItem:
-        """Make it again."""
-        return cls(Item.from_json(value["item"]), value["at"], value["since"])
+        """Restore it from :meth:`to_json`."""
+        return cls(Item.from_json(value["item"]), value["retry_at"], value["delayed_since"])
+
+
+@dataclass(frozen=True, slots=True)
+class UnsettledRequest:
+    """
+    A request, or an unknown submit, that the run does not wait for and that may be charged.
+
+    :param request_id: The vendor's id, None after an unknown submit.
+    :param counted_usd: The part of its cost that ``DatasetState.cost_usd`` includes.
+    :param estimate_usd: What it may still cost, None if that is unknown.
+    """
+
+    request_id: str | None
+    counted_usd: float
+    estimate_usd: float | None
 
 
 @dataclass(slots=True)
 class DatasetState:
     """
-    Where the run stands.
+    The state of a run.
 
-    :param source: A fingerprint of what was asked for: rows and parameters.
+    :param input_digest: Identifies the rows and the parameters.
     :param total: The number of rows.
-    :param chunks: How many chunks of items there are to do.
+    :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
-    :param rate_limiter: The rate limit's allowance.
-    :param chunk: The chunk from which items are taken.
-    :param offset: The next item in it.
-    :param parts: How many parts of lines were written.
-    :param counts: Items by what became of them.
-    :param cost_usd: What was paid so far.
-    :param slices: How many times a worker was used.
-    :param max_tries: The task's, which changes when a person clears it.
-    :param finished_at: When the run had succeeded, in seconds since the epoch; None until then.
-    :param failure: The error of the last item that failed, without what tells it from another's.
-    :param consecutive_same_failures: How many items have failed with it since any had an image, or another error.
-    :param abandoned_request_ids: Requests that were paid and not waited for any longer; the ledger still knows them.
+    :param rate_limiter: The state of the rate limiter.
+    :param next_chunk: The chunk of the next item to submit.
+    :param next_offset: The position of that item in its chunk.
+    :param parts: The number of parts with lines of decided items.
+    :param counts: The number of decided items by status.
+    :param cost_usd: What the vendor charged for the run's requests, as far as it is known.
+    :param original_cost_usd: What the vendor charged for all images, reused ones included, when they were generated.
+    :param cost_is_estimate: Whether a cost is a list price.
+    :param observed_costs: The highest true cost of an image by model.
+    :param images_without_cost: Generated images whose cost is unknown.
+    :param slices: The number of slices so far.
+    :param max_tries: The task instance's, which changes on a clear.
+    :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
+    :param last_failure: The error of the last failed item, without its key, ids and numbers.
+    :param consecutive_same_failures: The number of items that failed with it since another result.
+    :param unsettled_requests: Requests that may be charged though the run does not wait for them, by the item's key.
     :param examples: The first failures, as ``id: error``.
-    :param copies: How many chunks of rows there are that get another row's image.
-    :param copied_chunks: How many of them are done.
-    :param in_flight: The jobs that were submitted.
-    :param delayed: Items that are tried again.
+    :param copy_chunks: The number of chunks of items that are copied from another item.
+    :param copied_chunks: The number of those that are done.
+    :param in_flight: The submitted items.
+    :param delayed: The items whose submit is retried.
     """
 
-    source: str
+    input_digest: str
     total: int
-    chunks: int
+    todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
-    chunk: int = 0
-    offset: int = 0
+    next_chunk: int = 0
+    next_offset: int = 0
     parts: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ImageStatus, 0))
     cost_usd: float = 0.0
+    original_cost_usd: float = 0.0
+    cost_is_estimate: bool = False
+    observed_costs: dict[str, float] = field(default_factory=dict)
+    images_without_cost: int = 0
     slices: int = 0
     max_tries: int = 0
     finished_at: float | None = None
-    failure: str = ""
+    last_failure: str = ""
     consecutive_same_failures: int = 0
-    abandoned_request_ids: list[str] = field(default_factory=list)
+    unsettled_requests: dict[str, UnsettledRequest] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
-    copies: int = 0
+    copy_chunks: int = 0
     copied_chunks: int = 0
     in_flight: list[InFlightItem] = field(default_factory=list)
     delayed: list[DelayedItem] = field(default_factory=list)
 
     @property
     def done(self) -> int:
-        """How many items are decided."""
+        """The number of decided items."""
         return sum(self.counts.values())
 
     @property
     def failures(self) -> int:
-        """How many items have no image."""
+        """The number of decided items without an image."""
         return self.done - self.counts[ImageStatus.GENERATED] - self.counts[ImageStatus.REUSED]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether items are still to be submitted."""
+        return self.next_chunk < self.todo_chunks or bool(self.delayed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
         return plain | {
             "version": VERSION,
-            "rate_limiter": asdict(self.rate_limiter),
-            "in_flight": [flight.to_json() for flight in self.in_flight],
-            "delayed": [later.to_json() for later in self.delayed],
+            "rate_limiter": self.rate_limiter.to_json(),
+            "unsettled_requests": {key: asdict(request) for key, request in self.unsettled_requests.items()},
+            "in_flight": [item.to_json() for item in self.in_flight],
+            "delayed": [item.to_json() for item in self.delayed],
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetState:
-        """Make the state again from what :meth:`to_json` returned; raise ValueError if it is of another form."""
+        """Restore the state from :meth:`to_json`; raise ValueError, TypeError or a LookupError for another form."""
         if value["version"] != VERSION:
-            raise ValueError(f"it has version {value['version']!r}, and {VERSION} is known")
+            raise ValueError(f"it has version {value['version']!r}; this provider reads version {VERSION}")
         known = {item.name: value[item.name] for item in fields(cls)}
         known["rate_limiter"] = RateLimiter.from_json(value["rate_limiter"])
-        known["in_flight"] = [InFlightItem.from_json(flight) for flight in value["in_flight"]]
-        known["delayed"] = [DelayedItem.from_json(later) for later in value["delayed"]]
+        known["unsettled_requests"] = {
+            key: UnsettledRequest(**request) for key, request in value["unsettled_requests"].items()
+        }
+        known["in_flight"] = [InFlightItem.from_json(item) for item in value["in_flight"]]
+        known["delayed"] = [DelayedItem.from_json(item) for item in value["delayed"]]
         return cls(**known)

@@ -1,0 +1,95 @@
+"""
+What the steps of a slice share: the run's collaborators and state, and the slice's own findings.
+
+Invariant: :class:`SliceState` is lost with the slice; whatever a later slice needs is in ``DatasetRun.state``. Worker
+threads only add to a :class:`SliceState`; the state is changed on the main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError, IdeogramTemporaryError
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
+    from airflow_provider_ideogram.datasets.state import DatasetState
+    from airflow_provider_ideogram.datasets.workspace import Workspace
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.storage.image_store import ImageStore
+    from airflow_provider_ideogram.storage.target import Target
+
+#: Seconds until an item is retried after a temporary error.
+RETRY_SECONDS = 30.0
+#: Images that can't be fetched, while no image is stored, before the problem counts as one of all images.
+MAX_FETCH_FAILURES = 5
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRun:
+    """
+    A run.
+
+    :param hook: The API.
+    :param store: The images in S3.
+    :param ledger: The ledger of the images' bucket.
+    :param workspace: The run's own objects.
+    :param output_prefix: The prefix of the images.
+    :param state: The state, which the steps change.
+    """
+
+    options: DatasetOptions
+    hook: IdeogramHook
+    store: ImageStore
+    ledger: Ledger | NoLedger
+    workspace: Workspace
+    output_prefix: Target
+    state: DatasetState
+
+
+@dataclass(slots=True)
+class SliceState:
+    """
+    The findings of one slice.
+
+    :param recheck_ids: Requests whose status or image could not be read; the trigger does not poll them.
+    :param stored_ids: Requests whose image was stored.
+    :param store_errors: Why images of completed requests could not be fetched or stored.
+    :param items_taken: The number of items that a submit was attempted for.
+    :param budget_reached: Whether the budget did not permit to submit another item.
+    """
+
+    recheck_ids: set[str] = field(default_factory=set)
+    stored_ids: set[str] = field(default_factory=set)
+    store_errors: list[IdeogramTemporaryError] = field(default_factory=list)
+    items_taken: int = 0
+    budget_reached: bool = False
+
+    @property
+    def is_storage_blocked(self) -> bool:
+        """Whether images can't be stored for a reason that concerns all of them."""
+        refused = any(isinstance(error, IdeogramStorageError) for error in self.store_errors)
+        return refused or (len(self.store_errors) >= MAX_FETCH_FAILURES and not self.stored_ids)
+
+
+def gather(
+    pool: ThreadPoolExecutor, work: Callable[[Input], Result | None], items: Iterable[Input]
+) -> tuple[list[Result | None], list[IdeogramError]]:
+    """Return the result of each item, None for one that raised an error, and the raised errors."""
+    errors: list[IdeogramError] = []
+
+    def attempt(item: Input) -> Result | None:
+        try:
+            return work(item)
+        except IdeogramError as error:
+            errors.append(error)
+            return None
+
+    return list(pool.map(attempt, items)), errors

@@ -1,0 +1,250 @@
+"""
+The second step of a slice: submit items as the rate limit, ``max_in_flight`` and the budget permit.
+
+Invariant: a request is in the ledger before it is in the state. After an error that concerns all items, nothing more is
+submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
+from airflow_provider_ideogram.datasets.budget import Budget
+from airflow_provider_ideogram.datasets.parts import ItemResult, unsettled_request, write_part
+from airflow_provider_ideogram.datasets.rows import Item
+from airflow_provider_ideogram.datasets.run import RETRY_SECONDS, DatasetRun, SliceState, gather
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
+from airflow_provider_ideogram.datasets.workspace import chunk_name
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramError,
+    IdeogramInsufficientCredits,
+    IdeogramLedgerError,
+    IdeogramModelRetired,
+    IdeogramPermissionError,
+    IdeogramRateLimited,
+    IdeogramStorageError,
+    IdeogramTemporaryError,
+    IdeogramUnknownSubmit,
+)
+from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.submission import Submitter
+from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
+PACE_SECONDS = 4.0
+#: Errors that every other item would meet.
+_SYSTEMATIC = (
+    IdeogramAuthenticationError,
+    IdeogramPermissionError,
+    IdeogramInsufficientCredits,
+    IdeogramModelRetired,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delay:
+    """
+    A delayed item.
+
+    :param error: Why it is delayed.
+    """
+
+    item: DelayedItem
+    error: IdeogramError
+
+
+_Decision: TypeAlias = InFlightItem | _Delay | ItemResult
+
+
+@dataclass(slots=True)
+class _Burst:
+    """
+    The submits of a moment, to which the threads add.
+
+    :param sent_at: When each submit was answered, except those answered 429.
+    :param rate_limit_delays: The seconds to wait after each 429.
+    :param is_stopped: Whether an error concerns all items.
+    :param storage_errors: The errors of items that S3 prevented from being submitted.
+    """
+
+    sent_at: list[float] = field(default_factory=list)
+    rate_limit_delays: list[float] = field(default_factory=list)
+    is_stopped: bool = False
+    storage_errors: list[IdeogramError] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the items is not submitted."""
+        return self.is_stopped or bool(self.rate_limit_delays)
+
+
+def submit(run: DatasetRun, slice_: SliceState, pool: ThreadPoolExecutor) -> list[IdeogramError]:
+    """
+    Submit what the rate limit permits; where it is unknown, growing bursts until the first 429.
+
+    :return: Errors that concern all items.
+    """
+    limiter, submitter = run.state.rate_limiter, _BurstSubmitter(run, slice_)
+    errors = submitter.submit(pool)
+    while not errors and limiter.rate is None and limiter.ramping_up:
+        errors = submitter.submit(pool)
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class _BurstSubmitter:
+    run: DatasetRun
+    slice_: SliceState
+
+    def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
+        now, limiter = time.time(), self.run.state.rate_limiter
+        limiter.ramping_up = False
+        times = self._times(now)
+        items = take_items(self.run, self.slice_, len(times), now)
+        if not items:
+            return []
+        burst = _Burst()
+        decisions, errors = gather(
+            pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
+        )
+        self._apply(items, decisions)
+        limiter.on_sent(burst.sent_at)
+        if burst.rate_limit_delays:
+            limiter.on_limited(time.time(), max(burst.rate_limit_delays))
+        all_refused = len(burst.storage_errors) == len(items)
+        return errors or (burst.storage_errors[:1] if all_refused else [])
+
+    def _times(self, now: float) -> list[float]:
+        """Return the times of the submits of this slice; none while images can't be stored."""
+        room = self.run.options.max_in_flight - len(self.run.state.in_flight)
+        if room <= 0 or self.slice_.is_storage_blocked:
+            return []
+        return [at for at in self.run.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
+
+    def _submit_item(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
+        """Return the decision on an item, None to leave it for later."""
+        time.sleep(max(0.0, min(at - time.time(), PACE_SECONDS)))
+        if burst.is_over:
+            return None
+        try:
+            decision = self._get_or_submit(delayed.item)
+        except RetryLater as later:
+            if isinstance(later.error, IdeogramRateLimited):
+                burst.rate_limit_delays.append(later.delay)
+            return self._delay(delayed, later.delay, later.error)
+        except IdeogramError as error:
+            return self._refused(delayed, error, burst)
+        if isinstance(decision, InFlightItem):
+            burst.sent_at.append(time.time())
+        return decision
+
+    def _get_or_submit(self, item: Item) -> InFlightItem | ItemResult:
+        run, options = self.run, self.run.options
+        submitter = Submitter(
+            run.hook,
+            run.store,
+            run.ledger,
+            Target(run.output_prefix.bucket, item.key),
+            owner=options.owner,
+            max_tries=options.max_tries,
+            if_exists=options.if_exists,
+            resubmit=options.resubmit,
+            resubmit_on_5xx=options.resubmit_on_5xx,
+        )
+        result = submitter.get_or_submit(item.request, absent=item.absent)
+        if isinstance(result, ImageRecord):
+            return ItemResult.of_record(run, item, result)
+        return InFlightItem(item, result[0])
+
+    def _refused(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
+        """Return what an error means for its item; raise an error that concerns all items."""
+        if isinstance(error, _SYSTEMATIC):
+            burst.is_stopped = True
+            raise error
+        if isinstance(error, IdeogramUnknownSubmit):
+            burst.sent_at.append(time.time())
+        # A record that can't be parsed stays as it is, other temporary errors pass.
+        unparsable = isinstance(error, IdeogramLedgerError) and isinstance(
+            error.__cause__, ValueError | TypeError | KeyError
+        )
+        if isinstance(error, IdeogramTemporaryError) and not unparsable:
+            if isinstance(error, IdeogramStorageError):
+                burst.storage_errors.append(error)
+            return self._delay(delayed, RETRY_SECONDS, error)
+        return self._failed(delayed.item, error)
+
+    def _delay(self, delayed: DelayedItem, delay: float, error: IdeogramError) -> _Decision:
+        now = time.time()
+        if now + delay > delayed.delayed_since + PATIENCE_SECONDS:
+            return self._failed(delayed.item, error)
+        log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
+        return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
+
+    def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
+        if error.charged is False:
+            return ItemResult.of_error(item, error, cost_usd=0.0)
+        return ItemResult.of_unsettled(self.run, item, error)
+
+    def _apply(self, items: list[DelayedItem], decisions: list[_Decision | None]) -> None:
+        """Write the lines of decided items, and put the others into the state."""
+        state = self.run.state
+        write_part(self.run, [decision for decision in decisions if isinstance(decision, ItemResult)])
+        for item, decision in zip(items, decisions, strict=True):
+            if isinstance(decision, InFlightItem):
+                state.in_flight.append(decision)
+            elif isinstance(decision, _Delay):
+                state.delayed.append(decision.item)
+                if isinstance(decision.error, IdeogramUnknownSubmit):
+                    unsettled = unsettled_request(self.run, decision.item.item, decision.error)
+                    state.unsettled_requests[decision.item.item.key] = unsettled
+            elif decision is None:
+                state.delayed.append(item)
+
+
+def is_plan_open(run: DatasetRun) -> bool:
+    """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed."""
+    return run.state.next_chunk < run.state.todo_chunks and len(run.state.delayed) < run.options.max_in_flight
+
+
+def take_items(run: DatasetRun, slice_: SliceState, room: int, now: float) -> list[DelayedItem]:
+    """Remove the next items that the budget covers: due delayed ones first, then those of the plan."""
+    state, budget = run.state, Budget(run.options, run.state)
+    slice_.budget_reached = False
+    due = [delayed for delayed in state.delayed if delayed.retry_at <= now]
+    items = _admitted(budget, slice_, iter(due[:room]))
+    state.delayed = [delayed for delayed in state.delayed if delayed.retry_at > now] + due[len(items) :]
+    while len(items) < room and not slice_.budget_reached and is_plan_open(run):
+        lines = run.workspace.read_lines(chunk_name("todo", state.next_chunk))
+        planned = lines[state.next_offset : state.next_offset + room - len(items)]
+        admitted = _admitted(budget, slice_, (DelayedItem(Item.from_json(line), now, now) for line in planned))
+        items += admitted
+        _advance(state, len(admitted), len(lines))
+    slice_.items_taken += len(items)
+    return items
+
+
+def _admitted(budget: Budget, slice_: SliceState, items: Iterator[DelayedItem]) -> list[DelayedItem]:
+    """Return the items up to the first that the budget does not cover."""
+    admitted = []
+    for delayed in items:
+        if not budget.admits(delayed.item):
+            slice_.budget_reached = True
+            break
+        admitted.append(delayed)
+    return admitted
+
+
+def _advance(state: DatasetState, taken: int, chunk_size: int) -> None:
+    state.next_offset += taken
+    if state.next_offset >= chunk_size:
+        state.next_chunk, state.next_offset = state.next_chunk + 1, 0

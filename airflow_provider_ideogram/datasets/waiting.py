@@ -1,0 +1,111 @@
+"""
+The end of a slice: what the trigger waits for before the next one.
+
+Invariant: a slice ends with a wait, a result or an error; it never leaves an item that no later slice takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from airflow_provider_ideogram.api.back_off import RATE_WINDOW
+from airflow_provider_ideogram.api.polling import deadline_of
+from airflow_provider_ideogram.datasets.run import RETRY_SECONDS, DatasetRun, SliceState
+from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open
+from airflow_provider_ideogram.exceptions import IdeogramDatasetStopped
+
+#: Seconds of submits that are worth a slice, where the rate limit is the bound.
+SLICE_SECONDS = 12.0
+#: Seconds between two slices at least: Airflow's scheduler can fail a task that resumes very soon after it deferred
+#: (apache/airflow#72716), and a dataset resumes often.
+MIN_WAIT_SECONDS = 5.0
+#: Equal failures, with no other result between them, that end the run.
+MAX_SAME_FAILURES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """
+    The wait until the next slice.
+
+    :param requests: The time of submission by request id.
+    :param not_before: When the next slice may begin, in seconds since the epoch.
+    :param deadline: When it begins at the latest, in seconds since the epoch.
+    :param min_settled: The number of settled requests that are worth a slice, None for all.
+    """
+
+    requests: Mapping[str, float]
+    not_before: float
+    deadline: float
+    min_settled: int | None
+
+
+def plan_wait(run: DatasetRun, slice_: SliceState) -> Wait | None:
+    """
+    Return what to wait for, None when every item is decided.
+
+    :raises IdeogramDatasetStopped: If the budget is reached and no request is running.
+    """
+    state, now = run.state, time.time()
+    if not state.has_more and not state.in_flight:
+        return None
+    may_submit = state.has_more and not slice_.is_storage_blocked
+    if slice_.budget_reached and state.in_flight:
+        may_submit = False  # until a running request shows its true cost
+    elif slice_.budget_reached and not slice_.items_taken and not _has_later_items(run, now):
+        raise _budget_reached(run)
+    jobs = [item.job for item in state.in_flight if item.job.request_id not in slice_.recheck_ids]
+    deadlines = [deadline_of(job.submitted_at, run.options.timeout) for job in jobs]
+    min_settled = None
+    if slice_.recheck_ids or slice_.is_storage_blocked:
+        deadlines.append(now + RETRY_SECONDS)
+    if may_submit and len(state.in_flight) < run.options.max_in_flight:
+        deadlines.append(_next_submit(run, slice_, now))
+    elif may_submit:
+        min_settled = max(1, len(jobs) // 2)  # half of the room is worth a slice
+    requests = {job.request_id: job.submitted_at for job in jobs}
+    not_before = now + MIN_WAIT_SECONDS
+    return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)
+
+
+def _has_later_items(run: DatasetRun, now: float) -> bool:
+    return any(delayed.retry_at > now for delayed in run.state.delayed)
+
+
+def _next_submit(run: DatasetRun, slice_: SliceState, now: float) -> float:
+    """Return when a slice can submit enough items to be worth its start."""
+    state = run.state
+    room = min(run.options.max_in_flight, state.total - state.done) - len(state.in_flight)
+    worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
+    ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
+    if not state.delayed or (is_plan_open(run) and not slice_.budget_reached):
+        return ready
+    return max(ready, min(delayed.retry_at for delayed in state.delayed))
+
+
+def raise_if_systematic(run: DatasetRun) -> None:
+    """Raise IdeogramDatasetStopped if too many items in a row failed for the same reason."""
+    state = run.state
+    if state.consecutive_same_failures >= MAX_SAME_FAILURES and state.has_more:
+        raise IdeogramDatasetStopped(
+            f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
+            f"{state.cost_usd:.2f} USD were charged, and {len(state.in_flight)} more requests are running. Clear the task "
+            "when the cause is resolved: it reattaches to them and attempts the failed items again.",
+            charged=state.cost_usd > 0,
+        )
+
+
+def _budget_reached(run: DatasetRun) -> IdeogramDatasetStopped:
+    state, limit = run.state, run.options.max_cost_usd
+    reason = f"max_cost_usd={limit} is reached after {state.done} of {state.total} items"
+    what_next = "Clear the task with a higher limit to generate the other items."
+    if state.images_without_cost:
+        reason = f"max_cost_usd={limit} can't be kept: the vendor's responses have no cost"
+        what_next = "Clear the task with price_usd to generate the other items."
+    return IdeogramDatasetStopped(
+        reason,
+        f"{state.cost_usd:.2f} USD were charged. The stored images stay. {what_next}",
+        charged=state.cost_usd > 0,
+    )
