@@ -150,8 +150,8 @@ class RowChecker:
         if first is None:
             raise ValueError(f"its key {key!r} must not be the manifest's")
         raise ValueError(
-            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in how accents are "
-            "encoded, which are the same file on macOS and Windows. Give them other ids, or use {row} in key_template. "
+            f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in the form of "
+            "accents, which are the same file on macOS and Windows. Give them other ids, or use {row} in key_template. "
             "Identical rows without ids need ids of their own, or dedupe=True"
         )
 

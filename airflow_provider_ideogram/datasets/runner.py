@@ -244,6 +244,6 @@ class DatasetRunner:
         examples = "\n".join(f"  - {example}" for example in state.examples[:MAX_LISTED])
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self._options.max_failures}",
-            f"{state.cost_usd:.2f} USD were charged. {retry}. {self.manifest_uri} has all lines; the first:\n{examples}",
+            f"{state.cost_usd:.2f} USD were charged. {retry}. {self.manifest_uri} has all; the first:\n{examples}",
             charged=state.cost_usd > 0,
         )

@@ -91,8 +91,8 @@ def raise_if_systematic(run: DatasetRun) -> None:
     if state.consecutive_same_failures >= MAX_SAME_FAILURES and state.has_more:
         raise IdeogramDatasetStopped(
             f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
-            f"{state.cost_usd:.2f} USD were charged, and {len(state.in_flight)} more requests are running. Clear the task "
-            "when the cause is resolved: it reattaches to them and attempts the failed items again.",
+            f"{state.cost_usd:.2f} USD were charged, and {len(state.in_flight)} more requests are running. Clear the "
+            "task when the cause is resolved: it reattaches to them and attempts the failed items again.",
             charged=state.cost_usd > 0,
         )
 
