@@ -80,7 +80,7 @@ class SliceState:
 
 
 def gather(
-    pool: ThreadPoolExecutor, work: Callable[[Input], Result | None], items: Iterable[Input]
+    pool: ThreadPoolExecutor, work: Callable[[Input], Result], items: Iterable[Input]
 ) -> tuple[list[Result | None], list[IdeogramError]]:
     """Return the result of each item, None for one that raised an error, and the raised errors."""
     errors: list[IdeogramError] = []
