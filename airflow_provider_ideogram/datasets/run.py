@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError, IdeogramTemporaryError
 
@@ -29,7 +29,6 @@ RETRY_SECONDS = 30.0
 MAX_FETCH_FAILURES = 5
 
 Input = TypeVar("Input")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,12 @@ class SliceState:
 
 
 def gather(
-    pool: ThreadPoolExecutor, work: Callable[[Input], Result], items: Iterable[Input]
-) -> tuple[list[Result | None], list[IdeogramError]]:
+    pool: ThreadPoolExecutor, work: Callable[[Input], Any], items: Iterable[Input]
+) -> tuple[list[Any], list[IdeogramError]]:
     """Return the result of each item, None for one that raised an error, and the raised errors."""
     errors: list[IdeogramError] = []
 
-    def attempt(item: Input) -> Result | None:
+    def attempt(item: Input) -> Any:
         try:
             return work(item)
         except IdeogramError as error:

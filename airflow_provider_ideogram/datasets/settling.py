@@ -45,11 +45,8 @@ def settle(run: DatasetRun, slice_: SliceState, pool: ThreadPoolExecutor, report
     :return: Errors that concern all items.
     """
     settler, in_flight = _Settler(run, slice_), run.state.in_flight
-
-    def result_of(item: InFlightItem) -> ItemResult | None:
-        return settler.result_of(item, reports.get(item.job.request_id))
-
-    results, errors = gather(pool, result_of, in_flight)
+    results: list[ItemResult | None]
+    results, errors = gather(pool, lambda item: settler.result_of(item, reports.get(item.job.request_id)), in_flight)
     settled = [(item, result) for item, result in zip(in_flight, results, strict=True) if result is not None]
     write_part(run, [result for _, result in settled])
     run.state.in_flight = [item for item, result in zip(in_flight, results, strict=True) if result is None]

@@ -114,11 +114,10 @@ class _BurstSubmitter:
         if not items:
             return []
         burst = _Burst()
-
-        def submit_item(planned: tuple[float, DelayedItem]) -> _Decision | None:
-            return self._submit_item(*planned, burst)
-
-        decisions, errors = gather(pool, submit_item, zip(times, items, strict=False))
+        decisions: list[_Decision | None]
+        decisions, errors = gather(
+            pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
+        )
         self._apply(items, decisions)
         limiter.on_sent(burst.sent_at)
         if burst.rate_limit_delays:
