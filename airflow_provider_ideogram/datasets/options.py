@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_ideogram.api.parameters import CHECKS
+
+#: The request parameters that are the defaults of the rows.
+DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetOptions:
     """
-    The operator's arguments, as documented there, and the identity of its task instance.
+    The operator's arguments; :class:`IdeogramGenerateDatasetOperator` documents them.
 
     :param defaults: The request parameters of rows that have none of their own.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
-    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
-    :param max_tries: The task instance's, which changes on a clear.
     """
 
     prompts: Any
@@ -38,5 +41,3 @@ class DatasetOptions:
     resubmit_on_5xx: bool
     s3_extra_args: Mapping[str, Any]
     ledger_prefix: str
-    owner: str
-    max_tries: int

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.copying import copy_images
 from airflow_provider_ideogram.datasets.manifest import write_manifest
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
-from airflow_provider_ideogram.datasets.rows import MANIFEST, MAX_LISTED
-from airflow_provider_ideogram.datasets.run import DatasetRun, SliceState
+from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.settling import Reports, settle
+from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.start import input_digest, plan_run
 from airflow_provider_ideogram.datasets.state import DatasetState
 from airflow_provider_ideogram.datasets.submitting import submit
-from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, plan_wait, raise_if_systematic
+from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_systematic
 from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, Workspace, unparsable
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
@@ -44,155 +46,162 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 8
 
 
+@dataclass(slots=True, kw_only=True)
 class DatasetRunner:
     """
-    The run of one task instance, as one process sees it.
+    Run the slices of one dataset task.
 
+    :param options: The operator's arguments.
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the images' bucket.
+    :param workspace: The run's own objects.
     :param output_prefix: The prefix of the images.
-    :param workspace_prefix: The key prefix of the workspace, None for the task instance's own.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task instance's, which changes on a clear.
+    :param push_progress: Pushes the XCom ``progress``.
     """
 
-    state: DatasetState
+    options: DatasetOptions
+    hook: IdeogramHook
+    store: ImageStore
+    ledger: Ledger | NoLedger
+    workspace: Workspace
+    output_prefix: Target
+    owner: str
+    max_tries: int
+    push_progress: Callable[[dict[str, Any]], None]
+    _state: DatasetState | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        options: DatasetOptions,
-        hook: IdeogramHook,
-        store: ImageStore,
-        ledger: Ledger | NoLedger,
-        output_prefix: Target,
-        workspace_prefix: str | None = None,
-    ) -> None:
-        self._options = options
-        self._hook = hook
-        self._store = store
-        self._ledger = ledger
-        self.output_prefix = output_prefix
-        self.workspace = Workspace.of(store.objects, output_prefix, options.ledger_prefix, options.owner)
-        if workspace_prefix is not None:
-            self.workspace = Workspace(store.objects, output_prefix.bucket, workspace_prefix)
+    @property
+    def state(self) -> DatasetState:
+        """The run's state, after :meth:`begin` or :meth:`resume`."""
+        if self._state is None:
+            raise RuntimeError("begin() or resume() comes first")
+        return self._state
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier attempt finished the run."""
+        return self.state.finished_at is not None
 
     @property
     def manifest_uri(self) -> str:
         """The address of the manifest."""
         return f"{self.output_prefix.uri}{MANIFEST}"
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether an earlier attempt has succeeded."""
-        return self.state.finished_at is not None
-
-    def payload(self) -> dict[str, str]:
-        """Return what the trigger's event brings back for the next slice."""
-        return {
-            "workspace": self.workspace.prefix,
-            "bucket": self.output_prefix.bucket,
-            "prefix": self.output_prefix.key,
-        }
-
-    def start(self) -> None:
+    def begin(self) -> None:
         """
         Continue where an earlier attempt with the same input stopped, or plan the run.
 
-        :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
+        :raises IdeogramInvalidInput: If a row is not valid, or the estimated cost is above ``max_cost_usd``.
         """
-        options, max_tries = self._options, self._options.max_tries
-        saved, digest = self._saved_state(), input_digest(options, self.output_prefix, self._store.objects)
-        is_cleared = saved is not None and max_tries != saved.max_tries
-        if saved is None or saved.input_digest != digest or (saved.finished_at and is_cleared):
-            self.state = plan_run(options, self._hook, self._store, self.workspace, self.output_prefix, digest)
+        digest = input_digest(self.options, self.output_prefix, self.store.objects)
+        state = read_state(self.workspace)
+        is_cleared = state is not None and self.max_tries != state.max_tries
+        if state is None or state.input_digest != digest or (state.finished_at and is_cleared):
+            state = plan_run(self.options, self.hook, self.store, self.workspace, self.output_prefix, digest)
         else:
-            log.info("Continuing where an earlier attempt stopped: %d of %d items", saved.done, saved.total)
-            self.state = saved
-            if not saved.finished_at and saved.failures:
+            log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
+            if not state.finished_at and state.failures:
+                # Blocked items are attempted again only after a person cleared the task.
                 blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
-                plan_failed_items(self.workspace, saved, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
-        self.state.max_tries = max_tries
+                plan_failed_items(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
+        state.max_tries = self.max_tries
+        self._state = state
 
     def resume(self) -> None:
-        """Read the state that the last slice wrote; raise IdeogramLedgerError if it is missing."""
-        state = self._saved_state()
-        if state is None:
-            raise IdeogramLedgerError(f"{self.workspace.uri} was deleted while the task waited", IN_LEDGER)
-        self.state = state
+        """Continue after a deferral; raise IdeogramLedgerError if the state of the last slice is missing."""
+        self._state = read_state(self.workspace)
+        if self._state is None:
+            raise IdeogramLedgerError(
+                f"The state of the run below {self.workspace.uri} was deleted while the task waited",
+                IN_LEDGER,
+                charged=None,
+            )
 
-    def run_slice(self, reports: Reports) -> Wait | None:
+    def slice(self, reports: Reports) -> Wait | None:
         """
         Store what is completed, submit what fits, and return what to wait for; None when every item is decided.
 
         :param reports: The trigger's reports.
         :raises IdeogramError: If a problem concerns all items; the state is written before.
         """
-        self._hook.get_conn()  # connections are read on the task's main thread only
-        run, slice_, state = self._run(), SliceState(), self.state
+        context, progress, state = self._context(), SliceProgress(), self.state
         state.slices += 1
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
-            errors = settle(run, slice_, pool, reports)
+            errors = settle(context, progress, pool, reports)
             if not errors and state.consecutive_same_failures < MAX_SAME_FAILURES:
-                errors = submit(run, slice_, pool)
+                errors = submit(context, progress, pool)
             if not errors:
-                errors = copy_images(run, pool)
+                errors = copy_images(context, pool)
         self.workspace.write(STATE, state.to_json())
         if errors:
             raise errors[0]
-        raise_if_systematic(run)
-        return plan_wait(run, slice_)
+        raise_if_systematic(context)
+        wait = next_wait(context, progress)
+        if wait is not None:
+            self._show_progress()
+        return wait
 
-    def write_manifest(self) -> None:
-        """Write the manifest; raise IdeogramLedgerError if a part of its lines was deleted."""
+    def finish(self) -> dict[str, Any]:
+        """
+        Write the manifest, delete the workspace, and return the result.
+
+        :raises IdeogramDatasetFailed: If more items than allowed have no image; the workspace stays then.
+        :raises IdeogramLedgerError: If a part of the lines was deleted.
+        """
+        state, options = self.state, self.options
         try:
             write_manifest(
                 self.workspace,
                 self.output_prefix,
-                self.state.total,
-                self.state.parts,
-                self._store.objects,
-                self._options.s3_extra_args,
+                state.total,
+                state.parts,
+                self.store.objects,
+                options.s3_extra_args,
             )
         except IdeogramLedgerError:
             self.workspace.clear()  # the next attempt plans again, and finds the images
             raise
-
-    def finish(self) -> None:
-        """
-        Delete the workspace.
-
-        :raises IdeogramDatasetFailed: If more items than allowed have no image; the workspace stays then.
-        """
-        state, limit = self.state, self._options.max_failures
+        self._show_progress(self.manifest_uri)
+        limit = options.max_failures
         if state.failures > (limit * state.total if 0 < limit < 1 else limit):
             raise self._failure()
-        if self._options.if_exists == "reuse":
+        if options.if_exists == "reuse":
             self.workspace.clear()  # a later attempt finds all images
         else:
             state.finished_at = time.time()
             self.workspace.write(STATE, state.to_json())
             self.workspace.clear(keep_state=True)
+        return self.result()
 
     def result(self) -> dict[str, Any]:
-        """Return the task's result."""
+        """Return the task's XCom."""
         state = self.state
         return {
             "manifest_uri": self.manifest_uri,
             "total": state.total,
-            **self._totals(),
+            **_totals(state),
             "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
         }
 
-    def _totals(self) -> dict[str, Any]:
-        state = self.state
-        return {
-            **state.counts,
-            "cost_usd": round(state.cost_usd, 6),
-            "original_cost_usd": round(state.original_cost_usd, 6),
-            "cost_is_estimate": state.cost_is_estimate,
-        }
+    def _context(self) -> SliceContext:
+        self.hook.get_conn()  # on the task's main thread: Airflow reads connections there only
+        return SliceContext(
+            options=self.options,
+            hook=self.hook,
+            store=self.store,
+            ledger=self.ledger,
+            workspace=self.workspace,
+            output_prefix=self.output_prefix,
+            state=self.state,
+            owner=self.owner,
+            max_tries=self.max_tries,
+        )
 
-    def progress(self) -> dict[str, Any]:
-        """Return the XCom ``progress``, and log the same values."""
+    def _show_progress(self, manifest_uri: str | None = None) -> None:
+        """Log the progress, and push the same numbers as the XCom ``progress``."""
         state = self.state
         minutes = max(time.time() - state.started_at, 1.0) / 60
         per_minute = (state.done - state.counts[ImageStatus.REUSED]) / minutes
@@ -206,44 +215,48 @@ class DatasetRunner:
             state.cost_usd,
             "unknown time" if seconds_left is None else f"{seconds_left:.0f} s",
         )
-        return {
-            "total": state.total,
-            "done": state.done,
-            **self._totals(),
-            "in_flight": len(state.in_flight),
-            "images_per_minute": round(per_minute, 1),
-            "seconds_left": None if seconds_left is None else round(seconds_left),
-            "slices": state.slices,
-            "parts": f"{self.workspace.uri}part-",
-        }
-
-    def _run(self) -> DatasetRun:
-        return DatasetRun(
-            options=self._options,
-            hook=self._hook,
-            store=self._store,
-            ledger=self._ledger,
-            workspace=self.workspace,
-            output_prefix=self.output_prefix,
-            state=self.state,
+        self.push_progress(
+            {
+                "total": state.total,
+                "done": state.done,
+                **_totals(state),
+                "in_flight": len(state.in_flight),
+                "images_per_minute": round(per_minute, 1),
+                "seconds_left": None if seconds_left is None else round(seconds_left),
+                "slices": state.slices,
+                "parts": f"{self.workspace.uri}part-",
+                **({"manifest_uri": manifest_uri} if manifest_uri else {}),
+            }
         )
-
-    def _saved_state(self) -> DatasetState | None:
-        """Return the state of an earlier slice, None without one; raise IdeogramLedgerError if it has another form."""
-        saved = self.workspace.read(STATE)
-        try:
-            return None if saved is None else DatasetState.from_json(saved)
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            raise unparsable(f"{self.workspace.uri}{STATE}", problem) from problem
 
     def _failure(self) -> IdeogramDatasetFailed:
+        """Return the error of a run with too many failures; its workspace stays for the next attempt."""
         state = self.state
-        only_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
-        kind = IdeogramDatasetStopped if only_blocked else IdeogramDatasetFailed
-        retry = "A retry would be refused alike" if only_blocked else "A retry attempts only those that failed"
-        examples = "\n".join(f"  - {example}" for example in state.examples[:MAX_LISTED])
+        all_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
+        kind = IdeogramDatasetStopped if all_blocked else IdeogramDatasetFailed
+        next_step = "A retry would be blocked again" if all_blocked else "A retry attempts only those that failed"
+        examples = "\n".join(f"  - {example}" for example in state.examples)
         return kind(
-            f"{state.failures} of {state.total} items have no image, and max_failures is {self._options.max_failures}",
-            f"{state.cost_usd:.2f} USD were charged. {retry}. {self.manifest_uri} has all; the first:\n{examples}",
+            f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
+            f"{state.cost_usd:.2f} USD were charged. {next_step}. {self.manifest_uri} has all of them; the first:\n"
+            f"{examples}",
             charged=state.cost_usd > 0,
         )
+
+
+def read_state(workspace: Workspace) -> DatasetState | None:
+    """Return the state of the last slice, None without one; raise IdeogramLedgerError if it has another form."""
+    saved = workspace.read(STATE)
+    try:
+        return None if saved is None else DatasetState.from_json(saved)
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise unparsable(f"{workspace.uri}{STATE}", problem) from problem
+
+
+def _totals(state: DatasetState) -> dict[str, Any]:
+    return {
+        **state.counts,
+        "cost_usd": round(state.cost_usd, 6),
+        "original_cost_usd": round(state.original_cost_usd, 6),
+        "cost_is_estimate": state.cost_is_estimate,
+    }

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll, deadline_of
-from airflow_provider_ideogram.datasets.parts import ItemResult, write_part
-from airflow_provider_ideogram.datasets.run import RETRY_SECONDS, DatasetRun, SliceState, gather
+from airflow_provider_ideogram.datasets.outcomes import ItemResult, write_outcomes
+from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
 from airflow_provider_ideogram.datasets.state import InFlightItem
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
@@ -30,7 +30,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
-from airflow_provider_ideogram.storage.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +37,28 @@ log = logging.getLogger(__name__)
 Reports: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
-def settle(run: DatasetRun, slice_: SliceState, pool: ThreadPoolExecutor, reports: Reports) -> list[IdeogramError]:
+def settle(
+    context: SliceContext, progress: SliceProgress, pool: ThreadPoolExecutor, reports: Reports
+) -> list[IdeogramError]:
     """
     Store the images of completed requests, and write the lines of all that have ended.
 
     :return: Errors that concern all items.
     """
-    settler, in_flight = _Settler(run, slice_), run.state.in_flight
+    settler, in_flight = _Settler(context, progress), context.state.in_flight
     results: list[ItemResult | None]
     results, errors = gather(pool, lambda item: settler.result_of(item, reports.get(item.job.request_id)), in_flight)
     settled = [(item, result) for item, result in zip(in_flight, results, strict=True) if result is not None]
-    write_part(run, [result for _, result in settled])
-    run.state.in_flight = [item for item, result in zip(in_flight, results, strict=True) if result is None]
+    write_outcomes(context, [result for _, result in settled])
+    context.state.in_flight = [item for item, result in zip(in_flight, results, strict=True) if result is None]
     list(pool.map(settler.delete_record, [item for item, result in settled if result.unsettled is None]))
     return errors
 
 
 @dataclass(frozen=True, slots=True)
 class _Settler:
-    run: DatasetRun
-    slice_: SliceState
+    context: SliceContext
+    progress: SliceProgress
 
     def result_of(self, in_flight: InFlightItem, report: Mapping[str, Any] | None) -> ItemResult | None:
         """Return the result of an item whose request has ended, or whose time is over; None for others."""
@@ -67,7 +68,7 @@ class _Settler:
             poll.take_report(report)
         age = time.time() - job.submitted_at
         if poll.outcome is Outcome.UNREACHABLE or (poll.outcome is Outcome.PENDING and age > EXPECTED_SECONDS):
-            poll_once(self.run.hook, poll)  # it may have ended since the trigger fired
+            poll_once(self.context.hook, poll)  # it may have ended since the trigger fired
         if poll.outcome is Outcome.REFUSED:
             raise poll.failure()
         try:
@@ -82,14 +83,14 @@ class _Settler:
     def delete_record(self, in_flight: InFlightItem) -> None:
         """Delete the ledger's record of a request that has ended."""
         if in_flight.job.record_key and in_flight.job.record_etag:
-            self.run.ledger.delete(in_flight.job.record_key, in_flight.job.record_etag)
+            self.context.ledger.delete(in_flight.job.record_key, in_flight.job.record_etag)
 
     def _recovered(self, in_flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
         """Return the result of a request whose record is gone: a slice that died may have stored its image."""
         stored = self._stored_image(in_flight)
         if stored is not None:
             return stored
-        recover(self.run.hook, poll, in_flight.job.request)
+        recover(self.context.hook, poll, in_flight.job.request)
         return self._ended(in_flight, poll)
 
     def _ended(self, in_flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
@@ -100,11 +101,11 @@ class _Settler:
         return self._wait_or_abandon(in_flight, poll, poll.failure())
 
     def _store(self, in_flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
-        run, job = self.run, in_flight.job
+        context, job = self.context, in_flight.job
         try:
-            record = fetch_and_store(run.hook, run.store, job, poll)
+            record = fetch_and_store(context.hook, context.store, job, poll)
         except IdeogramTemporaryError as error:
-            self.slice_.store_errors.append(error)
+            self.progress.store_errors.append(error)
             log.warning(
                 "Request %s is completed, but its image is not stored yet: %s. Next attempt in %.0f s",
                 job.request_id,
@@ -116,26 +117,26 @@ class _Settler:
             raise
         except IdeogramJobError as error:
             return self._failed(in_flight, poll, error)
-        self.slice_.stored_ids.add(job.request_id)
-        return ItemResult.of_record(run, in_flight.item, record)
+        self.progress.stored_ids.add(job.request_id)
+        return ItemResult.of_record(context, in_flight.item, record)
 
     def _wait_or_abandon(
         self, in_flight: InFlightItem, poll: RequestPoll, error: IdeogramJobError
     ) -> ItemResult | None:
         """Return None while there is time to wait for the request, else the item's result."""
         job, now = in_flight.job, time.time()
-        deadline = deadline_of(job.submitted_at, self.run.options.timeout)
+        deadline = deadline_of(job.submitted_at, self.context.options.timeout)
         if poll.outcome is Outcome.COMPLETED:  # only the image is missing
             deadline = max(deadline, job.submitted_at + RESULT_LIFETIME)
         if now >= deadline:
             return self._failed(in_flight, poll, error)
         if poll.outcome is not Outcome.PENDING or poll.hour_is_over(now):  # the trigger can't poll it
-            self.slice_.recheck_ids.add(job.request_id)
+            self.progress.recheck_ids.add(job.request_id)
         return None
 
     def _failed(self, in_flight: InFlightItem, poll: RequestPoll, error: IdeogramJobError) -> ItemResult:
         """Return the result of an item without an image, unless a slice that died has stored it."""
-        run, item = self.run, in_flight.item
+        context, item = self.context, in_flight.item
         if isinstance(error, IdeogramJobFailed):
             return ItemResult.of_error(item, error, cost_usd=0.0)
         stored = self._stored_image(in_flight)
@@ -144,14 +145,14 @@ class _Settler:
         cost = 0.0 if in_flight.job.paid_by_other_task else poll.cost_usd
         if poll.is_terminal_failure:
             return ItemResult.of_error(item, error, cost_usd=cost)
-        return ItemResult.of_unsettled(run, item, error, cost_usd=cost)
+        return ItemResult.of_unsettled(context, item, error, cost_usd=cost)
 
     def _stored_image(self, in_flight: InFlightItem) -> ItemResult | None:
         """Return the result of an item whose image is at its target."""
-        run, item, job = self.run, in_flight.item, in_flight.job
-        target = Target(run.output_prefix.bucket, item.key)
-        head = run.store.head(target)
+        context, item, job = self.context, in_flight.item, in_flight.job
+        target = context.target(item.key)
+        head = context.store.head(target)
         if head is None or made_by(head) != job.request_id:
             return None
         record = ImageRecord.of_object(target, head, item.request, own=not job.paid_by_other_task)
-        return ItemResult.of_record(run, item, record)
+        return ItemResult.of_record(context, item, record)

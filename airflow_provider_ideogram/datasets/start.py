@@ -65,7 +65,11 @@ def plan_run(
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
         plan = make_plan(_rows(options, store.objects), checker, earlier, workspace, options.if_exists)
-    _check_cost(options, plan)
+    try:
+        _check_cost(options, plan)
+    except IdeogramInvalidInput:
+        workspace.clear()
+        raise
     metrics.reused(plan.reused)
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
@@ -99,7 +103,7 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
     limit, count = options.max_cost_usd, plan.to_do.total()
     if limit is not None and cost > limit + TOLERANCE:
         raise IdeogramInvalidInput.of(
-            [f"max_cost_usd: {count} images would cost {cost:.2f} USD by the estimate, above {limit:.2f} USD"]
+            [f"max_cost_usd: {count} images would cost about {cost:.2f} USD, and {limit:.2f} may be spent"]
         )
     and_unpriced = f", and the unknown cost of images of {', '.join(unpriced)}" if unpriced else ""
     log.info(

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.datasets.budget import Budget
-from airflow_provider_ideogram.datasets.parts import ItemResult, unsettled_request, write_part
+from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
 from airflow_provider_ideogram.datasets.rows import Item
-from airflow_provider_ideogram.datasets.run import RETRY_SECONDS, DatasetRun, SliceState, gather
+from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
 from airflow_provider_ideogram.datasets.workspace import chunk_name
 from airflow_provider_ideogram.exceptions import (
@@ -36,7 +36,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-from airflow_provider_ideogram.storage.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +87,13 @@ class _Burst:
         return self.is_stopped or bool(self.rate_limit_delays)
 
 
-def submit(run: DatasetRun, slice_: SliceState, pool: ThreadPoolExecutor) -> list[IdeogramError]:
+def submit(context: SliceContext, progress: SliceProgress, pool: ThreadPoolExecutor) -> list[IdeogramError]:
     """
     Submit what the rate limit permits; where it is unknown, growing bursts until the first 429.
 
     :return: Errors that concern all items.
     """
-    limiter, submitter = run.state.rate_limiter, _BurstSubmitter(run, slice_)
+    limiter, submitter = context.state.rate_limiter, _BurstSubmitter(context, progress)
     errors = submitter.submit(pool)
     while not errors and limiter.rate is None and limiter.ramping_up:
         errors = submitter.submit(pool)
@@ -103,14 +102,14 @@ def submit(run: DatasetRun, slice_: SliceState, pool: ThreadPoolExecutor) -> lis
 
 @dataclass(frozen=True, slots=True)
 class _BurstSubmitter:
-    run: DatasetRun
-    slice_: SliceState
+    context: SliceContext
+    progress: SliceProgress
 
     def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
-        now, limiter = time.time(), self.run.state.rate_limiter
+        now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
         times = self._times(now)
-        items = take_items(self.run, self.slice_, len(times), now)
+        items = take_items(self.context, self.progress, len(times), now)
         if not items:
             return []
         burst = _Burst()
@@ -127,10 +126,10 @@ class _BurstSubmitter:
 
     def _times(self, now: float) -> list[float]:
         """Return the times of the submits of this slice; none while images can't be stored."""
-        room = self.run.options.max_in_flight - len(self.run.state.in_flight)
-        if room <= 0 or self.slice_.is_storage_blocked:
+        room = self.context.options.max_in_flight - len(self.context.state.in_flight)
+        if room <= 0 or self.progress.is_storage_blocked:
             return []
-        return [at for at in self.run.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
+        return [at for at in self.context.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
 
     def _submit_item(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
         """Return the decision on an item, None to leave it for later."""
@@ -150,21 +149,21 @@ class _BurstSubmitter:
         return decision
 
     def _get_or_submit(self, item: Item) -> InFlightItem | ItemResult:
-        run, options = self.run, self.run.options
+        context, options = self.context, self.context.options
         submitter = Submitter(
-            run.hook,
-            run.store,
-            run.ledger,
-            Target(run.output_prefix.bucket, item.key),
-            owner=options.owner,
-            max_tries=options.max_tries,
+            context.hook,
+            context.store,
+            context.ledger,
+            context.target(item.key),
+            owner=context.owner,
+            max_tries=context.max_tries,
             if_exists=options.if_exists,
             resubmit=options.resubmit,
             resubmit_on_5xx=options.resubmit_on_5xx,
         )
         result = submitter.get_or_submit(item.request, absent=item.absent)
         if isinstance(result, ImageRecord):
-            return ItemResult.of_record(run, item, result)
+            return ItemResult.of_record(context, item, result)
         return InFlightItem(item, result[0])
 
     def _refused(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
@@ -194,52 +193,55 @@ class _BurstSubmitter:
     def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
         if error.charged is False:
             return ItemResult.of_error(item, error, cost_usd=0.0)
-        return ItemResult.of_unsettled(self.run, item, error)
+        return ItemResult.of_unsettled(self.context, item, error)
 
     def _apply(self, items: list[DelayedItem], decisions: list[_Decision | None]) -> None:
         """Write the lines of decided items, and put the others into the state."""
-        state = self.run.state
-        write_part(self.run, [decision for decision in decisions if isinstance(decision, ItemResult)])
+        state = self.context.state
+        write_outcomes(self.context, [decision for decision in decisions if isinstance(decision, ItemResult)])
         for item, decision in zip(items, decisions, strict=True):
             if isinstance(decision, InFlightItem):
                 state.in_flight.append(decision)
             elif isinstance(decision, _Delay):
                 state.delayed.append(decision.item)
                 if isinstance(decision.error, IdeogramUnknownSubmit):
-                    unsettled = unsettled_request(self.run, decision.item.item, decision.error)
+                    unsettled = unsettled_request(self.context, decision.item.item, decision.error)
                     state.unsettled_requests[decision.item.item.key] = unsettled
             elif decision is None:
                 state.delayed.append(item)
 
 
-def is_plan_open(run: DatasetRun) -> bool:
+def is_plan_open(context: SliceContext) -> bool:
     """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed."""
-    return run.state.next_chunk < run.state.todo_chunks and len(run.state.delayed) < run.options.max_in_flight
+    return (
+        context.state.next_chunk < context.state.todo_chunks
+        and len(context.state.delayed) < context.options.max_in_flight
+    )
 
 
-def take_items(run: DatasetRun, slice_: SliceState, room: int, now: float) -> list[DelayedItem]:
+def take_items(context: SliceContext, progress: SliceProgress, room: int, now: float) -> list[DelayedItem]:
     """Remove the next items that the budget covers: due delayed ones first, then those of the plan."""
-    state, budget = run.state, Budget(run.options, run.state)
-    slice_.budget_reached = False
+    state, budget = context.state, Budget(context.options, context.state)
+    progress.budget_reached = False
     due = [delayed for delayed in state.delayed if delayed.retry_at <= now]
-    items = _admitted(budget, slice_, iter(due[:room]))
+    items = _admitted(budget, progress, iter(due[:room]))
     state.delayed = [delayed for delayed in state.delayed if delayed.retry_at > now] + due[len(items) :]
-    while len(items) < room and not slice_.budget_reached and is_plan_open(run):
-        lines = run.workspace.read_lines(chunk_name("todo", state.next_chunk))
+    while len(items) < room and not progress.budget_reached and is_plan_open(context):
+        lines = context.workspace.read_lines(chunk_name("todo", state.next_chunk))
         planned = lines[state.next_offset : state.next_offset + room - len(items)]
-        admitted = _admitted(budget, slice_, (DelayedItem(Item.from_json(line), now, now) for line in planned))
+        admitted = _admitted(budget, progress, (DelayedItem(Item.from_json(line), now, now) for line in planned))
         items += admitted
         _advance(state, len(admitted), len(lines))
-    slice_.items_taken += len(items)
+    progress.items_taken += len(items)
     return items
 
 
-def _admitted(budget: Budget, slice_: SliceState, items: Iterator[DelayedItem]) -> list[DelayedItem]:
+def _admitted(budget: Budget, progress: SliceProgress, items: Iterator[DelayedItem]) -> list[DelayedItem]:
     """Return the items up to the first that the budget does not cover."""
     admitted = []
     for delayed in items:
         if not budget.admits(delayed.item):
-            slice_.budget_reached = True
+            progress.budget_reached = True
             break
         admitted.append(delayed)
     return admitted

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 from airflow_provider_ideogram.api.polling import deadline_of
-from airflow_provider_ideogram.datasets.run import RETRY_SECONDS, DatasetRun, SliceState
+from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open
 from airflow_provider_ideogram.exceptions import IdeogramDatasetStopped
 
@@ -42,27 +42,27 @@ class Wait:
     min_settled: int | None
 
 
-def plan_wait(run: DatasetRun, slice_: SliceState) -> Wait | None:
+def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     """
     Return what to wait for, None when every item is decided.
 
     :raises IdeogramDatasetStopped: If the budget is reached and no request is running.
     """
-    state, now = run.state, time.time()
+    state, now = context.state, time.time()
     if not state.has_more and not state.in_flight:
         return None
-    may_submit = state.has_more and not slice_.is_storage_blocked
-    if slice_.budget_reached and state.in_flight:
+    may_submit = state.has_more and not progress.is_storage_blocked
+    if progress.budget_reached and state.in_flight:
         may_submit = False  # until a running request shows its true cost
-    elif slice_.budget_reached and not slice_.items_taken and not _has_later_items(run, now):
-        raise _budget_reached(run)
-    jobs = [item.job for item in state.in_flight if item.job.request_id not in slice_.recheck_ids]
-    deadlines = [deadline_of(job.submitted_at, run.options.timeout) for job in jobs]
+    elif progress.budget_reached and not progress.items_taken and not _has_later_items(context, now):
+        raise _budget_reached(context)
+    jobs = [item.job for item in state.in_flight if item.job.request_id not in progress.recheck_ids]
+    deadlines = [deadline_of(job.submitted_at, context.options.timeout) for job in jobs]
     min_settled = None
-    if slice_.recheck_ids or slice_.is_storage_blocked:
+    if progress.recheck_ids or progress.is_storage_blocked:
         deadlines.append(now + RETRY_SECONDS)
-    if may_submit and len(state.in_flight) < run.options.max_in_flight:
-        deadlines.append(_next_submit(run, slice_, now))
+    if may_submit and len(state.in_flight) < context.options.max_in_flight:
+        deadlines.append(_next_submit(context, progress, now))
     elif may_submit:
         min_settled = max(1, len(jobs) // 2)  # half of the room is worth a slice
     requests = {job.request_id: job.submitted_at for job in jobs}
@@ -70,24 +70,24 @@ def plan_wait(run: DatasetRun, slice_: SliceState) -> Wait | None:
     return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)
 
 
-def _has_later_items(run: DatasetRun, now: float) -> bool:
-    return any(delayed.retry_at > now for delayed in run.state.delayed)
+def _has_later_items(context: SliceContext, now: float) -> bool:
+    return any(delayed.retry_at > now for delayed in context.state.delayed)
 
 
-def _next_submit(run: DatasetRun, slice_: SliceState, now: float) -> float:
+def _next_submit(context: SliceContext, progress: SliceProgress, now: float) -> float:
     """Return when a slice can submit enough items to be worth its start."""
-    state = run.state
-    room = min(run.options.max_in_flight, state.total - state.done) - len(state.in_flight)
+    state = context.state
+    room = min(context.options.max_in_flight, state.total - state.done) - len(state.in_flight)
     worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
     ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
-    if not state.delayed or (is_plan_open(run) and not slice_.budget_reached):
+    if not state.delayed or (is_plan_open(context) and not progress.budget_reached):
         return ready
     return max(ready, min(delayed.retry_at for delayed in state.delayed))
 
 
-def raise_if_systematic(run: DatasetRun) -> None:
+def raise_if_systematic(context: SliceContext) -> None:
     """Raise IdeogramDatasetStopped if too many items in a row failed for the same reason."""
-    state = run.state
+    state = context.state
     if state.consecutive_same_failures >= MAX_SAME_FAILURES and state.has_more:
         raise IdeogramDatasetStopped(
             f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
@@ -97,8 +97,8 @@ def raise_if_systematic(run: DatasetRun) -> None:
         )
 
 
-def _budget_reached(run: DatasetRun) -> IdeogramDatasetStopped:
-    state, limit = run.state, run.options.max_cost_usd
+def _budget_reached(context: SliceContext) -> IdeogramDatasetStopped:
+    state, limit = context.state, context.options.max_cost_usd
     reason = f"max_cost_usd={limit} is reached after {state.done} of {state.total} items"
     what_next = "Clear the task with a higher limit to generate the other items."
     if state.images_without_cost:

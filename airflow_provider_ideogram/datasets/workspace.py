@@ -114,4 +114,4 @@ class Workspace:
 
 def unparsable(uri: str, problem: Exception) -> IdeogramLedgerError:
     """Return the error of an object that has been changed, or has the form of another version."""
-    return IdeogramLedgerError(f"{uri} can't be parsed ({problem!r})", f"Delete it. {IN_LEDGER}")
+    return IdeogramLedgerError(f"{uri} can't be parsed ({problem!r})", f"Delete it. {IN_LEDGER}", charged=None)

@@ -1,8 +1,7 @@
 """
 The operator that generates a dataset of images.
 
-Invariant: it uses a worker for slices of work only. Between slices nothing of the run is in memory, and any slice may
-be the last of its process.
+Invariant: it uses a worker for slices of work only. Between slices nothing of the run is only in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.api.parameters import CHECKS
 from airflow_provider_ideogram.datasets.key_template import check_key_template
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
@@ -25,42 +23,42 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
     from airflow_provider_ideogram.datasets.runner import DatasetRunner
     from airflow_provider_ideogram.datasets.waiting import Wait
+    from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
-
-_DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
 
 
 class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     """
-    Generate an image of each row of a prompt dataset and store them in S3.
+    Generate an image for each row of a prompt dataset and store them in S3. An image costs about 0.05 USD.
 
-    Every row is checked before the first submit. Stored images with the same inputs are reused, whichever run generated
+    Every row is checked before the first submit. Stored images of the same inputs are reused, whichever run generated
     them. Writes ``<s3_prefix>/manifest.jsonl`` with a line a row. Returns ``manifest_uri``, ``total``, the counts by
     status, ``cost_usd`` (what the vendor charged for this run, all attempts included), ``original_cost_usd`` (what it
     charged for all images when they were generated), ``cost_is_estimate`` and ``seconds``. The XCom ``progress`` has
-    the same values while the task runs.
+    the counts and costs while the task runs.
 
-    :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator` documents the other parameters;
-    those of the request are the defaults of the rows.
+    The other parameters are those of
+    :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`; those of the request are the
+    rows' defaults.
 
     :param prompts: The rows: prompts, or mappings with ``prompt``, an optional ``id`` and any parameter of a
         request. Also another task's output.
     :param prompts_path: A file with the rows instead: ``s3://…`` or a path on the worker, ending in ``.jsonl``,
         ``.csv`` (both also with ``.gz``) or ``.parquet``.
-    :param s3_prefix: The prefix of the images, ``s3://bucket/prefix``.
+    :param s3_prefix: Where the images go, ``s3://bucket/prefix``.
     :param key_template: An image's key below that, with ``{id}`` and ``{row}``.
-    :param max_in_flight: The largest number of requests that run at once.
+    :param max_in_flight: Requests at the vendor at once.
     :param requests_per_minute: The account's rate limit; None takes the connection's, 0 means unknown.
-    :param max_failures: Items that may have no image without failing the task: a number, or a share below 1.
-    :param max_cost_usd: The budget of the task in USD, all attempts included. Completed requests count with their true
-        cost, running ones with the estimate. The task fails before it starts if the estimate is higher, and stops when
-        the budget is reached.
-    :param price_usd: The estimated cost of an image, used until a completed request shows the true cost; None takes the
-        vendor's list price. Without either, one image is generated first.
-    :param dedupe: Generate one image for rows with identical inputs, and copy it for the others.
+    :param max_failures: Items that may fail or be blocked without failing the task: a number, or a share below 1.
+    :param max_cost_usd: What the task may spend in USD, all attempts included; it stops before it spends more.
+        Completed images count with their true cost, running ones with the estimate, failed ones not at all.
+    :param price_usd: The estimated cost of an image in USD, until a completed image of the model shows its true cost;
+        None takes the vendor's list price. Without either, one image is generated first.
+    :param dedupe: Generate rows with identical inputs once, and copy the image for the others.
     """
 
     _result: Mapping[str, Any] | None = None
@@ -100,7 +98,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         if (self.prompts is None) == (self.prompts_path is None):
             problems.append("prompts, prompts_path: give one of them")
         if isinstance(self.prompts, str) and is_literal(self.prompts):
-            problems.append("prompts: must be a list of rows, not one text; a file is given as prompts_path")
+            problems.append("prompts: must be a list of rows, not a text; pass a file as prompts_path")
         if is_literal(self.s3_prefix):
             problems += check_key(self.s3_prefix, with_bucket=False)
         problems += [f"{name}: {getattr(self, name)!r} is not {valid}" for name, valid in self._bad_numbers()]
@@ -114,81 +112,97 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             "max_cost_usd": (0, "an amount from 0 up"),
             "price_usd": (0, "an amount from 0 up"),
         }
-        for name, (least, description) in valid.items():
+        for name, (least, words) in valid.items():
             value = getattr(self, name)
             if value is None and name in ("requests_per_minute", "max_cost_usd", "price_usd"):
                 continue
             kinds = int if name == "max_in_flight" else int | float
-            is_number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or value < least:
-                yield name, description
+            number = isinstance(value, kinds) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < least:
+                yield name, words
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Plan the run, or continue where an earlier attempt stopped, and run slices."""
+        """Plan the run, or continue that of an earlier attempt, and work on it."""
+        from airflow_provider_ideogram.datasets.workspace import Workspace
+
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             self._check_rendered()
-            runner = self._runner(context, hook, _prefix(self.s3_prefix))
-            runner.start()
-            return self._work(context, runner, {})
+            prefix = Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
+            workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
+            runner = self._runner(context, hook, workspace, prefix)
+            runner.begin()
+            return self._run(context, runner, {})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: run the next slice."""
-        payload = event["payload"]
-        with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
-            runner = self._runner(context, hook, Target(payload["bucket"], payload["prefix"]), payload["workspace"])
-            runner.resume()
-            return self._work(context, runner, _reports(event))
+        from airflow_provider_ideogram.datasets.workspace import Workspace
 
-    def _runner(
-        self, context: Context, hook: IdeogramHook, output_prefix: Target, workspace: str | None = None
-    ) -> DatasetRunner:
-        from airflow_provider_ideogram.datasets.options import DatasetOptions
+        with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
+            payload = event["payload"]
+            prefix = Target(payload["bucket"], payload["prefix"])
+            workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
+            runner = self._runner(context, hook, workspace, prefix)
+            runner.resume()
+            return self._run(context, runner, _reports(event))
+
+    def _run(self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Run slices until all items are decided; between them defer, or wait here with ``deferrable=False``."""
+        if runner.is_finished:
+            return self._succeed(context, runner.result())
+        while (wait := runner.slice(reports)) is not None:
+            trigger = self._trigger(wait, runner)
+            if self.deferrable:
+                self._defer_to(trigger, "execute_complete")
+            reports = _reports(asyncio.run(_first_event(trigger)))
+        return self._succeed(context, runner.finish())
+
+    def _succeed(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
+        self._result = result
+        self._add_asset_events(context, result, result["manifest_uri"])
+        return result
+
+    def _runner(self, context: Context, hook: IdeogramHook, workspace: Workspace, prefix: Target) -> DatasetRunner:
         from airflow_provider_ideogram.datasets.runner import DatasetRunner
 
-        options = DatasetOptions(
+        ti = context["ti"]
+        return DatasetRunner(
+            options=self._options(),
+            hook=hook,
+            store=self._store,
+            ledger=self._ledger(prefix),
+            workspace=workspace,
+            output_prefix=prefix,
+            owner=owner_id(ti),
+            max_tries=ti.max_tries,
+            push_progress=lambda progress: ti.xcom_push(key="progress", value=progress),
+        )
+
+    def _options(self) -> DatasetOptions:
+        from airflow_provider_ideogram.datasets.options import DEFAULTS, DatasetOptions
+
+        return DatasetOptions(
             prompts=self.prompts,
             prompts_path=self.prompts_path,
-            defaults={name: getattr(self, name) for name in _DEFAULTS},
             key_template=self.key_template,
-            dedupe=self.dedupe,
-            if_exists=self.if_exists,
+            defaults={name: getattr(self, name) for name in DEFAULTS},
             max_in_flight=self.max_in_flight,
             requests_per_minute=self.requests_per_minute,
             max_failures=self.max_failures,
             max_cost_usd=self.max_cost_usd,
             price_usd=self.price_usd,
-            timeout=self.timeout,
+            dedupe=self.dedupe,
+            if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,
-            s3_extra_args=self.s3_extra_args or {},
+            timeout=self.timeout,
             ledger_prefix=self.ledger_prefix,
-            owner=owner_id(context["ti"]),
-            max_tries=context["ti"].max_tries,
+            s3_extra_args=self.s3_extra_args or {},
         )
-        return DatasetRunner(options, hook, self._store, self._ledger(output_prefix), output_prefix, workspace)
-
-    def _work(
-        self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Run slices until every item is decided; between them defer, or wait here if ``deferrable`` is False."""
-        if not runner.is_finished:
-            while (wait := runner.run_slice(reports)) is not None:
-                context["ti"].xcom_push(key="progress", value=runner.progress())
-                trigger = self._trigger(wait, runner)
-                if self.deferrable:
-                    self._defer_to(trigger, "execute_complete")
-                reports = _reports(asyncio.run(_first_event(trigger)))
-            runner.write_manifest()
-            progress = {**runner.progress(), "manifest_uri": runner.manifest_uri}
-            context["ti"].xcom_push(key="progress", value=progress)
-            runner.finish()
-        self._result = runner.result()
-        self._add_asset_events(context, self._result, runner.manifest_uri)
-        return self._result
 
     def _trigger(self, wait: Wait, runner: DatasetRunner) -> IdeogramTrigger:
         from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
+        prefix = runner.output_prefix
         return IdeogramTrigger(
             requests=wait.requests,
             not_before=wait.not_before,
@@ -197,27 +211,23 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             poll_interval=self.poll_interval,
             model=self.model,
             min_settled=wait.min_settled,
-            payload=runner.payload(),
+            payload={"workspace": runner.workspace.prefix, "bucket": prefix.bucket, "prefix": prefix.key},
         )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Return the prompts as input, the images and the manifest as outputs; called by the openlineage provider."""
+        """Return the prompts as input, images and manifest as outputs; called by the openlineage provider."""
         from airflow_provider_ideogram.operators.openlineage import lineage_of_dataset
 
         return lineage_of_dataset(self.prompts_path, self._result)
 
 
-def _prefix(s3_prefix: str) -> Target:
-    return Target.parse(s3_prefix if s3_prefix.endswith("/") else f"{s3_prefix}/")
-
-
 def _reports(event: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    reports: Mapping[str, Mapping[str, Any]] = event["requests"]
     if event["error"]:
         raise IdeogramDatasetFailed(
-            f"Polling {len(reports)} requests failed: {event['error']}",
-            "They are charged if they complete, and the next attempt reattaches to them.",
+            f"Waiting for {len(event['requests'])} requests ended with an error: {event['error']}",
+            "They continue at the vendor, and the next attempt reattaches to them.",
         )
+    reports: Mapping[str, Mapping[str, Any]] = event["requests"]
     return reports
 
 

@@ -22,8 +22,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets import runner as dataset_run
-from airflow_provider_ideogram.datasets.runner import AGAIN_SECONDS
+from airflow_provider_ideogram.datasets import settling, submitting, waiting
+from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
@@ -89,7 +89,7 @@ class World:
         assert xcom["total"] == total == sum(xcom[status] for status in ImageStatus)
         for status in ImageStatus:
             assert xcom[status] == sum(line["status"] == status for line in lines)
-        charges = {charge.request_id: charge for charge in self.emulator.requests()}
+        charges = {charge.request_id: charge for charge in self.emulator.charges()}
         assert {line["request_id"] for line in lines} == set(charges)
         for line in lines:
             stored = self.s3.get_object(Bucket=self.bucket, Key=line["key"])
@@ -103,8 +103,10 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"EXPECTED_SECONDS": 0.2, "MIN_WAIT_SECONDS": 0.05, "PACE_SECONDS": 0.2}.items():
-        monkeypatch.setattr(dataset_run, name, seconds)
+    monkeypatch.setattr(settling, "EXPECTED_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "MIN_WAIT_SECONDS", 0.05)
+    for module in (submitting, waiting):
+        monkeypatch.setattr(module, "PACE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -377,14 +379,14 @@ class TestFailures:
         assert world.to_end(run, run.execute()).state == state
         if state == "success":
             assert (run.xcom()["content_blocked"], run.xcom()["failed"], run.xcom()["generated"]) == (1, 1, 3)
-            assert run.xcom()["cost_usd"] == 0.25
+            assert run.xcom()["cost_usd"] == 0.15
             assert world.keys("_ideogram/") == []
 
     def test_that_are_all_blocked_are_not_tried_again(self, make: Make, task_runner: TaskRunner, world: World) -> None:
         run = task_runner(make(prompts=list(self.MIXED[:4])))
         result = world.to_end(run, run.execute())
         assert result.state == "failed"
-        assert "A retry would be refused alike" in str(result.error)
+        assert "A retry would be blocked again" in str(result.error)
 
     @pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
     def test_retry_attempts_only_what_failed(
@@ -398,7 +400,7 @@ class TestFailures:
 
         assert result.state == "success", run.log_text
         assert world.charged() == 6
-        assert (run.xcom()["generated"], run.xcom()["cost_usd"]) == (5, 0.3)
+        assert (run.xcom()["generated"], run.xcom()["cost_usd"]) == (5, 0.25)
         assert [line["status"] for line in world.manifest()] == ["generated"] * 5
 
     def test_not_an_image_is_fetched_again_by_a_retry_and_not_paid_again(
@@ -431,23 +433,32 @@ class TestFailures:
 
         assert (world.charged(), xcom["cost_usd"]) == (2, 0.1)
 
-    @pytest.mark.parametrize(("status", "state"), [(401, "failed"), (406, "failed")])
+    @pytest.mark.parametrize("kind", ["credits_402", "credits_406", "spend_limit", "model_forbidden", "model_retired"])
     def test_of_all_items_stop_before_more_is_paid(
-        self, status: int, state: str, make: Make, task_runner: TaskRunner, world: World
+        self, kind: str, make: Make, task_runner: TaskRunner, world: World
     ) -> None:
         run = task_runner(make(prompts=[f"p {n}" for n in range(30)], max_in_flight=10))
         assert run.execute().state == "deferred"
-        world.emulator.fault("submit", "error", status=status, times=None)
+        world.emulator.fault("submit", kind, times=None)
 
         result = world.to_end(run, run.resume(run.fire()))
 
-        assert result.state == state
+        assert result.state == "failed"
         paid = world.charged()
         world.emulator.clear_faults()
         xcom = world.assert_books_agree(run, world.to_end(run, run.clear()), total=30)
         assert paid < 30
         assert xcom["cost_usd"] == 1.5
         assert world.charged() == 30
+
+    def test_refused_parameter_fails_its_item_only(self, make: Make, task_runner: TaskRunner, world: World) -> None:
+        rows = [f"p {number}" for number in range(99)]
+        run = task_runner(make(prompts=[*rows, "bad [[fault:parameter-refused]]"], max_failures=1))
+
+        assert world.to_end(run, run.execute()).state == "success"
+
+        assert (run.xcom()["generated"], run.xcom()["failed"]) == (99, 1)
+        assert run.xcom()["cost_usd"] == pytest.approx(world.emulator.stats().charged_usd)
 
     def test_that_are_all_alike_stop_before_more_is_paid(
         self, make: Make, task_runner: TaskRunner, world: World
@@ -468,21 +479,27 @@ class TestFailures:
 
 def test_cost_is_bounded_before_and_while(make: Make, task_runner: TaskRunner, world: World) -> None:
     run = task_runner(make(max_cost_usd=0.2))
-    assert "5 images would cost 0.25 USD" in str(run.execute().error)
+    assert "5 images would cost about 0.25 USD" in str(run.execute().error)
     assert world.charged() == 0
 
     world.emulator.fault("job", "failed", times=1)
     run = task_runner(make(max_cost_usd=0.25, max_in_flight=1), run_id="retried")
     assert world.to_end(run, run.execute()).state == "up_for_retry"
-    result = world.to_end(run, run.retry())
-    assert result.state == "failed"
-    assert "max_cost_usd=0.25 is reached: 0.25 USD were charged for 4 of 5 items" in str(result.error)
-    assert world.charged() == 5
+    xcom = world.assert_books_agree(run, world.to_end(run, run.retry()))
+    assert (xcom["cost_usd"], world.charged()) == (0.25, 6)  # a failed request is free
 
 
-def test_price_that_nobody_knows_can_not_be_bounded(make: Make, task_runner: TaskRunner) -> None:
-    run = task_runner(make(model="ideogram-3", max_cost_usd=1))
-    assert "nobody knows what an image of 'ideogram-3' costs" in str(run.execute().error)
+@pytest.mark.parametrize("price_usd", [None, 0.07])
+def test_unknown_price_is_bounded_too(
+    price_usd: float | None, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.configure(prices={"brand-new": 0.07})
+    run = task_runner(make(model="brand-new", max_cost_usd=0.25 if price_usd is None else 0.36, price_usd=price_usd))
+
+    result = world.to_end(run, run.execute())
+
+    assert result.state == ("failed" if price_usd is None else "success")
+    assert world.emulator.stats().charged_usd == pytest.approx(0.21 if price_usd is None else 0.35)
 
 
 @pytest.mark.parametrize("named", [6, 0])
@@ -512,14 +529,15 @@ def test_passing_errors_are_outlasted(on: str, make: Make, task_runner: TaskRunn
 def test_an_image_that_was_held_up_holds_up_nothing_for_good_on_a_worker(
     make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_run, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(submitting, "RETRY_SECONDS", 0.2)
     world.emulator.fault("image", "error", status=503, times=4)
     run = task_runner(make(prompts=ROWS[:3], max_in_flight=1, deferrable=False))
 
     xcom = world.assert_books_agree(run, world.to_end(run, run.execute()), total=3)
 
     assert (xcom["generated"], world.charged()) == (3, 3)
-    assert "is done, but not here yet" in run.log_text
+    assert "is completed, but its image is not stored yet" in run.log_text
 
 
 def _hold_up(on: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +578,7 @@ def test_nothing_more_is_paid_while_no_image_can_be_brought_here(
         _hold_up(on, world, patch)
         result = run.execute()
         for _ in range(6):
-            world.later(AGAIN_SECONDS)
+            world.later(RETRY_SECONDS)
             result = run.resume(run.fire())
         assert (result.state, world.charged(), world.keys(PREFIX)) == ("deferred", held, [])
     world.emulator.clear_faults()
@@ -593,7 +611,7 @@ def test_unanswered_submits_are_looked_up(when: str, make: Make, task_runner: Ta
         world.assert_books_agree(run, result)
         return
     assert result.state == "up_for_retry"
-    assert "may have been accepted and charged" in str(result.error)
+    assert "may have been accepted" in str(result.error)
     assert world.charged() == 3
     world.later(HISTORY_LAG)
     assert world.to_end(run, run.retry()).state == "up_for_retry"
@@ -657,10 +675,21 @@ def test_resumed_after_the_hour(make: Make, task_runner: TaskRunner, world: Worl
     event = run.fire()
     world.later(3700)
 
-    result = world.to_end(run, run.resume(event))
+    world.assert_books_agree(run, world.to_end(run, run.resume(event)), total=1)
+    assert world.charged() == 1
 
-    assert result.state == "up_for_retry"
-    assert "no longer knows it" in world.manifest()[0]["error"]
+
+def test_resumed_after_the_files_lifetime(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(prompts=ROWS[:1]))
+    run.execute()
+    event = run.fire()
+    world.later(8 * 86400)
+
+    assert world.to_end(run, run.resume(event)).state == "up_for_retry"
+    assert [line["status"] for line in world.manifest()] == ["expired"]
+
+    assert world.to_end(run, run.retry()).state == "success"
+    assert world.charged() == 2
 
 
 def test_empty_dataset(make: Make, task_runner: TaskRunner, world: World) -> None:

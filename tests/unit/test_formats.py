@@ -33,8 +33,9 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line, stored_line, write_manifest
 from airflow_provider_ideogram.datasets.plan import plan_again
 from airflow_provider_ideogram.datasets.rows import Item
-from airflow_provider_ideogram.datasets.runner import Wait
+from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
+from airflow_provider_ideogram.datasets.waiting import Wait
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
@@ -42,9 +43,9 @@ from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
-from airflow_provider_ideogram.operators.dataset import _saved_state
-from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group
+from airflow_provider_ideogram.storage.image_record import Completion, ImageRecord, made_by, made_from, paid_by_group
 from airflow_provider_ideogram.storage.image_store import ImageStore
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 
@@ -71,7 +72,7 @@ OWNER = "night/scheduled__2026-11-23/image/-1"
 INTENT = Intent(SENT, ASKED.fingerprint, TARGET.uri, NOW, OWNER, max_tries=2)
 ENTRY = LedgerRecord("_ideogram/images/lighthouse.png.json", "", INTENT)
 JOB = replace(ENTRY, request_id="request-1", etag='"etag-1"').job
-FACTS = {"inference_seconds": 12.4, "completed_at": NOW + 13.5}
+COMPLETION = Completion(completed_at=NOW + 13.5, inference_seconds=12.4, cost_usd=0.05)
 RECORD = ImageRecord(
     uri=TARGET.uri,
     bucket=TARGET.bucket,
@@ -106,7 +107,7 @@ COPY = Item(1, "twin", ASKED, "images/twin.png", copy_of=TARGET.key)
 FAILED = Item(2, "failed", replace(ASKED, prompt="fails"), "images/failed.png")
 BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocked.png")
 PART = [
-    failed_line(BLOCKED, ImageStatus.CONTENT_BLOCKED, "Request request-3 was blocked", "request-3", 0.05),
+    failed_line(BLOCKED, ImageStatus.CONTENT_BLOCKED, "Request request-3 was blocked", "request-3", 0.0),
     stored_line(TO_DO, RECORD),
     failed_line(FAILED, ImageStatus.FAILED, "The API failed", None, None),
     stored_line(
@@ -126,6 +127,7 @@ STATE_OF_RUN = DatasetState(
     parts=1,
     counts={ImageStatus.GENERATED: 1, ImageStatus.REUSED: 1, ImageStatus.CONTENT_BLOCKED: 1, ImageStatus.FAILED: 1},
     cost_usd=0.15,
+    charged_images=3,
     slices=4,
     max_tries=2,
     finished_at=NOW + 60,
@@ -232,7 +234,9 @@ def wait_to_submit() -> TaskDeferred:
 def wait_for_slice() -> TaskDeferred:
     operator = dataset_operator()
     wait = Wait({JOB.request_id: NOW}, not_before=NOW + 5, deadline=NOW + 600, min_settled=1)
-    trigger = operator._trigger(wait, Workspace(None, BUCKET, WORKSPACE), IMAGES)
+    trigger = operator._trigger(
+        wait, SimpleNamespace(workspace=SimpleNamespace(prefix=WORKSPACE), output_prefix=IMAGES)
+    )  # type: ignore[arg-type]
     return deferred(lambda: operator._defer_to(trigger, "execute_complete"))
 
 
@@ -366,7 +370,7 @@ def test_ledgers_record_of_every_version_is_understood(name: str, version: str, 
 
 @pytest.fixture
 def workspace(bucket: S3Client) -> Workspace:
-    return Workspace(bucket, BUCKET, WORKSPACE)
+    return Workspace(ObjectStore(bucket), BUCKET, WORKSPACE)
 
 
 def test_datasets_state_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
@@ -379,18 +383,19 @@ def test_datasets_state_is_written_as_before(workspace: Workspace, bucket: S3Cli
 def test_datasets_state_of_every_version_is_understood(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, WORKSPACE + STATE, version, "dataset-state.json")
 
-    assert _saved_state(workspace) == STATE_OF_RUN
+    assert read_state(workspace) == STATE_OF_RUN
 
 
 @every_version
 def test_slice_of_every_version_goes_on(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, WORKSPACE + STATE, version, "dataset-state.json")
     payload = read(version, "trigger-dataset.json")["kwargs"]["payload"]
-    with mock.patch.object(IdeogramGenerateDatasetOperator, "_work") as work:
+    with mock.patch.object(IdeogramGenerateDatasetOperator, "_run") as run:
         dataset_operator().execute_complete(context(), {"requests": {}, "payload": payload, "error": None})
 
-    assert only(Workspace, work).uri == workspace.uri
-    assert (only(Target, work), only(DatasetState, work)) == (IMAGES, STATE_OF_RUN)
+    runner = only(DatasetRunner, run)
+    assert runner.workspace.uri == workspace.uri
+    assert (runner.output_prefix, runner.state) == (IMAGES, STATE_OF_RUN)
 
 
 LINES = {
@@ -409,7 +414,7 @@ def test_datasets_lines_are_written_as_before(name: str, workspace: Workspace, b
 
 def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
     workspace.write_lines("part-000000.jsonl", PART)
-    write_manifest(workspace, IMAGES, len(PART), 1, bucket, {})
+    write_manifest(workspace, IMAGES, len(PART), 1, ObjectStore(bucket), {})
 
     check_written("manifest.jsonl", content(bucket, "images/manifest.jsonl"))
 
@@ -443,7 +448,7 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
     for item in (TO_DO, COPY):
         bucket.put_object(Bucket=BUCKET, Key=item.key, Body=IMAGE)
 
-    earlier = EarlierImages(bucket, IMAGES, "_ideogram/images/.dataset/")
+    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
     assert earlier.line_of(TO_DO) == stored_line(TO_DO, reused)
@@ -456,7 +461,7 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
 def test_images_metadata_is_written_as_before(bucket: S3Client) -> None:
     sha256 = hashlib.sha256(IMAGE).digest()
     with SpooledImage(io.BytesIO(IMAGE), len(IMAGE), sha256, "image/png", "png", 1280, 800) as image:
-        record = ImageStore("aws_default").put(JOB, image, TARGET, FACTS)
+        record = ImageStore("aws_default").put(JOB, image, TARGET, COMPLETION)
 
     assert record == RECORD
     check_written("image-metadata.json", json.dumps(bucket.head_object(Bucket=BUCKET, Key=TARGET.key)["Metadata"]))

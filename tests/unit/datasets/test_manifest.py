@@ -10,6 +10,7 @@ from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line
 from airflow_provider_ideogram.datasets.rows import Item
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
     body = line + b"\n" + json.dumps(ours).encode() + b"\n"
     s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
 
-    with closing(EarlierImages(s3, Target(s3_bucket, "day/"), "_ideogram/day/")) as earlier:
+    with closing(EarlierImages(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/")) as earlier:
         found = earlier.line_of(ITEM)
 
     assert found is not None

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui import objects, pages
 from tests.unit.ui.conftest import NOW, RUN, AuthManager, Database, json_lines, record, row, store, workspace_of
 
@@ -142,7 +142,7 @@ async def test_other_objects_can_not_be_read(
 async def test_image_that_is_gone_says_so(gallery: httpx.AsyncClient, image: dict[str, Any], s3: S3Client) -> None:
     s3.delete_object(Bucket=image["bucket"], Key=image["key"])
     answer = await gallery.get(f"{IMAGE_PATH}/file")
-    assert (answer.status_code, answer.text) == (404, "The image is not there anymore, or was replaced by another.")
+    assert (answer.status_code, answer.text) == (404, "The image was deleted, or replaced by another one.")
 
 
 async def test_image_that_may_not_be_read_says_so(
@@ -151,7 +151,7 @@ async def test_image_that_may_not_be_read_says_so(
     database.add_task("cats", "other", xcoms={"return_value": image | {"bucket": "not a bucket"}})
     answer = await gallery.get(f"{RUN_PATH}/tasks/other/images/-1/-/file")
     assert answer.status_code == 502
-    assert "S3 does not give the image" in answer.text
+    assert "S3 does not return the image" in answer.text
 
 
 async def test_version_that_was_made_is_shown(
@@ -172,7 +172,7 @@ async def test_storage_that_does_not_answer_is_named(
     gallery: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     def fail() -> None:
-        raise EndpointConnectionError(endpoint_url="http://s3.example")
+        raise IdeogramStorageError("Could not connect to http://s3.example")
 
     for module in ("app", "pages"):
         monkeypatch.setattr(f"airflow_provider_ideogram.ui.{module}.object_store", fail)
@@ -208,7 +208,7 @@ async def test_storage_that_does_not_answer_is_named(
 async def test_what_is_not_there_is_not_found(path: str, gallery: httpx.AsyncClient) -> None:
     answer = await gallery.get(path)
     assert answer.status_code == 404
-    assert "There is nothing here" in answer.text or path.startswith("/static")
+    assert "This page does not exist" in answer.text or path.startswith("/static")
 
 
 @pytest.mark.parametrize("path", [RUN_PATH, IMAGE_PATH, "/dags/cats"])
@@ -303,7 +303,7 @@ async def test_manifest_that_somebody_made_up_is_not_read(
         page = await gallery.get(path)
         assert _links(page) == []
         assert dataset[0]["prompt"] not in page.text
-        assert "generate are not shown: its XCom names another manifest" in page.text
+        assert "generate are not shown: its XCom names a manifest that is not the task" in page.text
         assert "old are not shown: Airflow keeps the s3_prefix" in page.text
     for task in ("generate", "old"):
         detail = await gallery.get(f"{RUN_PATH.replace('cats', 'mine')}/tasks/{task}/images/-1/0")
@@ -402,7 +402,7 @@ async def test_addresses_keep_the_path_of_a_proxy(
 
 
 async def test_client_is_kept_for_a_while(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_client", None)
+    monkeypatch.setattr(objects, "_objects", None)
     first = objects.object_store()
     assert objects.object_store() is first
     monkeypatch.setenv("AIRFLOW__IDEOGRAM__GALLERY_AWS_CONN_ID", "another")

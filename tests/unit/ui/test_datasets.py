@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.datasets.workspace import Workspace
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.datasets import Dataset
 from airflow_provider_ideogram.ui.records import Instance
@@ -79,7 +80,7 @@ def test_dataset_that_failed_before_keeps_its_parts_and_runs_no_more() -> None:
 def test_manifest_is_read_where_the_operator_was_told_to_write_it_alone(uri: Any, key: str) -> None:
     dataset = _dataset(**{key: PROGRESS | {"manifest_uri": uri}})
     assert (dataset.target, dataset.rows) == (None, 0)
-    assert "names another manifest" in (dataset.problem or "")
+    assert "names a manifest that is not the task's own" in (dataset.problem or "")
 
 
 @pytest.mark.parametrize("told", [{}, {"s3_prefix": None}, {"s3_prefix": "***"}])
@@ -123,29 +124,29 @@ def test_workspace_is_the_one_that_the_operator_uses() -> None:
 def test_what_is_no_place_in_s3_is_nowhere(uri: Any, s3: S3Client) -> None:
     dataset = _dataset(progress=PROGRESS | {"parts": uri})
     assert dataset.rows == 0
-    assert dataset.page(s3, 0, 9) == []
-    assert dataset.line(s3, "p0.0") is None
+    assert dataset.page(ObjectStore(s3), 0, 9) == []
+    assert dataset.line(ObjectStore(s3), "p0.0") is None
 
 
 def test_pages_go_through_all_parts(parts: Dataset, s3: S3Client) -> None:
-    assert parts.page(s3, 0, 3) == [("p0.0", b"a"), ("p0.2", b"b"), ("p2.0", b"c")]
-    assert parts.page(s3, 3, 9) == [("p2.2", b"d"), ("p2.4", b"e")]
-    assert parts.page(s3, 1, 1) == [("p0.2", b"b")]
+    assert parts.page(ObjectStore(s3), 0, 3) == [("p0.0", b"a"), ("p0.2", b"b"), ("p2.0", b"c")]
+    assert parts.page(ObjectStore(s3), 3, 9) == [("p2.2", b"d"), ("p2.4", b"e")]
+    assert parts.page(ObjectStore(s3), 1, 1) == [("p0.2", b"b")]
 
 
 def test_row_is_found_by_its_name(parts: Dataset, s3: S3Client) -> None:
-    assert parts.line(s3, "p2.2") == b"d"
+    assert parts.line(ObjectStore(s3), "p2.2") == b"d"
 
 
 @pytest.mark.parametrize("row", ["0", "p9.0", "p0.1", "p-1.0", "../x", "", "p0.0/../../state.json", "p0.0\n"])
 def test_other_names_are_of_no_row(row: str, parts: Dataset, s3: S3Client) -> None:
-    assert parts.line(s3, row) is None
+    assert parts.line(ObjectStore(s3), row) is None
 
 
 def test_names_of_the_running_dataset_are_none_of_the_finished(s3: S3Client, s3_bucket: str) -> None:
     s3.put_object(Bucket=s3_bucket, Key="cats/manifest.jsonl", Body=b"a\nb\n")
     told = {"s3_prefix": f"s3://{s3_bucket}/cats/"}
     dataset = _dataset(told, return_value={"manifest_uri": f"s3://{s3_bucket}/cats/manifest.jsonl", "total": 2})
-    assert dataset.page(s3, 0, 9) == [("0", b"a"), ("2", b"b")]
-    assert dataset.line(s3, "2") == b"b"
-    assert dataset.line(s3, "p0.2") is None
+    assert dataset.page(ObjectStore(s3), 0, 9) == [("0", b"a"), ("2", b"b")]
+    assert dataset.line(ObjectStore(s3), "2") == b"b"
+    assert dataset.line(ObjectStore(s3), "p0.2") is None

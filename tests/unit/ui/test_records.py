@@ -46,7 +46,7 @@ def test_failure_tells_its_reason(reason: str | None, status: str) -> None:
 
 
 def test_failure_that_left_nothing_is_in_the_log() -> None:
-    assert item_of_instance(_instance("failed")).error == "The task's log says why."
+    assert item_of_instance(_instance("failed")).error == "The task's log has the error."
 
 
 def test_result_of_a_custom_backend_is_not_guessed() -> None:

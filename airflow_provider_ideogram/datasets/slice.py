@@ -1,8 +1,8 @@
 """
-What the steps of a slice share: the run's collaborators and state, and the slice's own findings.
+What the steps of a slice share. A slice is one stay of the task on a worker.
 
-Invariant: :class:`SliceState` is lost with the slice; whatever a later slice needs is in ``DatasetRun.state``. Worker
-threads only add to a :class:`SliceState`; the state is changed on the main thread.
+Invariant: what a later slice needs is in ``SliceContext.state``; a :class:`SliceProgress` ends with its slice. Worker
+threads only add to a :class:`SliceProgress`; the main thread alone changes the state.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError, IdeogramTemporaryError
+from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.options import DatasetOptions
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
-    from airflow_provider_ideogram.storage.target import Target
 
 #: Seconds until an item is retried after a temporary error.
 RETRY_SECONDS = 30.0
@@ -32,16 +32,19 @@ Input = TypeVar("Input")
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRun:
+class SliceContext:
     """
-    A run.
+    The services and arguments of a slice.
 
+    :param options: The arguments of the run.
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the images' bucket.
     :param workspace: The run's own objects.
     :param output_prefix: The prefix of the images.
-    :param state: The state, which the steps change.
+    :param state: The run's state, which the steps change.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task instance's, which changes on a clear.
     """
 
     options: DatasetOptions
@@ -51,12 +54,18 @@ class DatasetRun:
     workspace: Workspace
     output_prefix: Target
     state: DatasetState
+    owner: str
+    max_tries: int
+
+    def target(self, key: str) -> Target:
+        """Return the address of a key."""
+        return Target(self.output_prefix.bucket, key)
 
 
 @dataclass(slots=True)
-class SliceState:
+class SliceProgress:
     """
-    The findings of one slice.
+    The findings of a slice.
 
     :param recheck_ids: Requests whose status or image could not be read; the trigger does not poll them.
     :param stored_ids: Requests whose image was stored.

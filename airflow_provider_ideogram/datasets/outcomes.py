@@ -17,7 +17,7 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import estimated_cost
 from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
-from airflow_provider_ideogram.datasets.run import DatasetRun
+from airflow_provider_ideogram.datasets.slice import SliceContext
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import chunk_name
 from airflow_provider_ideogram.exceptions import IdeogramError
@@ -42,10 +42,10 @@ class ItemResult:
     unsettled: UnsettledRequest | None = None
 
     @classmethod
-    def of_record(cls, run: DatasetRun, item: Item, record: ImageRecord) -> ItemResult:
+    def of_record(cls, context: SliceContext, item: Item, record: ImageRecord) -> ItemResult:
         """Return the result of an item whose image is stored; ``price_usd`` replaces a cost that is unknown."""
         line = stored_line(item, record)
-        if not record.reused and record.cost_usd is None and (price := run.options.price_usd) is not None:
+        if not record.reused and record.cost_usd is None and (price := context.options.price_usd) is not None:
             line |= {"cost_usd": price, "original_cost_usd": price, "cost_is_estimate": True}
         return cls(line)
 
@@ -57,33 +57,33 @@ class ItemResult:
 
     @classmethod
     def of_unsettled(
-        cls, run: DatasetRun, item: Item, error: IdeogramError, *, cost_usd: float | None = None
+        cls, context: SliceContext, item: Item, error: IdeogramError, *, cost_usd: float | None = None
     ) -> ItemResult:
         """Return the result of an item whose request may still be charged, or is charged and may be completed."""
         metrics.failed(error.code)
-        unsettled = unsettled_request(run, item, error, cost_usd=cost_usd)
+        unsettled = unsettled_request(context, item, error, cost_usd=cost_usd)
         return cls(failed_line(item, error, cost_usd), error, unsettled)
 
 
 def unsettled_request(
-    run: DatasetRun, item: Item, error: IdeogramError, *, cost_usd: float | None = None
+    context: SliceContext, item: Item, error: IdeogramError, *, cost_usd: float | None = None
 ) -> UnsettledRequest:
     """Return the request of an error; without a known cost, the estimate is reserved in the budget."""
-    estimate = estimated_cost(run.options, run.state, item.request.model) if cost_usd is None else 0.0
+    estimate = estimated_cost(context.options, context.state, item.request.model) if cost_usd is None else 0.0
     return UnsettledRequest(error.request_id, counted_usd=cost_usd or 0.0, estimate_usd=estimate)
 
 
-def write_part(run: DatasetRun, results: Iterable[ItemResult]) -> None:
+def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None:
     """Write the lines of decided items as a part, and count them in the state."""
     results = list(results)
     if not results:
         return
-    run.workspace.write_lines(chunk_name("part", run.state.parts), [result.line for result in results])
-    run.state.parts += 1
+    context.workspace.write_lines(chunk_name("part", context.state.parts), [result.line for result in results])
+    context.state.parts += 1
     for result in results:
-        run.state.counts[result.line["status"]] += 1
-        _count_cost(run.state, result)
-        _note_failure(run.state, result)
+        context.state.counts[result.line["status"]] += 1
+        _count_cost(context.state, result)
+        _note_failure(context.state, result)
 
 
 def _count_cost(state: DatasetState, result: ItemResult) -> None:
