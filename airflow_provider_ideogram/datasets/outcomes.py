@@ -110,7 +110,7 @@ def _note_failure(state: DatasetState, result: ItemResult) -> None:
         state.last_failure, state.consecutive_same_failures = "", 0
         return
     if len(state.examples) < MAX_LISTED:
-        state.examples.append(f"{line['id']}: {error.reason}")
+        state.examples.append(f"{line['id']}: {error}")
     if line["status"] != ImageStatus.CONTENT_BLOCKED:
         failure = _without_particulars(error.reason, line)
         is_same = failure == state.last_failure
