@@ -1,10 +1,10 @@
-"""A run that continues with another input, without its state, or after the images expired."""
+"""A run that continues with another input, without its state or without a part of its lines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines, manifest
+from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -31,7 +31,7 @@ def test_state_that_is_gone_or_broken(make: Make, task_runner: TaskRunner, world
     world.s3.delete_object(Bucket=world.bucket, Key=state)
     assert "was removed while the task waited" in str(run.resume(event).error)
 
-    for broken in (b"not json", b"[]", b'{"version": 99}', kept.replace(b'"chunks"', b'"lumps"')):
+    for broken in (b"not json", b"[]", b'{"version": 99}', kept.replace(b'"todo_chunks"', b'"chunks"')):
         world.s3.put_object(Bucket=world.bucket, Key=state, Body=broken)
         assert "can't be understood" in str(run.retry().error)
     world.s3.delete_object(Bucket=world.bucket, Key=state)
@@ -50,26 +50,3 @@ def test_removed_part_is_written_again(make: Make, task_runner: TaskRunner, worl
 
     assert_results_agree(world, run, world.to_end(run, run.retry()))
     assert world.accepted == 5
-
-
-def test_resumed_after_the_hour(make: Make, task_runner: TaskRunner, world: World) -> None:
-    run = task_runner(make(prompts=ROWS[:1]))
-    run.execute()
-    event = run.fire()
-    world.pass_time(3700)
-
-    assert_results_agree(world, run, world.to_end(run, run.resume(event)), total=1)
-    assert world.accepted == 1
-
-
-def test_resumed_after_the_files_lifetime(make: Make, task_runner: TaskRunner, world: World) -> None:
-    run = task_runner(make(prompts=ROWS[:1]))
-    run.execute()
-    event = run.fire()
-    world.pass_time(8 * 86400)
-
-    assert world.to_end(run, run.resume(event)).state == "up_for_retry"
-    assert [line["status"] for line in manifest(world)] == ["expired"]
-
-    assert world.to_end(run, run.retry()).state == "success"
-    assert world.accepted == 2

@@ -4,7 +4,7 @@ import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from airflow_provider_ideogram.datasets.manifest import EarlierImages
+from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.plan import make_plan
 from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.datasets.workspace import Workspace
@@ -26,7 +26,7 @@ def test_columns_of_others_forge_no_line_of_the_log(
     with caplog.at_level(logging.INFO), closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/")) as earlier:
         plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, "reuse")
 
-    assert (plan.total, plan.to_do) == (1, 1)
+    assert (plan.total, plan.to_do) == (1, {"ideogram-2a-txt-2-img": 1})
     (said,) = [message for message in caplog.messages if message.startswith("Columns that are not parameters")]
     assert said.isprintable()
     assert "mine ERROR all is lost" in said

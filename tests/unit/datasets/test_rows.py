@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_ideogram.datasets.rows import Item, RowChecker, read_rows, version_of
+from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
+from airflow_provider_ideogram.datasets.rows import Item, RowChecker
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target
 from tests.support import hostile
@@ -296,7 +297,7 @@ def _beyond_any_date() -> Any:
     ids=["end", "page", "not UTF-8", "date"],
 )
 def test_parquet_that_can_not_be_read_is_an_error_of_the_input(make: Callable[[], bytes], tmp_path: Path) -> None:
-    with pytest.raises(IdeogramInvalidInput, match="is not Parquet, or holds what can't be read"):
+    with pytest.raises(IdeogramInvalidInput, match="is not Parquet, or has values that can't be read"):
         read(tmp_path / "rows.parquet", make())
 
 
