@@ -41,7 +41,7 @@ def test_budget_stops_a_run_that_costs_more_than_estimated(make: Make, task_runn
     result = world.to_end(run, run.execute())
 
     assert result.state == "failed"
-    assert "max_cost_usd=0.25 is reached after 3 of 5 items. 0.24 USD were charged" in str(result.error)
+    assert "max_cost_usd=0.25 is reached with 3 of 5 items decided. 0.24 USD were charged" in str(result.error)
     assert world.charged_usd == pytest.approx(0.24)
 
 
