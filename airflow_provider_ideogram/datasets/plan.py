@@ -141,7 +141,7 @@ def _exists(item: Item) -> IdeogramObjectExists:
 
 def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
     """
-    Plan items without an image again, for a new attempt.
+    Plan items without an image again, for a new attempt; those that wait or run already are not planned twice.
 
     :param state: The state at the end of the last attempt; it is changed.
     :param statuses: The statuses of those items.
@@ -152,11 +152,27 @@ def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Seque
             status_by_row.pop(line["row"], None)
             if line["status"] in statuses:
                 status_by_row[line["row"]] = line["status"]
+    for row in _undecided_rows(workspace, state):
+        status_by_row.pop(row, None)
     for status in status_by_row.values():
         state.counts[status] -= 1
     state.todo_chunks = _append(workspace, "todo", state.todo_chunks, status_by_row)
     state.copy_chunks = _append(workspace, "copy", state.copy_chunks, status_by_row)
     state.consecutive_same_failures, state.examples = 0, []
+
+
+def _undecided_rows(workspace: Workspace, state: DatasetState) -> Iterator[int]:
+    """Yield the rows that are in flight, delayed, or still to be taken from the plan."""
+    yield from (in_flight.item.row for in_flight in state.in_flight)
+    yield from (delayed.item.row for delayed in state.delayed)
+    offset = state.next_offset
+    for number in range(state.next_chunk, state.todo_chunks):
+        for line in workspace.read_lines(chunk_name("todo", number))[offset:]:
+            yield line["row"]
+        offset = 0
+    for number in range(state.copied_chunks, state.copy_chunks):
+        for line in workspace.read_lines(chunk_name("copy", number)):
+            yield line["row"]
 
 
 def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines
 
 if TYPE_CHECKING:
@@ -50,3 +52,18 @@ def test_removed_part_is_written_again(make: Make, task_runner: TaskRunner, worl
 
     assert_results_agree(world, run, world.to_end(run, run.retry()))
     assert world.accepted == 5
+
+
+def test_interrupted_retry_plans_no_item_twice(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("job", "failed", times=2)
+    rows = [{"id": "bad", "prompt": "x [[fault:blocked]]"}, *ROWS[:3]]
+    run = task_runner(make(prompts=rows, max_in_flight=1, max_failures=1))
+    assert world.to_end(run, run.execute()).state == "up_for_retry"
+    assert run.retry().state == "deferred"  # one of the two is in flight, the other waits
+
+    assert world.to_end(run, run.retry()).state == "success"
+
+    xcom = run.xcom()
+    assert (xcom["generated"], xcom["failed"], xcom["content_blocked"]) == (3, 0, 1)
+    assert [xcom["cost_usd"], world.charged_usd] == pytest.approx([0.15, 0.15])
+    assert world.accepted == 6
