@@ -14,12 +14,12 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
-from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -37,7 +37,7 @@ def read_rows(path: str, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
     :param path: A local path or ``s3://bucket/key``; the ending selects the format: JSONL, CSV with a header, both also
         with gzip, or Parquet.
     :param objects: The S3 layer.
-    :raises IdeogramInvalidInput: If the format is unknown, or the file does not have it.
+    :raises IdeogramInvalidInput: If the format is unknown, or the file is missing or does not have it.
     """
     name = path.lower()
     plain = name.removesuffix(".gz")
@@ -63,13 +63,13 @@ def version_of(path: str, objects: ObjectStore) -> list[Any]:
     """
     Return values that change when the file changes, without reading it.
 
-    :raises IdeogramInvalidInput: If a local file is missing.
-    :raises IdeogramStorageError: If an object is missing, or S3 can't be reached.
+    :raises IdeogramInvalidInput: If the file is missing.
+    :raises IdeogramStorageError: If S3 can't be reached.
     """
     if address := _address(path):
         head = objects.head(*address)
         if head is None:
-            raise IdeogramStorageError(f"{path} is missing", NOTHING_CHARGED)
+            raise _missing(path)
         return [path, head["ETag"]]
     try:
         status = Path(path).stat()
@@ -80,13 +80,22 @@ def version_of(path: str, objects: ObjectStore) -> list[Any]:
 
 def _open(path: str, objects: ObjectStore) -> IO[bytes]:
     if address := _address(path):
-        return objects.open(*address)
+        try:
+            return objects.open(*address)
+        except IdeogramStorageError as problem:
+            if problem.status_code == HTTPStatus.NOT_FOUND:
+                raise _missing(path) from problem
+            raise
     try:
         return Path(path).open("rb")
     except OSError as problem:
         raise IdeogramInvalidInput.of(
             [f"prompts_path: {path!r} can't be opened on this worker: {problem}"]
         ) from problem
+
+
+def _missing(path: str) -> IdeogramInvalidInput:
+    return IdeogramInvalidInput.of([f"prompts_path: {path!r} does not exist"])
 
 
 def _address(path: str) -> tuple[str, str] | None:

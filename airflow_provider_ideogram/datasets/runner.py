@@ -103,6 +103,7 @@ class DatasetRunner:
             state = plan_run(self.options, self.hook, self.store, self.workspace, self.output_prefix, digest)
         else:
             log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
+            state.begin_attempt(time.time())
             if not state.finished_at and state.failures:
                 # Blocked items are attempted again only after a person cleared the task.
                 blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
@@ -135,6 +136,7 @@ class DatasetRunner:
                 errors = submit(context, progress, pool)
             if not errors:
                 errors = copy_images(context, pool)
+        state.written_at = time.time()
         self.workspace.write(STATE, state.to_json())
         if errors:
             raise errors[0]
@@ -183,7 +185,7 @@ class DatasetRunner:
             "manifest_uri": self.manifest_uri,
             "total": state.total,
             **_totals(state),
-            "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
+            "seconds": round(state.elapsed(time.time()), 1),
         }
 
     def _context(self) -> SliceContext:
@@ -203,7 +205,7 @@ class DatasetRunner:
     def _show_progress(self, manifest_uri: str | None = None) -> None:
         """Log the progress, and push the same numbers as the XCom ``progress``."""
         state = self.state
-        minutes = max(time.time() - state.started_at, 1.0) / 60
+        minutes = max(state.elapsed(time.time()), 1.0) / 60
         per_minute = (state.done - state.counts[ImageStatus.REUSED]) / minutes
         seconds_left = (state.total - state.done) / per_minute * 60 if per_minute else None
         log.info(

@@ -8,7 +8,7 @@ and costs. The items themselves are in the workspace's chunks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.job import Job
@@ -89,6 +89,8 @@ class DatasetState:
     :param total: The number of rows.
     :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
+    :param written_at: When the last slice ended, in seconds since the epoch; None before the first.
+    :param idle_seconds: The seconds between the last slice of an attempt and the beginning of the next attempt.
     :param rate_limiter: The state of the rate limiter.
     :param next_chunk: The chunk of the next item to submit.
     :param next_offset: The position of that item in its chunk.
@@ -117,6 +119,8 @@ class DatasetState:
     todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
+    written_at: float | None = None
+    idle_seconds: float = 0.0
     next_chunk: int = 0
     next_offset: int = 0
     parts: int = 0
@@ -137,6 +141,16 @@ class DatasetState:
     copied_chunks: int = 0
     in_flight: list[InFlightItem] = field(default_factory=list)
     delayed: list[DelayedItem] = field(default_factory=list)
+
+    def begin_attempt(self, now: float) -> None:
+        """Take up the state of an earlier attempt: the time since its last slice counts for nothing."""
+        if self.finished_at is None and self.written_at is not None:
+            self.idle_seconds += now - self.written_at
+        self.delayed = [replace(delayed, delayed_since=now) for delayed in self.delayed]
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds that the run has taken, without those between its attempts."""
+        return (self.finished_at or now) - self.started_at - self.idle_seconds
 
     @property
     def charged_text(self) -> str:

@@ -125,6 +125,8 @@ STATE_OF_RUN = DatasetState(
     total=6,
     todo_chunks=1,
     started_at=NOW,
+    written_at=NOW + 50,
+    idle_seconds=5.0,
     rate_limiter=RateLimiter(
         limit=50.0, rate=45.0, burst=16, ramping_up=True, tokens=1.5, tokens_at=NOW, sent=[NOW], blocked_until=NOW + 9
     ),
@@ -438,7 +440,7 @@ def test_datasets_items_of_every_version_are_those_of_the_plan(version: str) -> 
 def test_what_failed_in_every_version_is_planned_again(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, f"{WORKSPACE}todo-000000.jsonl", version, "dataset-todo.jsonl")
     put(bucket, f"{WORKSPACE}part-000000.jsonl", version, "dataset-part.jsonl")
-    state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copy_chunks=0)
+    state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copy_chunks=0, delayed=[])
 
     plan_failed_items(workspace, state, [ImageStatus.FAILED])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines
+from tests.support.world import HOUR
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -67,3 +68,22 @@ def test_interrupted_retry_plans_no_item_twice(make: Make, task_runner: TaskRunn
     assert (xcom["generated"], xcom["failed"], xcom["content_blocked"]) == (3, 0, 1)
     assert [xcom["cost_usd"], world.charged_usd] == pytest.approx([0.15, 0.15])
     assert world.accepted == 6
+
+
+def test_time_between_attempts_is_not_counted(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("job", "failed", times=1)
+    run = task_runner(make())
+    assert world.to_end(run, run.execute()).state == "up_for_retry"
+    world.pass_time(HOUR)
+
+    assert world.to_end(run, run.retry()).state == "success"
+
+    assert run.xcom()["seconds"] < 60
+    assert run.xcom("progress")["images_per_minute"] > 10
+
+
+def test_missing_file_of_prompts_fails_without_a_retry(make: Make, task_runner: TaskRunner, world: World) -> None:
+    result = task_runner(make(prompts_path=world.uri("rows.jsonl"))).execute()
+
+    assert result.state == "failed"
+    assert f"prompts_path: '{world.uri('rows.jsonl')}' does not exist" in str(result.error)
