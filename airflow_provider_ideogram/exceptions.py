@@ -10,6 +10,7 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramPermissionError      403: the key may not do this
     │   ├── IdeogramInsufficientCredits  402, or 406 by its text
     │   │   └── IdeogramSpendLimitReached    406: a spend limit of the team
+    │   ├── IdeogramBudgetReached        a budget of the connection is used up
     │   ├── IdeogramNotFound             404: no such model, endpoint or request
     │   ├── IdeogramModelRetired         410
     │   └── IdeogramObjectExists         if_exists="fail" and the target holds an object
@@ -123,6 +124,20 @@ class IdeogramSpendLimitReached(IdeogramInsufficientCredits):
     """A spend limit of the team at the vendor is reached (406 by its text)."""
 
     code = "spend_limit"
+
+
+class IdeogramBudgetReached(IdeogramNotCharged):
+    """
+    A budget of the connection leaves no room for the request.
+
+    :param ends_at: When the budget's day or month ends, in seconds since the epoch.
+    """
+
+    code = "budget_reached"
+
+    def __init__(self, reason: str, advice: str, *, ends_at: float) -> None:
+        super().__init__(reason, advice)
+        self.ends_at = ends_at
 
 
 class IdeogramNotFound(IdeogramNotCharged):

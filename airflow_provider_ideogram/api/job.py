@@ -29,6 +29,7 @@ class Job:
     :param paid_by_other_task: Whether another task submitted it.
     :param attempt_group: The attempts whose image it is, see
         :func:`~airflow_provider_ideogram.jobs.identity.attempt_group`.
+    :param reservation: The amount that the account has reserved for it, None for none.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class Job:
     record_etag: str | None = None
     paid_by_other_task: bool = False
     attempt_group: str = ""
+    reservation: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON."""

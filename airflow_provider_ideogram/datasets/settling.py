@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from airflow_provider_ideogram.account.limits import settle as settle_reservation
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, write_outcomes
@@ -81,7 +82,8 @@ class _Settler:
             return self._wait_or_abandon(in_flight, poll, error)
 
     def delete_record(self, in_flight: InFlightItem) -> None:
-        """Delete the ledger's record of a request that has ended."""
+        """Delete the ledger's record of a request that has ended; end the reservation of a task that submitted it."""
+        settle_reservation(self.context.store.objects, in_flight.job.reservation, None)
         if in_flight.job.record_key and in_flight.job.record_etag:
             self.context.ledger.delete(in_flight.job.record_key, in_flight.job.record_etag)
 

@@ -43,6 +43,11 @@ class ConnectionSettings:
     :param api_key: The API key, which is sent to the API's and the history's origin only.
     :param base_url: Scheme, host and port of the API, without a path.
     :param requests_per_minute: The account's rate limit, 0 if it is unknown.
+    :param max_cost_usd_per_day: What the account may spend on a UTC day in USD, None for no limit.
+    :param max_cost_usd_per_month: The same for a UTC month.
+    :param max_cost_usd_per_dag_and_day: The same for each DAG on a UTC day.
+    :param account_url: Where tasks share limit and budget, ``s3://bucket/prefix/``; None for the ledger's prefix in the
+        target's bucket.
     :param timeout: Seconds to wait for a connection, and for each chunk of a response.
     :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
         is not valid at Segmind.
@@ -52,6 +57,10 @@ class ConnectionSettings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     requests_per_minute: float = 0.0
+    max_cost_usd_per_day: float | None = None
+    max_cost_usd_per_month: float | None = None
+    max_cost_usd_per_dag_and_day: float | None = None
+    account_url: str | None = None
     timeout: float = DEFAULT_TIMEOUT
     history_url: str | None = DEFAULT_HISTORY_URL
     image_hosts: tuple[str, ...] = ()
@@ -181,6 +190,13 @@ def _number(value: Any) -> float:
     return number
 
 
+def _account_url(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else SplitResult("", "", "", "", "")
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{value!r} is not an address such as s3://bucket/prefix/")
+    return value if value.endswith("/") else f"{value}/"
+
+
 def _timeout(value: Any) -> float:
     seconds = _number(value)
     if not 1 <= seconds <= 300:
@@ -226,10 +242,35 @@ EXTRA_FIELDS = {
     "requests_per_minute": ExtraField(
         "Requests per minute",
         "number",
-        "The account's rate limit, by which datasets space out their requests. 0 means unknown: they learn it from the "
-        "first 429.",
+        "The account's rate limit, which all tasks of this connection share. 0 means unknown: each task learns it from "
+        "a 429.",
         _number,
         0,
+    ),
+    "max_cost_usd_per_day": ExtraField(
+        "Maximum cost per day (USD)",
+        "number",
+        "What all tasks of this connection may spend on a UTC day. Empty: no limit.",
+        _number,
+    ),
+    "max_cost_usd_per_month": ExtraField(
+        "Maximum cost per month (USD)",
+        "number",
+        "What all tasks of this connection may spend in a UTC month. Empty: no limit.",
+        _number,
+    ),
+    "max_cost_usd_per_dag_and_day": ExtraField(
+        "Maximum cost per DAG and day (USD)",
+        "number",
+        "What the tasks of each DAG may spend with this connection on a UTC day. Empty: no limit.",
+        _number,
+    ),
+    "account_url": ExtraField(
+        "Account URL",
+        "string",
+        "Where all tasks share the rate limit and the budget: s3://bucket/prefix/. Empty: below the ledger's prefix in "
+        "the target's bucket; name one place if targets are in several buckets.",
+        _account_url,
     ),
     "timeout": ExtraField(
         "Timeout (seconds)",

@@ -58,6 +58,10 @@ class Ledger:
         own = hashlib.sha256(owner.encode()).hexdigest() if target.is_prefix else ""
         return f"{self._prefix}{target.key}{own}.json"
 
+    def url_of(self, key: str) -> str | None:
+        """Return the address of a record."""
+        return f"s3://{self._bucket}/{key}"
+
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """
         Write the first record of a target.
@@ -233,6 +237,9 @@ class NoLedger:
     def key_of(self, target: Target, owner: str) -> str:  # noqa: ARG002
         """Return an empty key."""
         return ""
+
+    def url_of(self, key: str) -> None:
+        """Return None."""
 
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """Return a record that is not stored."""

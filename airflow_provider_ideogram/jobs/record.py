@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 20
 #: Leaves room for the request id, which is added after the submit.
 MAX_INTENT_BYTES = MAX_BYTES - 1024
 #: Fields of the intent that a record has only if they differ from the default.
-_OPTIONAL = ("excluded_request_ids", "submit_attempts", "unsettled_since")
+_OPTIONAL = ("excluded_request_ids", "submit_attempts", "unsettled_since", "reservation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Intent:
     :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
     :param unsettled_since: When the first of several submits of it was intended that may all have been accepted; None
         if there is but one.
+    :param reservation: The amount that the account has reserved for it, None for none.
     """
 
     request: GenerationRequest
@@ -53,6 +54,7 @@ class Intent:
     excluded_request_ids: tuple[str, ...] = ()
     submit_attempts: int = 0
     unsettled_since: float | None = None
+    reservation: str | None = None
 
     @property
     def first_submit_at(self) -> float:
@@ -98,6 +100,7 @@ class LedgerRecord:
             record_key=self.key,
             record_etag=self.etag,
             attempt_group=intent.attempt_group,
+            reservation=intent.reservation,
         )
 
 
@@ -137,5 +140,6 @@ def parse_record(key: str, etag: str, body: bytes) -> LedgerRecord:
         excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
         submit_attempts=int(document.get("submit_attempts", 0)),
         unsettled_since=document.get("unsettled_since"),
+        reservation=document.get("reservation"),
     )
     return LedgerRecord(key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True)

@@ -27,6 +27,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
+from airflow_provider_ideogram.jobs.admission import UNLIMITED, admitted, settle_given_up, settle_stored
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
@@ -38,10 +39,12 @@ from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerpr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.admission import Admission
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.storage.target import Target
@@ -70,6 +73,7 @@ class Submitter:
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
+    :param admission: The account's rate limit and budget; what it raises passes through before an intent is written.
     """
 
     hook: IdeogramHook
@@ -82,6 +86,7 @@ class Submitter:
     resubmit: bool
     resubmit_on_5xx: bool = True
     tried_since: float | None = None
+    admission: Admission = UNLIMITED
 
     def get_or_submit(
         self, request: GenerationRequest, *, absent: bool = False
@@ -111,9 +116,13 @@ class Submitter:
         with_seed = request.with_seed(random.SystemRandom())
         # The time is from before the POST, so that the request's hour never ends later than counted.
         intent = Intent(with_seed, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
+        # A request that exists needs no admission.
+        existing = self.ledger.read(self._record_key) if self.admission.is_shared else None
         try:
-            record = self.ledger.write_intent(self._record_key, intent)
-            return self._stored_meanwhile(head, record, request) or self._submit(record)
+            if existing is None:
+                with self._admitted(intent) as reserved:
+                    record = self.ledger.write_intent(self._record_key, reserved)
+                return self._stored_meanwhile(head, record, request) or self._submit(record)
         except RecordConflict:
             existing = self.ledger.read(self._record_key)
         if existing is not None:
@@ -174,6 +183,8 @@ class Submitter:
     def _stored(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
         """Return the image at the target if it is this task's own or is to be reused."""
         if made_from(head, request):
+            if self.admission.is_shared and (record := self.ledger.read(self._record_key)):
+                settle_stored(self.admission, record, head)
             self.ledger.delete_for_request(self._record_key, made_by(head))
         return self._image.usable(head, request)
 
@@ -228,9 +239,11 @@ class Submitter:
                 record.intent.owner,
                 record.intent.target,
             )
+            settle_given_up(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
         if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED):
             log.warning("%s. A new request is submitted", poll.failure().reason)
+            settle_given_up(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=True)
         log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, record.intent.owner)
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
@@ -260,6 +273,7 @@ class Submitter:
         :param repeated: Whether it follows an unknown submit of this execution: at most once.
         """
         try:
+            self.admission.await_slot()
             submission = self.hook.submit(record.intent.request)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
@@ -272,7 +286,10 @@ class Submitter:
         except Exception as error:  # refused or never sent, see IdeogramHook.submit
             self._cancel(record, replaced)
             if isinstance(error, IdeogramRateLimited):
-                raise RetryLater(submit_delay(error.retry_after, random.Random()), error) from None
+                delay = submit_delay(error.retry_after, random.Random())
+                if error.status_code is not None:  # of the API, not of the account's own limit
+                    self.admission.limited(delay)
+                raise RetryLater(delay, error) from None
             raise
         recorded = self._record_request(record, submission.request_id)
         metrics.remaining_credits(submission.remaining_credits)
@@ -284,6 +301,10 @@ class Submitter:
             self.ledger.cancel_intent(record)
         else:
             self.ledger.restore(record, replaced)
+        self.admission.cancel(record.intent.reservation)
+
+    def _admitted(self, intent: Intent) -> AbstractContextManager[Intent]:
+        return admitted(self.admission, intent, self.ledger.url_of(self._record_key))
 
     def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
         """Record that the submit was answered 500, 502 or 503; without a record it stays an unknown submit."""
@@ -352,17 +373,16 @@ class Submitter:
         excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
         cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
         attempts = record.intent.submit_attempts if unsettled and not cleared else 0
-        return self.ledger.replace(
-            record,
-            replace(
-                intent,
-                request=request,
-                intent_at=time.time(),
-                excluded_request_ids=excluded,
-                submit_attempts=attempts,
-                unsettled_since=record.intent.first_submit_at if unsettled else None,
-            ),
+        new = replace(
+            intent,
+            request=request,
+            intent_at=time.time(),
+            excluded_request_ids=excluded,
+            submit_attempts=attempts,
+            unsettled_since=record.intent.first_submit_at if unsettled else None,
         )
+        with self._admitted(new) as reserved:
+            return self.ledger.replace(record, reserved)
 
 
 def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:

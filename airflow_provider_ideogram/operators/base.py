@@ -31,6 +31,7 @@ from airflow_provider_ideogram.storage.target import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
@@ -82,7 +83,7 @@ class IdeogramTask(BaseOperator):
         if problems := check_extra_args(self.s3_extra_args):
             raise IdeogramInvalidInput.of(problems)
 
-    def _defer_to(self, trigger: IdeogramTrigger, method_name: str) -> NoReturn:
+    def _defer_to(self, trigger: IdeogramTrigger | IdeogramTurnTrigger, method_name: str) -> NoReturn:
         left = max(trigger.deadline - time.time(), 0.0)
         self.defer(
             trigger=trigger,

@@ -7,13 +7,15 @@ the money.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.exceptions import IdeogramBudgetReached
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -22,13 +24,18 @@ from airflow_provider_ideogram.storage.target import Target
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_ideogram.account.limits import TurnAhead
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.admission import Admission
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.submission import Submitter
 
 #: Seconds by which Airflow's clock may be ahead of S3's.
 _CLOCK_SKEW = 300.0
+#: Seconds over which tasks come back that waited for a budget.
+_BUDGET_SPREAD = 60.0
+ON_BUDGET = ("fail", "wait")
 
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
@@ -68,12 +75,15 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param resubmit_on_5xx: Submit again after an answered 500, 502 or 503, once the account's history shows no such
         request for two minutes; at most three submits in all. False treats it as an unknown submit.
     :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
+    :param on_budget: What to do if a budget of the connection is used up: ``fail``, or ``wait`` in the triggerer until
+        its day or month ends.
     """
 
     template_fields: Sequence[str] = ("prompt", "s3_key", "s3_bucket", *IdeogramBaseOperator.template_fields)
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
         **IdeogramBaseOperator.choices,
         "on_content_blocked": ("fail", "skip"),
+        "on_budget": ON_BUDGET,
     }
 
     def __init__(
@@ -84,6 +94,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         s3_bucket: str | None = None,
         wait_for_completion: bool = True,
         on_content_blocked: str = "fail",
+        on_budget: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,6 +103,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self.s3_bucket = s3_bucket
         self.wait_for_completion = wait_for_completion
         self.on_content_blocked = on_content_blocked
+        self.on_budget = on_budget
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -103,6 +115,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         return self._submit_and_wait(context, resumed=event["payload"])
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
+        from airflow_provider_ideogram.account.limits import TurnAhead
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
@@ -110,14 +123,21 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
-            submitter = self._submitter(context, hook, target)
+            submitter = self._submitter(context, hook, target, resumed.get("turn") if resumed else None)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             request = asked or self._request(context, submitter)
+            asking = {"inputs": request.inputs(), "target": target.uri}
             try:
                 result = submitter.get_or_submit(request)
             except RetryLater as later:
-                since = resumed["waiting_since"] if resumed else time.time()
-                self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
+                since = resumed.get("waiting_since", time.time()) if resumed else time.time()
+                self._retry_later(later, {"waiting_since": since, **asking})
+            except TurnAhead as ahead:
+                self._await_turn(ahead, asking)
+            except IdeogramBudgetReached as reached:
+                if self.on_budget == "fail":
+                    raise
+                self._await_budget(reached, asking)
             if isinstance(result, ImageRecord):
                 return self._succeed(context, result)
             job, poll = result
@@ -137,7 +157,14 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     def _operator_inputs(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in CHECKS}
 
-    def _submitter(self, context: Context, hook: IdeogramHook, target: Target) -> Submitter:
+    def _submitter(
+        self, context: Context, hook: IdeogramHook, target: Target, turn: Sequence[Any] | None = None
+    ) -> Submitter:
+        """
+        Return the submitter of the target's request.
+
+        :param turn: The task's place among those that wait for the account's rate limit.
+        """
         from airflow_provider_ideogram.jobs.submission import Submitter
 
         return Submitter(
@@ -151,6 +178,24 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
+            admission=self._admission(context, hook, target, turn),
+        )
+
+    def _admission(self, context: Context, hook: IdeogramHook, target: Target, turn: Sequence[Any] | None) -> Admission:
+        from airflow_provider_ideogram.account.limits import Admission, Who, is_shared
+        from airflow_provider_ideogram.account.turns import Ticket
+        from airflow_provider_ideogram.jobs.admission import UNLIMITED
+
+        if not is_shared(hook.settings):
+            return UNLIMITED
+        ti = context["ti"]
+        return Admission(
+            self._store.objects,
+            hook.settings.account_url or f"s3://{target.bucket}/{self.ledger_prefix}",
+            self.ideogram_conn_id,
+            hook.settings,
+            Who(ti.dag_id, ti.run_id, ti.task_id),
+            turn=(turn[0], Ticket(*turn[1:])) if turn else None,
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
@@ -172,6 +217,27 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             raise later.error
         self.log.warning("%s. Next attempt in %.0f s", later, later.delay)
         self._defer({}, time.time() + later.delay, payload, "submit_again")
+
+    def _await_turn(self, ahead: TurnAhead, asking: Mapping[str, Any]) -> NoReturn:
+        """Defer until the account's rate limit has a slot for this task, however many wait before it."""
+        from airflow_provider_ideogram.account.trigger import MAX_WAIT_SECONDS, IdeogramTurnTrigger
+
+        self.log.info("%s: the task waits for its turn", ahead)
+        ticket = astuple(ahead.ticket)
+        trigger = IdeogramTurnTrigger(
+            bucket=ahead.bucket,
+            key=ahead.key,
+            ticket=ticket,
+            deadline=time.time() + MAX_WAIT_SECONDS,
+            aws_conn_id=self.aws_conn_id,
+            payload={**asking, "turn": [ahead.key, *ticket]},
+        )
+        self._defer_to(trigger, "submit_again")
+
+    def _await_budget(self, reached: IdeogramBudgetReached, asking: Mapping[str, Any]) -> NoReturn:
+        """Defer until the budget's window ends; the tasks that wait for it come back over a minute."""
+        self.log.warning("%s. The task waits until the budget's window ends", reached.reason)
+        self._defer({}, reached.ends_at + random.uniform(0.0, _BUDGET_SPREAD), asking, "submit_again")
 
 
 def _tried_since(context: Context) -> float | None:

@@ -116,7 +116,7 @@ class IdeogramJobTask(IdeogramTask):
                 self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
             self._defer_until_done(job)
         if poll.is_terminal_failure:
-            self._delete_record(job)
+            self._delete_record(job, None, failed=poll.outcome is not Outcome.EXPIRED)
         raise poll.failure()
 
     def _store_image(
@@ -133,9 +133,9 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, problem.reason, completed=True) from problem
         except IdeogramJobError:
             if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
-                self._delete_record(job)
+                self._delete_record(job, None)
             raise
-        self._delete_record(job)
+        self._delete_record(job, record.original_cost_usd)
         return self._succeed(context, record)
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
@@ -190,13 +190,22 @@ class IdeogramJobTask(IdeogramTask):
 
         return deadline_of(job.submitted_at, self.timeout)
 
-    def _delete_record(self, job: Job) -> None:
-        """Delete the ledger's record of a request that is stored or failed; a failure to do so is only logged."""
-        if job.record_key and job.record_etag:
-            try:
+    def _delete_record(self, job: Job, cost_usd: float | None, *, failed: bool = False) -> None:
+        """
+        Settle the cost of a request that is stored or failed, and delete its record; a failure is only logged.
+
+        :param cost_usd: What the vendor charged; None if that is unknown.
+        :param failed: Whether the request made no image.
+        """
+        try:
+            if job.reservation:
+                from airflow_provider_ideogram.account.limits import settle
+
+                settle(self._store.objects, job.reservation, cost_usd, failed=failed)
+            if job.record_key and job.record_etag:
                 self._ledger_of(job).delete(job.record_key, job.record_etag)
-            except IdeogramStorageError as error:
-                self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
+        except IdeogramStorageError as error:
+            self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))

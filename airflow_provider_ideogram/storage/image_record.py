@@ -185,6 +185,12 @@ def made_by(head: Mapping[str, Any]) -> str | None:
     return request_id
 
 
+def cost_of(head: Mapping[str, Any]) -> float | None:
+    """Return what the vendor charged for an object's image, None if it is unknown."""
+    cost: float | None = _read(head.get("Metadata", {}).get(_metadata_name("original_cost_usd")), float)
+    return cost
+
+
 def paid_by_group(head: Mapping[str, Any], group: str) -> bool:
     """Return whether an attempt of this group paid for an object."""
     paid: bool = head.get("Metadata", {}).get(_ATTEMPT_GROUP) == group

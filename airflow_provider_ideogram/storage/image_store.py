@@ -42,6 +42,10 @@ class ImageStore:
         self._hook = S3Hook(aws_conn_id=aws_conn_id)
         self._extra_args = dict(extra_args or {})
 
+    def use_connection(self, connection: Any) -> None:
+        """Take a connection that was read already, as on an event loop, where reading it must not block."""
+        setattr(self._hook, "get_connection", lambda conn_id: connection)  # noqa: B010, ARG005
+
     @cached_property
     def client(self) -> Any:
         """The S3 client of the connection; IdeogramStorageError if there can be none."""

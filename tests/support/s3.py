@@ -134,3 +134,21 @@ def first_response_lost(client: S3Client, operation: str) -> Iterator[list[int]]
 
     with intercepted(client, operation, lose):
         yield statuses
+
+
+@contextmanager
+def answered_for(operation: str, key_part: str) -> Iterator[None]:
+    """Let an operation of all clients fail for the keys that contain a text."""
+    from botocore.client import BaseClient
+    from botocore.exceptions import EndpointConnectionError
+
+    client: Any = BaseClient
+    call = client._make_api_call
+
+    def fail(self: Any, name: str, arguments: dict[str, Any]) -> Any:
+        if name == operation and key_part in arguments.get("Key", ""):
+            raise EndpointConnectionError(endpoint_url="s3")
+        return call(self, name, arguments)
+
+    with mock.patch.object(client, "_make_api_call", fail):
+        yield

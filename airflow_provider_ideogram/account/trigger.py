@@ -1,0 +1,135 @@
+"""
+The wait for a turn of the account's rate limit, in the triggerer.
+
+Invariant: a trigger only reads. All waiting tasks of a triggerer share one read of the state every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_ideogram.account.limiter import AccountLimiter
+from airflow_provider_ideogram.account.store import AccountStore
+from airflow_provider_ideogram.account.turns import Ticket
+from airflow_provider_ideogram.exceptions import IdeogramError
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two reads of the state.
+READ_SECONDS = 2.0
+#: Seconds after which a task asks again that was not called.
+MAX_WAIT_SECONDS = 6 * 3600.0
+
+
+class IdeogramTurnTrigger(BaseTrigger):
+    """
+    Wait until a task is called, then fire one event ``{"payload": payload}``.
+
+    :param bucket: The bucket of the object that has the turns.
+    :param key: Its key.
+    :param ticket: The place of the task, as the values of :class:`~airflow_provider_ideogram.account.turns.Ticket`.
+    :param deadline: When to fire at the latest, in seconds since the epoch.
+    :param aws_conn_id: The Airflow connection of type ``aws``.
+    :param payload: Plain JSON without secrets, which the event returns to the resumed task.
+    """
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        ticket: Sequence[Any],
+        deadline: float,
+        aws_conn_id: str | None,
+        payload: Mapping[str, Any],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bucket = bucket
+        self.key = key
+        self.ticket = list(ticket)
+        self.deadline = deadline
+        self.aws_conn_id = aws_conn_id
+        self.payload = dict(payload)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the path of the class and all arguments."""
+        names = ("bucket", "key", "ticket", "deadline", "aws_conn_id", "payload")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire exactly one event."""
+        reader = _reader_of(self.aws_conn_id, self.bucket, self.key)
+        try:
+            async with asyncio.timeout(max(self.deadline - time.time(), 0.0)):
+                await reader.wait_for(Ticket(*self.ticket))
+        except TimeoutError:
+            self.log.info("The task was not called in time: it asks again")
+        yield TriggerEvent({"payload": self.payload})
+
+
+class _Reader:
+    """The reads of one object for all tasks that wait on a loop; it reads while there are any."""
+
+    def __init__(self, aws_conn_id: str | None, bucket: str, key: str) -> None:
+        self._aws_conn_id, self._bucket, self._key = aws_conn_id, bucket, key
+        self._waiting: dict[asyncio.Future[None], Ticket] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def wait_for(self, ticket: Ticket) -> None:
+        """Return when the task is called."""
+        called = asyncio.get_running_loop().create_future()
+        self._waiting[called] = ticket
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        try:
+            await called
+        finally:
+            self._waiting.pop(called, None)
+
+    async def _read(self) -> None:
+        store: AccountStore | None = None
+        while self._waiting:
+            try:
+                store = store or await self._store()
+                self._call(await asyncio.to_thread(store.read, self._key))
+            except IdeogramError as error:
+                log.warning("The turns of the rate limit can't be read: %s", error.reason)
+            await asyncio.sleep(READ_SECONDS)
+
+    def _call(self, state: dict[str, Any] | None) -> None:
+        limiter = AccountLimiter.from_json(state) if state else AccountLimiter()
+        limiter.advance(time.time())
+        for called, ticket in self._waiting.items():
+            if not called.done() and limiter.turns.is_called(ticket):
+                called.set_result(None)
+
+    async def _store(self) -> AccountStore:
+        from airflow_provider_ideogram.storage.image_store import ImageStore
+
+        store = ImageStore(self._aws_conn_id)
+        if self._aws_conn_id is not None:
+            # The connection is read on the loop: reading it in a thread blocks the triggerer's supervisor channel.
+            try:
+                store.use_connection(await get_async_connection(self._aws_conn_id))
+            except AirflowNotFoundException:
+                store = ImageStore(None)
+        objects = await asyncio.to_thread(lambda: store.objects)
+        return AccountStore(objects, self._bucket)
+
+
+#: The readers of each event loop.
+_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str | None, str, str], _Reader]] = WeakKeyDictionary()
+
+
+def _reader_of(aws_conn_id: str | None, bucket: str, key: str) -> _Reader:
+    readers = _readers.setdefault(asyncio.get_running_loop(), {})
+    return readers.setdefault((aws_conn_id, bucket, key), _Reader(aws_conn_id, bucket, key))

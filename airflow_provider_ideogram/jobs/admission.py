@@ -1,0 +1,98 @@
+"""
+What a submit needs from the account: a slot of its rate limit and an amount of its budget.
+
+Invariant: asked for before the intent is written, and ended by a cost or by the certainty that nothing was submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_ideogram.api.polling import Outcome
+from airflow_provider_ideogram.storage.image_record import cost_of, made_by
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.polling import RequestPoll
+    from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
+
+
+class Admission(Protocol):
+    """The account, for the submits of one task; errors of the account's limits pass through the submitter."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is anything to admit by."""
+
+    def admit(self, model: str, record: str | None) -> str | None:
+        """
+        Take a slot and reserve an amount.
+
+        :param record: The address of the ledger's record that is written next, None without a ledger.
+        :return: The reservation.
+        """
+
+    def await_slot(self) -> None:
+        """Wait for the slot, right before the submit; raise IdeogramRateLimited if it is too late for it."""
+
+    def limited(self, delay: float) -> None:
+        """Record that the submit was answered 429; ``delay`` is the seconds to wait."""
+
+    def cancel(self, reservation: str | None) -> None:
+        """End the reservation of a request that certainly was not submitted."""
+
+    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
+        """End a reservation by what the request cost; None if that is unknown."""
+
+
+class Unlimited:
+    """The admission of an account without a limit or budget."""
+
+    is_shared = False
+
+    def admit(self, model: str, record: str | None) -> None:
+        """Return None."""
+
+    def await_slot(self) -> None:
+        """Do nothing."""
+
+    def limited(self, delay: float) -> None:
+        """Do nothing."""
+
+    def cancel(self, reservation: str | None) -> None:
+        """Do nothing."""
+
+    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
+        """Do nothing."""
+
+
+UNLIMITED = Unlimited()
+
+
+@contextmanager
+def admitted(admission: Admission, intent: Intent, record: str | None) -> Iterator[Intent]:
+    """
+    Yield an intent with its reservation; end that if the intent is not written.
+
+    :param record: The address of the record that the intent is written to.
+    """
+    reservation = admission.admit(intent.request.model, record)
+    try:
+        yield replace(intent, reservation=reservation)
+    except BaseException:
+        admission.cancel(reservation)
+        raise
+
+
+def settle_stored(admission: Admission, record: LedgerRecord, head: Mapping[str, Any]) -> None:
+    """End the reservation of a record whose image is stored; ``head`` is S3's description of the image."""
+    if record.request_id is not None and record.request_id == made_by(head):
+        admission.settle(record.intent.reservation, cost_of(head))
+
+
+def settle_given_up(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
+    """End the reservation of a request that failed, or whose end is no longer waited for."""
+    failed = poll.is_terminal_failure and poll.outcome is not Outcome.EXPIRED
+    admission.settle(reservation, None, failed=failed)

@@ -1,0 +1,174 @@
+"""The image operator within the account's rate limit and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_ideogram.account import limits
+from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
+from tests.support.s3 import answered_for
+from tests.support.world import DAY, MINUTE, assert_error, assert_succeeded
+
+if TYPE_CHECKING:
+    from tests.support.world import ImageTask, World
+
+Account = Callable[..., None]
+Objects = Callable[[str], dict[str, Any]]
+PRICE = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _no_slots_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test sleep for a slot."""
+    monkeypatch.setattr(limits, "PACE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_ideogram.account.limiter.PACE_SECONDS", 0.0)
+
+
+def totals(day: dict[str, Any]) -> list[list[int]]:
+    """Return images, millionths of a USD, failed and unknown requests of each spender."""
+    return [counts for _, *counts in day["totals"]]
+
+
+class TestRateLimit:
+    def test_task_waits_for_its_turn_and_submits_once(
+        self, account: Account, image_task: ImageTask, world: World
+    ) -> None:
+        account(requests_per_minute=10)
+        assert_succeeded(world.run(image_task("first", s3_key="first.png")))
+        run = image_task("second", s3_key="second.png")
+
+        assert run.execute().state == "deferred"
+        trigger = run.trigger()
+        assert isinstance(trigger, IdeogramTurnTrigger)
+        assert world.submits == 1
+        world.pass_time(10)
+        result = run.resume(run.fire())
+
+        assert_succeeded(world.to_end(run, result))
+        assert world.submits == world.accepted == 2
+
+    def test_429_is_learned_by_all(self, account: Account, image_task: ImageTask, world: World) -> None:
+        account(requests_per_minute=600)
+        world.emulator.fault("submit", "error", status=429, retry_after="40")
+        assert image_task("first", s3_key="first.png").execute().state == "deferred"
+        world.pass_time(5)
+
+        second = image_task("second", s3_key="second.png")
+
+        assert second.execute().state == "deferred"
+        assert isinstance(second.trigger(), IdeogramTurnTrigger)
+        assert world.submits == 1
+
+    def test_request_that_exists_needs_no_slot(self, account: Account, image_task: ImageTask, world: World) -> None:
+        account(requests_per_minute=10)
+        first = image_task("first")
+        assert first.execute().state == "deferred"
+
+        retried = image_task("first")
+
+        assert_succeeded(world.run(retried))
+        assert world.submits == 1
+
+    @pytest.mark.parametrize("operation", ["GetObject", "PutObject"])
+    def test_s3_that_fails_stops_the_submit(
+        self, operation: str, account: Account, image_task: ImageTask, world: World
+    ) -> None:
+        account(requests_per_minute=10)
+        run = image_task()
+        with answered_for(operation, "_account/"):
+            result = run.execute()
+        assert_error(result, "Nothing was charged")
+        assert world.submits == 0
+
+
+class TestBudget:
+    def test_cost_of_an_image_is_settled(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=1)
+        run = image_task()
+        assert run.execute().state == "deferred"
+        assert len(account_objects("20")["reservations"]) == 1
+
+        assert_succeeded(world.to_end(run, run.resume(run.fire())))
+
+        day = account_objects("20")
+        assert day["reservations"] == {}
+        assert totals(day) == [[1, 50_000, 0, 0]]
+
+    def test_cap_fails_without_a_retry(self, account: Account, image_task: ImageTask, world: World) -> None:
+        account(max_cost_usd_per_day=PRICE)
+        assert_succeeded(world.run(image_task("first", s3_key="first.png")))
+        run = image_task("second", s3_key="second.png", retries=3)
+
+        result = run.execute()
+
+        assert_error(result, "AirflowFailException", "max_cost_usd_per_day", "0.05 USD are spent", "UTC")
+        assert run.xcoms["failure"]["reason"] == "budget_reached"
+        assert world.submits == 1
+
+    def test_waits_until_the_window_ends(self, account: Account, image_task: ImageTask, world: World) -> None:
+        account(max_cost_usd_per_day=PRICE)
+        assert_succeeded(world.run(image_task("first", s3_key="first.png")))
+        run = image_task("second", s3_key="second.png", on_budget="wait")
+
+        assert run.execute().state == "deferred"
+        assert run.deferral is not None
+        now = datetime.fromtimestamp(world.clock(), UTC)
+        midnight = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+        deadline = run.deferral["trigger_kwargs"]["deadline"]
+        assert midnight.timestamp() <= deadline <= midnight.timestamp() + MINUTE
+        world.pass_time(deadline - world.clock())
+
+        assert_succeeded(world.to_end(run, run.resume(run.fire())))
+        assert world.accepted == 2
+
+    @pytest.mark.parametrize("status", [400, 429])
+    def test_refused_submit_gives_its_amount_back(
+        self, status: int, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=PRICE)
+        world.emulator.fault("submit", "error", status=status)
+        image_task("first", s3_key="first.png").execute()
+
+        day = account_objects("20")
+        assert (day["reservations"], day["totals"]) == ({}, [])
+
+    def test_failed_request_costs_nothing(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=PRICE)
+        world.emulator.fault("job", "failed")
+        assert_error(world.run(image_task("first", s3_key="first.png")), "failed at the vendor")
+        assert totals(account_objects("20")) == [[0, 0, 1, 0]]
+
+        assert_succeeded(world.run(image_task("second", s3_key="second.png")))
+
+    def test_unknown_submit_stays_reserved(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=PRICE)
+        world.emulator.fault("submit", "reset", when="after")
+        image_task("first", s3_key="first.png").execute()
+        world.pass_time(MINUTE)
+
+        assert_error(image_task("second", s3_key="second.png").execute(), "max_cost_usd_per_day")
+        assert len(account_objects("20")["reservations"]) == 1
+
+    def test_reattached_on_the_next_day_is_settled_where_it_was(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=1)
+        first = image_task("first")
+        assert first.execute().state == "deferred"
+        date = datetime.fromtimestamp(world.clock(), UTC).date().isoformat()
+        world.pass_time(DAY)
+
+        assert_succeeded(world.run(image_task("first")))
+
+        assert totals(account_objects(date)) == [[1, 50_000, 0, 0]]
+        assert world.submits == 1
