@@ -114,7 +114,7 @@ class Admission:
         :raises IdeogramBudgetReached: If a budget leaves no room.
         :raises IdeogramStorageError: If the account's objects can't be used.
         """
-        self._admitted.slot = self._take_slot()
+        self._admitted.slot = self.take_slot()
         self._admitted.fresh_until = time.time() + FRESH_SECONDS
         return self._reserve(model, record)
 
@@ -152,7 +152,7 @@ class Admission:
         """Replace a reservation by the true cost, see :func:`settle`."""
         settle(self.objects, reservation, usd, failed=failed)
 
-    def _take_slot(self) -> float:
+    def take_slot(self) -> float:
         """Return the time of a slot; raise TurnAhead if none is free."""
         keys = [self._limit_key(number) for number in range(self._parts)]
         key, ticket = self.turn or ("", None)

@@ -43,27 +43,27 @@ class ConnectionSettings:
     :param api_key: The API key, which is sent to the API's and the history's origin only.
     :param base_url: Scheme, host and port of the API, without a path.
     :param requests_per_minute: The account's rate limit, 0 if it is unknown.
+    :param timeout: Seconds to wait for a connection, and for each chunk of a response.
+    :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
+        is not valid at Segmind.
+    :param image_hosts: Hosts, besides the vendor's and the API's, from which images may be downloaded.
     :param max_cost_usd_per_day: What the account may spend on a UTC day in USD, None for no limit.
     :param max_cost_usd_per_month: The same for a UTC month.
     :param max_cost_usd_per_dag_and_day: The same for each DAG on a UTC day.
     :param account_url: Where tasks share limit and budget, ``s3://bucket/prefix/``; None for the ledger's prefix in the
         target's bucket.
-    :param timeout: Seconds to wait for a connection, and for each chunk of a response.
-    :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
-        is not valid at Segmind.
-    :param image_hosts: Hosts, besides the vendor's and the API's, from which images may be downloaded.
     """
 
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     requests_per_minute: float = 0.0
+    timeout: float = DEFAULT_TIMEOUT
+    history_url: str | None = DEFAULT_HISTORY_URL
+    image_hosts: tuple[str, ...] = ()
     max_cost_usd_per_day: float | None = None
     max_cost_usd_per_month: float | None = None
     max_cost_usd_per_dag_and_day: float | None = None
     account_url: str | None = None
-    timeout: float = DEFAULT_TIMEOUT
-    history_url: str | None = DEFAULT_HISTORY_URL
-    image_hosts: tuple[str, ...] = ()
 
     @property
     def redactor(self) -> Redactor:

@@ -128,10 +128,19 @@ def test_extra_is_typed() -> None:
             "timeout": "12.5",
             "history_url": " http://127.0.0.1:8700/history/ ",
             "image_hosts": "CDN.example.com., 10.0.0.7  cdn.example.com",
+            "max_cost_usd_per_day": "40",
+            "max_cost_usd_per_month": 600,
+            "max_cost_usd_per_dag_and_day": 0,
+            "account_url": "s3://bucket/prefix",
         }
     )
+    hosts = ("10.0.0.7", "cdn.example.com")
     assert settings == ConnectionSettings(
-        KEY, DEFAULT_BASE_URL, 50.0, 12.5, "http://127.0.0.1:8700/history", ("10.0.0.7", "cdn.example.com")
+        *(KEY, DEFAULT_BASE_URL, 50.0, 12.5, "http://127.0.0.1:8700/history", hosts),
+        max_cost_usd_per_day=40.0,
+        max_cost_usd_per_month=600.0,
+        max_cost_usd_per_dag_and_day=0.0,
+        account_url="s3://bucket/prefix/",
     )
     assert _settings({"image_hosts": ["b.example", "::1", "a.example"]}).image_hosts == (
         "::1",
@@ -176,6 +185,10 @@ def test_gateway_has_no_history_url_by_default(host: str | None, history_url: st
         ("requests_per_minute", [5], "is not a number of 0 or more"),
         ("requests_per_minute", 10**400, "000"),
         ("requests_per_minute", "1e999", "is not a number of 0 or more"),
+        ("max_cost_usd_per_day", "-1", "is not a number of 0 or more"),
+        ("account_url", "https://bucket.example.com", "is not an address such as s3://bucket/prefix/"),
+        ("account_url", "s3:///prefix", "is not an address such as s3://bucket/prefix/"),
+        ("account_url", 7, "is not an address such as s3://bucket/prefix/"),
         ("timeout", KEY, "'***' is not a number"),
         ("timeout", 0, "0 is not within 1..300 seconds"),
         ("timeout", 301, "is not within 1..300 seconds"),
@@ -209,7 +222,7 @@ def test_invalid_field_of_the_extra_is_refused(name: str, value: Any, message: s
     [
         ("request_per_minute", "Did you mean 'requests_per_minute'?"),
         ("Timeout", "Did you mean 'timeout'?"),
-        ("xyz", "Valid are requests_per_minute, timeout, history_url, image_hosts"),
+        ("xyz", "Valid are requests_per_minute, max_cost_usd_per_day, max_cost_usd_per_month"),
     ],
 )
 def test_unknown_field_gets_a_suggestion(name: str, message: str) -> None:
