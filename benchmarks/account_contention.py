@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import report
 
-LIMITS = (50, 250, 600, 1000)
+LIMITS = (50, 100, 250, 1000)
 PROCESSES, THREADS = 4, 16
 SECONDS = 120.0
 LATENCY = 0.030
@@ -172,7 +172,7 @@ def main() -> None:
     )
     about = (
         f"{report.machine()} {PROCESSES * THREADS} takers in {PROCESSES} processes for {SECONDS:.0f} s, a local S3 "
-        f"server (moto) with {1000 * LATENCY:.0f} ms added to each call. A limit above 250 is divided among several "
+        f"server (moto) with {1000 * LATENCY:.0f} ms added to each call. A limit above 100 is divided among several "
         "objects. A taker that waits for its turn reads the state once a second; these reads are not counted.\n"
     )
     report.write("account", "Contention of an account's rate limit", about, report.table(head, rows))

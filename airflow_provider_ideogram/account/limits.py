@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
 #: Submits per minute that one object is changed for; a higher limit is divided.
-_PER_OBJECT = 250
+_PER_OBJECT = 100
 #: Holds of dead holders that a reservation checks at most.
 _MAX_CHECKS = 10
 _FOLDER = "_account/"

@@ -25,7 +25,7 @@ VERSION = 1
 #: Seconds for which a change is attempted again after others' changes.
 PATIENCE_SECONDS = 60.0
 #: The range of the first back-off in seconds, and its limit: it doubles.
-_FIRST_BACK_OFF, _MAX_BACK_OFF = 0.05, 4.0
+_FIRST_BACK_OFF, _MAX_BACK_OFF = 0.1, 4.0
 _ADVICE = (
     "Nothing was charged by this attempt. Give the role of workers and triggerers read and write access to the "
     "account's objects, see docs/account.md."

@@ -46,7 +46,10 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """Return the job as plain JSON."""
         request = self.request.inputs() if self.request else None
-        return {item.name: getattr(self, item.name) for item in fields(self)} | {"request": request}
+        known = {item.name: getattr(self, item.name) for item in fields(self)} | {"request": request}
+        if self.reservation is None:
+            del known["reservation"]
+        return known
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Job:
