@@ -135,8 +135,8 @@ class IdeogramBudgetReached(IdeogramNotCharged):
 
     code = "budget_reached"
 
-    def __init__(self, reason: str, advice: str, *, ends_at: float) -> None:
-        super().__init__(reason, advice)
+    def __init__(self, reason: str, advice: str = "", *, ends_at: float = 0.0, **details: Any) -> None:
+        super().__init__(reason, advice, **details)
         self.ends_at = ends_at
 
 

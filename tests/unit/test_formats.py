@@ -184,11 +184,11 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bucket(s3: S3Client) -> S3Client:
-    """A client of the local S3, with the example's bucket, which is empty."""
+def bucket(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> S3Client:
+    """A client of the local S3, with the example's bucket, which is empty, and a connection to the API."""
+    monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", '{"conn_type": "ideogram", "password": "a-key-of-tests"}')
     s3.create_bucket(Bucket=BUCKET)
-    for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
-        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+    ObjectStore(s3).delete_many(BUCKET, [item.key for item in ObjectStore(s3).list(BUCKET, "")])
     return s3
 
 

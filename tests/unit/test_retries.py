@@ -27,6 +27,7 @@ NO_RETRY = {
     "IdeogramPermissionError",
     "IdeogramInsufficientCredits",
     "IdeogramSpendLimitReached",
+    "IdeogramBudgetReached",
     "IdeogramModelRetired",
     "IdeogramNotFound",
     "IdeogramObjectExists",

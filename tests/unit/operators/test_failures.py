@@ -32,6 +32,7 @@ NEVER = {
     exceptions.IdeogramPermissionError,
     exceptions.IdeogramInsufficientCredits,
     exceptions.IdeogramSpendLimitReached,
+    exceptions.IdeogramBudgetReached,
     exceptions.IdeogramModelRetired,
     exceptions.IdeogramNotFound,
     exceptions.IdeogramObjectExists,
