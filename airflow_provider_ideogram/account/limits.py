@@ -105,7 +105,7 @@ class Admission:
 
     def admit(self, model: str, record: str | None) -> str | None:
         """
-        Take a slot and reserve the amount of an image.
+        Take a slot, reserve the amount of an image, and wait for the slot, which is a few seconds ahead at most.
 
         :param model: The model's slug.
         :param record: The address of the ledger's record that is written next, None without a ledger.
@@ -116,17 +116,18 @@ class Admission:
         """
         self._admitted.slot = self.take_slot()
         self._admitted.fresh_until = time.time() + FRESH_SECONDS
-        return self._reserve(model, record)
+        reservation = self._reserve(model, record)
+        time.sleep(min(max(self._admitted.slot - time.time(), 0.0), PACE_SECONDS))
+        return reservation
 
-    def await_slot(self) -> None:
-        """Wait for the slot; raise IdeogramRateLimited if the admission is too old to submit."""
+    def check(self) -> None:
+        """Raise IdeogramRateLimited if the admission is too old to submit."""
         if time.time() > self._admitted.fresh_until:
             raise IdeogramRateLimited(
                 "The task was held up after it got its slot of the rate limit",
                 "Nothing was submitted. The task takes another slot.",
                 retry_after=0.0,
             )
-        time.sleep(min(max(self._admitted.slot - time.time(), 0.0), PACE_SECONDS))
 
     def limited(self, delay: float) -> None:
         """Tell all tasks of the account that a submit was answered 429; ``delay`` is in seconds."""

@@ -28,14 +28,14 @@ class Admission(Protocol):
 
     def admit(self, model: str, record: str | None) -> str | None:
         """
-        Take a slot and reserve an amount.
+        Take a slot, reserve an amount, and wait for the slot.
 
         :param record: The address of the ledger's record that is written next, None without a ledger.
         :return: The reservation.
         """
 
-    def await_slot(self) -> None:
-        """Wait for the slot, right before the submit; raise IdeogramRateLimited if it is too late for it."""
+    def check(self) -> None:
+        """Raise IdeogramRateLimited if it is too late to submit."""
 
     def limited(self, delay: float) -> None:
         """Record that the submit was answered 429; ``delay`` is the seconds to wait."""
@@ -55,7 +55,7 @@ class Unlimited:
     def admit(self, model: str, record: str | None) -> None:
         """Return None."""
 
-    def await_slot(self) -> None:
+    def check(self) -> None:
         """Do nothing."""
 
     def limited(self, delay: float) -> None:

@@ -273,7 +273,7 @@ class Submitter:
         :param repeated: Whether it follows an unknown submit of this execution: at most once.
         """
         try:
-            self.admission.await_slot()
+            self.admission.check()
             submission = self.hook.submit(record.intent.request)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
@@ -369,7 +369,7 @@ class Submitter:
         same = record.intent.fingerprint == intent.fingerprint
         request = record.intent.request if same else intent.request
         unsettled = same and record.request_id is None and not record.not_submitted
-        # Otherwise the history could take the ended request for the one that is submitted next.
+        # Otherwise the history could take the ended request for the next one.
         excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
         cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
         attempts = record.intent.submit_attempts if unsettled and not cleared else 0
@@ -382,6 +382,8 @@ class Submitter:
             unsettled_since=record.intent.first_submit_at if unsettled else None,
         )
         with self._admitted(new) as reserved:
+            if record.request_id is None and not record.not_submitted:  # both submits may be charged
+                self.admission.settle(record.intent.reservation, None)
             return self.ledger.replace(record, reserved)
 
 

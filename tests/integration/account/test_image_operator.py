@@ -159,6 +159,18 @@ class TestBudget:
         assert_error(image_task("second", s3_key="second.png").execute(), "max_cost_usd_per_day")
         assert len(account_objects("20")["reservations"]) == 1
 
+    def test_submit_after_an_unknown_one_counts_both(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=1, history_url=None)
+        world.emulator.fault("submit", "reset", when="after")
+
+        assert_succeeded(world.run(image_task(on_unknown_submit="resubmit")))
+
+        day = account_objects("20")
+        assert (day["reservations"], totals(day)) == ({}, [[1, 100_000, 0, 1]])
+        assert world.charged_usd == pytest.approx(2 * PRICE)
+
     def test_reattached_on_the_next_day_is_settled_where_it_was(
         self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
     ) -> None:

@@ -125,7 +125,7 @@ def test_admission_that_is_too_old_does_not_submit(account: Setup) -> None:
     admission.admit(MODEL, account.url("record"))
     account.now += HOLD_SECONDS / 2 + 1
     with pytest.raises(IdeogramRateLimited, match="held up"):
-        admission.await_slot()
+        admission.check()
 
 
 def test_cancelled_reservation_is_free(account: Setup) -> None:
