@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test test-fast browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test test-fast browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-account bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
@@ -95,6 +95,10 @@ bench: .venv-bench/installed ## Measure polling, detection delay, parsing, stori
 
 bench-dataset: venv ## Measure a dataset of 5,000 prompts on a real Airflow (ARGS="--prompts 500")
 	exec $(BIN)/python -m benchmarks.dataset $(ARGS)
+
+bench-account: venv ## Measure the contention of an account's rate limit, and simulate who waits how long
+	$(BIN)/python -m benchmarks.account_queues
+	exec $(BIN)/python -m benchmarks.account_contention
 
 bench-load: .venv-bench/installed ## Measure memory, files and sockets over 24 hours of accelerated nightly work (ARGS="--hour-seconds 60")
 	exec .venv-bench/bin/python -m benchmarks.load $(ARGS)
