@@ -20,7 +20,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.account.turns import Ticket
-from airflow_provider_ideogram.exceptions import IdeogramError
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +100,8 @@ class _Reader:
             try:
                 store = store or await self._store()
                 self._call(await asyncio.to_thread(store.read, self._key))
-            except IdeogramError as error:
-                log.warning("The turns of the rate limit can't be read: %s", error.reason)
+            except Exception as error:  # a reader that ends would leave its tasks waiting
+                log.warning("The turns of the rate limit can't be read: %s", error)
             await asyncio.sleep(READ_SECONDS)
 
     def _call(self, state: dict[str, Any] | None) -> None:
