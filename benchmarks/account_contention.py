@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import report
 
-LIMITS = (50, 100, 250, 1000)
+LIMITS = (50, 250, 1000)
 PROCESSES, THREADS = 4, 16
 SECONDS = 120.0
 LATENCY = 0.030
