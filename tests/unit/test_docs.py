@@ -208,9 +208,8 @@ def test_every_page_is_linked_from_the_first() -> None:
     assert [page.name for page in DOCS.glob("*.md") if f"]({page.name})" not in text] == ["index.md"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/image-operator.md"])
-def test_parameters_of_an_image_are_the_operators(page: str) -> None:
-    rows = tables(ROOT / page, "parameter", "default", "meaning")
+def test_parameters_of_an_image_are_the_operators() -> None:
+    rows = tables(DOCS / "image-operator.md", "parameter", "default", "meaning")
 
     known = parameters_of(IdeogramGenerateImageOperator)
     written = {named(name)[0]: default.strip("`").replace("none", "None") for name, default, _ in rows}
@@ -233,7 +232,7 @@ def test_parameters_of_a_dataset_are_the_operators() -> None:
 
 
 def test_choices_are_the_operators() -> None:
-    rows = tables(ROOT / "README.md", "parameter", "default", "meaning")
+    rows = tables(DOCS / "image-operator.md", "parameter", "default", "meaning")
     meanings = {named(name)[0]: named(meaning) for name, _, meaning in rows}
     for name, valid in IdeogramGenerateImageOperator.choices.items():
         assert set(valid) <= set(meanings[name]), name
@@ -249,7 +248,6 @@ def test_fields_of_an_image_are_the_records() -> None:
         re.sub(r"\w+", lambda found: json_types.get(found[0], "null"), str(field.type)).replace(" | ", " or ")
         for field in fields(ImageRecord)
     ]
-    assert listed(names) in prose(ROOT / "README.md")
     assert listed(names) in prose(DOCS / "datasets.md")
 
 
@@ -267,12 +265,8 @@ def test_keys_of_a_manifests_line_are_its_own() -> None:
     assert named(sentence.replace(values, "")) == list(line)
 
 
-@pytest.mark.parametrize(
-    ("page", "header"),
-    [("README.md", ("field", "meaning")), ("docs/connection.md", ("field", "default", "meaning"))],
-)
-def test_extras_of_the_connection_are_those_that_are_read(page: str, header: tuple[str, ...]) -> None:
-    rows = [row for row in tables(ROOT / page, *header) if row[0].startswith("Extra ")]
+def test_extras_of_the_connection_are_those_that_are_read() -> None:
+    rows = [row for row in tables(DOCS / "connection.md", "field", "default", "meaning") if row[0].startswith("Extra ")]
     assert [named(row[0]) for row in rows] == [[name] for name in EXTRA_FIELDS]
 
 
