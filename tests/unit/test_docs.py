@@ -26,6 +26,7 @@ from markdown_it.token import Token
 from packaging.version import Version
 
 import airflow_provider_ideogram
+from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import failed_line
@@ -282,6 +283,27 @@ def test_lines_to_watch_are_logged() -> None:
 def texts_of(tree: ast.AST) -> list[str]:
     constants = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [re.sub(r"%(\.\d)?[sdf]", "…", text) for text in constants]
+
+
+def test_each_error_has_its_remedy() -> None:
+    rows = tables(DOCS / "troubleshooting.md", "class", "`reason`", "cause", "money", "remedy")
+    documented = {named(name)[0]: named(code)[0] for name, code, *_ in rows}
+    assert documented == {kind.__name__: kind.code for kind in error_classes()}
+
+
+def error_classes() -> list[type[exceptions.IdeogramError]]:
+    """Return the classes of errors that are raised: all but the base classes of the groups."""
+    groups = (
+        exceptions.IdeogramError,
+        exceptions.IdeogramNotCharged,
+        exceptions.IdeogramTemporaryError,
+        exceptions.IdeogramJobError,
+    )
+    return [
+        kind
+        for kind in vars(exceptions).values()
+        if isinstance(kind, type) and issubclass(kind, exceptions.IdeogramError) and kind not in groups
+    ]
 
 
 def test_orders_to_the_emulator_are_those_that_it_takes() -> None:
