@@ -365,7 +365,7 @@ def check_image(data: bytes) -> None:
 
 def check_connection(fields: Mapping[str, Any], extra: Any) -> None:
     """A connection yields settings with its own host, or an error without the key."""
-    connection = {"conn_id": "c", "password": KEY, "host": None, "schema": None, "port": None, **fields}
+    connection = {"conn_id": "c", "password": KEY, "host": None, "schema": None, "port": None, "extra": None, **fields}
     try:
         settings = ConnectionSettings.of(SimpleNamespace(**connection), extra)
     except IdeogramInvalidInput as error:
