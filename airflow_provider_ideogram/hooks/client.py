@@ -21,6 +21,8 @@ from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
+from airflow_provider_ideogram.hooks.proxies import PROXY_ERRORS, proxy_of
+from airflow_provider_ideogram.hooks.transport import new_transport
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -67,6 +69,7 @@ def client_options(settings: ConnectionSettings) -> dict[str, Any]:
         "auth": SegmindAuth(settings),
         "timeout": settings.timeout,
         "follow_redirects": False,
+        "trust_env": False,  # the transports read the environment
         "headers": HEADERS,
     }
 
@@ -76,12 +79,18 @@ class SegmindClient:
     Send calls from a worker.
 
     :param settings: The connection's settings.
+    :raises IdeogramInvalidInput: If the environment names a proxy or certificates that can't be used.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
         self._rng = random.Random()
-        self._client = httpx.Client(**client_options(settings))
+        # Both transports are made here, so that an error in the environment precedes each submit.
+        self._client = httpx.Client(
+            transport=new_transport(proxy_of(httpx.URL(settings.base_url))),
+            mounts=_history_transport(settings.history_url),
+            **client_options(settings),
+        )
 
     def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
         """Send the call, again where that is allowed, and return the parsed response."""
@@ -116,6 +125,14 @@ class SegmindClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _history_transport(history_url: str | None) -> dict[str, httpx.HTTPTransport]:
+    """Return the transport for the history's origin, for which the environment may set another proxy."""
+    if history_url is None:
+        return {}
+    url = httpx.URL(history_url)
+    return {f"{url.scheme}://{url.netloc.decode()}": new_transport(proxy_of(url))}
 
 
 def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
@@ -174,10 +191,11 @@ def transport_errors(redactor: Redactor) -> Iterator[None]:
         httpx.ConnectTimeout,
         httpx.LocalProtocolError,
         httpx.PoolTimeout,
-        httpx.ProxyError,
         httpx.UnsupportedProtocol,
     ) as error:
         raise RequestNotSent(describe_error(error, redactor)) from None
+    except PROXY_ERRORS as error:
+        raise RequestNotSent(f"the environment's proxy refuses it: {describe_error(error, redactor)}") from None
     except (httpx.HTTPError, OSError) as error:
         raise ResponseNotReceived(describe_error(error, redactor)) from None
 

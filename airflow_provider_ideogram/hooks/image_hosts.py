@@ -18,7 +18,8 @@ from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage
 from airflow_provider_ideogram.hooks.connection import HOST, ConnectionSettings, is_vendor_host
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID
-from airflow_provider_ideogram.hooks.network import proxy_of, tls_context
+from airflow_provider_ideogram.hooks.proxies import proxy_of
+from airflow_provider_ideogram.hooks.transport import new_transport
 
 #: A NAT64 gateway translates these addresses to IPv4; the last 32 bits are the IPv4 address.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -58,7 +59,7 @@ class GuardedTransport(httpx.BaseTransport):
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
-        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+        self._transports: dict[httpx.URL | None, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first of its host's addresses that accepts the connection."""
@@ -97,10 +98,11 @@ class GuardedTransport(httpx.BaseTransport):
                 )
             yield address
 
-    def _transport(self, proxy: str | None) -> httpx.HTTPTransport:
-        if proxy not in self._transports:
-            self._transports[proxy] = httpx.HTTPTransport(verify=tls_context(), proxy=proxy)
-        return self._transports[proxy]
+    def _transport(self, proxy: httpx.Proxy | None) -> httpx.HTTPTransport:
+        key = None if proxy is None else proxy.url
+        if key not in self._transports:
+            self._transports[key] = new_transport(proxy)
+        return self._transports[key]
 
     def close(self) -> None:
         """Close the connections."""

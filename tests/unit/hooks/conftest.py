@@ -15,6 +15,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from airflow_provider_ideogram.hooks import tls
+
 Reply: TypeAlias = Callable[..., bytes]
 #: The address to which ``images.segmind.com`` resolves in the simulated internet.
 PUBLIC = "93.184.216.34"
@@ -112,6 +114,16 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Remove the machine's certificates from the environment, and those that were read before."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    tls._load.cache_clear()
+    yield
+    tls._load.cache_clear()
 
 
 @pytest.fixture
