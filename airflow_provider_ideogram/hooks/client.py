@@ -2,8 +2,10 @@
 The client of a worker: sends calls to the API over httpx.
 
 Invariant: only :class:`SegmindAuth` adds the API key, and only to requests to the API's and the history's origin;
-redirects are not followed. :func:`~airflow_provider_ideogram.api.retry_flow.retry_flow` decides whether a call is sent
-again; the clients send and wait. The client of an event loop is in :mod:`airflow_provider_ideogram.hooks.async_client`.
+redirects are not followed. A call that charges is sent on a new connection: a server may close a connection that was
+kept open just when the next request arrives, and then it is not known whether it accepted the request.
+:func:`~airflow_provider_ideogram.api.retry_flow.retry_flow` decides whether a call is sent again; the clients send and
+wait. The client of an event loop is in :mod:`airflow_provider_ideogram.hooks.async_client`.
 """
 
 from __future__ import annotations
@@ -85,12 +87,14 @@ class SegmindClient:
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
         self._rng = random.Random()
-        # Both transports are made here, so that an error in the environment precedes each submit.
-        self._client = httpx.Client(
-            transport=new_transport(proxy_of(httpx.URL(settings.base_url))),
-            mounts=_history_transport(settings.history_url),
-            **client_options(settings),
-        )
+        options = client_options(settings)
+        # All transports are made here, so that an error in the environment precedes each submit.
+        proxy = proxy_of(httpx.URL(settings.base_url))
+        history = _history_transport(settings.history_url)
+        self._client = httpx.Client(transport=new_transport(proxy), mounts=history, **options)
+        self._charging_client = httpx.Client(transport=new_transport(proxy), **options)
+        # A pool without idle connections would not suffice: another thread can take one just before it is closed.
+        self._charging_client.headers["Connection"] = "close"
 
     def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
         """Send the call, again where that is allowed, and return the parsed response."""
@@ -114,9 +118,10 @@ class SegmindClient:
 
     def _send(self, call: Call[Any]) -> ApiResponse:
         body = ResponseBody(call, self._settings)
+        client = self._charging_client if call.charges else self._client
         with (
             transport_errors(self._settings.redactor),
-            self._client.stream(call.method, call.path, **request_options(call, self._client)) as response,
+            client.stream(call.method, call.path, **request_options(call, client)) as response,
         ):
             for chunk in response.iter_raw():
                 body.add(chunk)
@@ -125,6 +130,7 @@ class SegmindClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self._charging_client.close()
 
 
 def _history_transport(history_url: str | None) -> dict[str, httpx.HTTPTransport]:
