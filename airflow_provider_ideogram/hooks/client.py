@@ -24,7 +24,7 @@ from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
 from airflow_provider_ideogram.hooks.proxies import PROXY_ERRORS, proxy_of
-from airflow_provider_ideogram.hooks.transport import new_transport
+from airflow_provider_ideogram.hooks.transport import Transport
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -91,8 +91,8 @@ class SegmindClient:
         # All transports are made here, so that an error in the environment precedes each submit.
         proxy = proxy_of(httpx.URL(settings.base_url))
         history = _history_transport(settings.history_url)
-        self._client = httpx.Client(transport=new_transport(proxy), mounts=history, **options)
-        self._charging_client = httpx.Client(transport=new_transport(proxy), **options)
+        self._client = httpx.Client(transport=Transport(proxy), mounts=history, **options)
+        self._charging_client = httpx.Client(transport=Transport(proxy), **options)
         # A pool without idle connections would not suffice: another thread can take one just before it is closed.
         self._charging_client.headers["Connection"] = "close"
 
@@ -133,12 +133,12 @@ class SegmindClient:
         self._charging_client.close()
 
 
-def _history_transport(history_url: str | None) -> dict[str, httpx.HTTPTransport]:
+def _history_transport(history_url: str | None) -> dict[str, Transport]:
     """Return the transport for the history's origin, for which the environment may set another proxy."""
     if history_url is None:
         return {}
     url = httpx.URL(history_url)
-    return {f"{url.scheme}://{url.netloc.decode()}": new_transport(proxy_of(url))}
+    return {f"{url.scheme}://{url.netloc.decode()}": Transport(proxy_of(url))}
 
 
 def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:

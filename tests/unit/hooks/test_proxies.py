@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.image_source import ImageUrl
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.api.parsing import parse_credits
+from airflow_provider_ideogram.api.parsing import RequestStatus, parse_credits
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks import proxies
 from airflow_provider_ideogram.hooks.async_client import AsyncSegmindClient, new_transport
@@ -177,6 +179,27 @@ async def test_proxy_that_refuses_is_named(
     method = "CONNECT" if base_url.startswith("https") else "POST" if path == "submit" else "GET"
     assert {received.method for received in server.received} == {method}
     assert method != "CONNECT" or all(KEY not in str(received.headers) for received in server.received)
+
+
+@pytest.mark.parametrize("path", ["call", "poll"])
+async def test_socks_proxy_resolves_names(path: str, reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            for answer in (b"\x05\x00", b"\x05\x00\x00\x01" + bytes(6), reply({"status": "QUEUED"})):
+                received.append(connection.recv(65536))
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        _set(monkeypatch, ALL_PROXY=f"socks5://127.0.0.1:{listening.getsockname()[1]}")
+        assert await _use(path, "http://api.example") == RequestStatus("QUEUED")
+        thread.join()
+    assert b"api.example" in received[1]
+    assert received[2].startswith(b"GET /v2/requests/r-1/status HTTP/1.1")
 
 
 @pytest.mark.parametrize("path", ["call", "poll"])
