@@ -120,10 +120,10 @@ package: venv | $(UV) ## Build the wheel and the sdist, and test the wheel with 
 requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt and benchmarks/requirements.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate \
-		--extra emulator --extra parquet --output-file requirements-dev.txt pyproject.toml requirements-dev.in
+		--extra emulator --extra parquet --extra socks --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 	$(UV) pip compile --quiet --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate --constraints requirements-dev.txt \
-		--extra emulator --extra parquet --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
+		--extra emulator --extra parquet --extra socks --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
 
 clean: ## Remove everything that make created
 	rm -rf .venv .venv-bench .venv-package .venv-matrix .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -102,6 +102,8 @@ def _read_image(response: httpx.Response, deadline: float) -> SpooledImage:
 def _check_status(status: int) -> None:
     if status in (408, 429) or status >= 500:
         raise _unavailable(f"the image's host answered HTTP {status}", status)
+    if status == 407:
+        raise _unavailable("the environment's proxy refuses the download (HTTP 407)", status)
     if status in (403, 404, 410):
         raise IdeogramImageGone(f"the image's host answered HTTP {status}", IMAGE_IS_PAID, status_code=status)
     if status != 200:

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import socksio
 
 from airflow_provider_ideogram import __version__
 from airflow_provider_ideogram.api import calls
@@ -293,7 +294,6 @@ async def test_endless_head_times_out(
         httpx.ConnectError("refused"),
         httpx.ConnectTimeout("30 s"),
         httpx.PoolTimeout("30 s"),
-        httpx.ProxyError("403"),
         httpx.UnsupportedProtocol("ftp"),
         httpx.LocalProtocolError("header"),
     ],
@@ -301,6 +301,15 @@ async def test_endless_head_times_out(
 )
 def test_errors_of_requests_that_were_not_sent(error: Exception) -> None:
     with pytest.raises(RequestNotSent, match=f"{type(error).__name__}: {error}"), transport_errors(NO_REDACTION):
+        raise error
+
+
+@pytest.mark.parametrize("error", [httpx.ProxyError("407 -"), socksio.ProtocolError("Malformed reply")], ids=repr)
+def test_error_of_a_proxy_names_the_environment(error: Exception) -> None:
+    with (
+        pytest.raises(RequestNotSent, match=f"environment's proxy refuses it: {type(error).__name__}: {error}"),
+        transport_errors(NO_REDACTION),
+    ):
         raise error
 
 
