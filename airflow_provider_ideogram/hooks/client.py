@@ -23,6 +23,7 @@ from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
+from airflow_provider_ideogram.hooks.compression import decompressed
 from airflow_provider_ideogram.hooks.proxies import PROXY_ERRORS, proxy_of
 from airflow_provider_ideogram.hooks.transport import Transport
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USER_AGENT = f"airflow-provider-ideogram/{__version__}"
-#: No compression: responses are small, or images, which do not shrink. Bodies are never decompressed, also where a
-#: server compresses all the same, so that a small response cannot expand in memory.
+#: No compression: responses are small, or images, which do not shrink. httpx and aiohttp never decompress; that is for
+#: :mod:`airflow_provider_ideogram.hooks.compression`, so that a small response cannot expand in memory.
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 #: The time limit for a whole response, as a multiple of the timeout for each chunk.
 _TOTAL_TIMEOUT_FACTOR = 4
@@ -177,8 +178,11 @@ class ResponseBody:
         self._chunks.append(chunk)
 
     def response(self, status: int, headers: Mapping[str, str]) -> ApiResponse:
-        """Return the complete response."""
+        """Return the complete response; raise ResponseNotReceived if it can't be decompressed within the limits."""
         lower_case = {name.lower(): value for name, value in headers.items()}
+        received, self._chunks, self._bytes_left = self._chunks, [], self._max_bytes
+        for piece in decompressed(received):
+            self.add(piece)
         # A server may repeat the key in an error, and the text of errors goes to logs, events and XComs.
         return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor, time.time())
 

@@ -27,6 +27,11 @@ _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 _METADATA = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 
+def absolute_address(address: str, settings: ConnectionSettings) -> httpx.URL:
+    """Return the address of an image, which may be relative to the API's base URL; it is not checked."""
+    return httpx.URL(settings.base_url).join(address)
+
+
 def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
     """Raise IdeogramInvalidImage for an address whose scheme, credentials or host are not permitted."""
     api = httpx.URL(settings.base_url)

@@ -25,7 +25,7 @@ from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.objects import ObjectStore
 
 #: Types that are shown; others, such as SVG, which may contain scripts, are not.
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp")
 _CHUNK_BYTES = 64 * 1024
 #: Seconds for which a client is kept: a changed connection takes effect afterwards.
 _CLIENT_SECONDS = 300.0
