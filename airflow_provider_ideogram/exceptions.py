@@ -19,6 +19,7 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramTargetBusy           another task's request for the same target is running
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
     │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
+    │           └── IdeogramInvalidRecord    … since it is not of the ledger's form
     └── IdeogramJobError                 a request was, or may have been, submitted
         ├── IdeogramJobFailed            the vendor reports FAILED
         │   └── IdeogramContentBlocked   … because of the content
@@ -185,6 +186,12 @@ class IdeogramLedgerError(IdeogramStorageError):
     """A record of the ledger can't be read or written; nothing is submitted without it."""
 
     code = "ledger"
+
+
+class IdeogramInvalidRecord(IdeogramLedgerError):
+    """A record of the ledger, or a run's state, is not of this provider's form; it stays so until a person acts."""
+
+    code = "invalid_record"
 
 
 class IdeogramJobError(IdeogramError):

@@ -1,8 +1,8 @@
 """
 The template of an image's key.
 
-Invariant: it contains the row's id and number only, without attribute or index access. Imports nothing heavy: it is
-checked while a DAG is parsed.
+Invariant: a key depends on the row's id and number only, not on their attributes or items. Imports nothing heavy: DAG
+files load it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _FIELDS = ("id", "row")
 
 
 def check_key_template(template: Any) -> list[str]:
-    """Return the problems of a ``key_template``, which has ``{id}`` or ``{row}`` and no other field."""
+    """Return the problems of a ``key_template``: it must contain ``{id}`` or ``{row}``, and no other field."""
     try:
-        fields_named = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
-        for name, spec in fields_named:
+        named = [(name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name is not None]
+        for name, spec in named:
             if name not in _FIELDS or "{" in (spec or ""):
                 raise ValueError(f"{name}{spec} is neither id nor row")
         if template.format(id="1", row=1) == template.format(id="2", row=2):

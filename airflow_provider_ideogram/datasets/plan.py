@@ -1,25 +1,26 @@
 """
-The plan of a dataset's run: the images that are stored already, and those to be generated.
+The plan of a dataset's run: the items that are stored already, and those to generate.
 
-Invariant: the whole input is read and checked before the plan is written, and the plan is written before the first
-submit. Later changes of the input do not change the run.
+Invariant: the whole input is read and checked before the plan exists, and the plan is complete before the first submit.
+The run follows the plan, also if the input changes afterwards.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.manifest import EarlierImages
 from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.datasets.rows import RowChecker
+    from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+    from airflow_provider_ideogram.datasets.rows import Item, RowChecker
     from airflow_provider_ideogram.datasets.state import DatasetState
 
 log = logging.getLogger(__name__)
@@ -28,22 +29,32 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Plan:
     """
-    The counts of a plan.
+    The plan of a run.
 
-    :param total: Rows.
-    :param reused: Images that are stored already.
-    :param to_do: Images to be generated, or at least checked.
-    :param chunks: Chunks of these, as ``todo-000000.jsonl`` and so on.
-    :param copies: Chunks of rows that get another row's image, as ``copy-000000.jsonl`` and so on.
-    :param parts: Parts with the lines of the other rows, as ``part-000000.jsonl`` and so on.
+    :param total: The number of rows.
+    :param reused: The number of images that are stored already.
+    :param original_cost_usd: What the vendor charged for those when they were generated.
+    :param cost_is_estimate: Whether a part of that is a list price.
+    :param to_do: The number of items to generate, or at least to check at their target, by model.
+    :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
+    :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
+    :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
     """
 
     total: int = 0
     reused: int = 0
-    to_do: int = 0
-    chunks: int = 0
-    copies: int = 0
+    original_cost_usd: float = 0.0
+    cost_is_estimate: bool = False
+    to_do: Counter[str] = field(default_factory=Counter)
+    todo_chunks: int = 0
+    copy_chunks: int = 0
     parts: int = 0
+
+    def add_reused(self, line: dict[str, Any]) -> None:
+        """Count the line of a stored image."""
+        self.reused += 1
+        self.original_cost_usd += line.get("original_cost_usd") or 0.0
+        self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
 
 
 @dataclass(slots=True)
@@ -74,17 +85,14 @@ def make_plan(
     if_exists: str,
 ) -> Plan:
     """
-    Read and check all rows, and write the plan.
+    Read and check all rows, and write the plan to the workspace.
 
-    :param rows: Each row with its place.
-    :param checker: Turns rows into items.
-    :param earlier: The images that are stored already.
-    :param workspace: Where the plan is written.
-    :param if_exists: What an image at an item's key means.
-    :raises IdeogramInvalidInput: If any row is invalid.
-    :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an image is stored already.
+    :param rows: Each row with its place in the input.
+    :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
+    :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
+    :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
-    workspace.clear()  # the objects of an earlier attempt with another input
+    workspace.clear()  # an earlier attempt with another input may have left objects
     try:
         return _plan(rows, checker, earlier, workspace, if_exists)
     except Exception:
@@ -99,56 +107,76 @@ def _plan(
     workspace: Workspace,
     if_exists: str,
 ) -> Plan:
-    plan, counted = Plan(), _Counted(rows)
-    to_do, copies, parts = (_Chunks(workspace, kind) for kind in ("todo", "copy", "part"))
+    plan, counted = Plan(), _CountedRows(rows)
+    todo, copies, parts = (_Chunks(workspace, kind) for kind in ("todo", "copy", "part"))
     for item in checker.items(counted):
         line = earlier.line_of(item) if if_exists == "reuse" else None
         if line is not None:
-            plan.reused += 1
+            plan.add_reused(line)
             parts.add(line)
         elif if_exists == "fail" and earlier.has(item):
-            raise IdeogramObjectExists(
-                f"Row {item.row}: {item.key!r} exists and if_exists is 'fail'",
-                "Nothing was charged. Choose another prefix, or if_exists='reuse' or 'overwrite'.",
-            )
+            raise _exists(item)
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            plan.to_do += 1
-            to_do.add(replace(item, absent=not earlier.has(item)).to_json())
+            plan.to_do[item.request.model] += 1
+            todo.add(replace(item, absent=not earlier.has(item)).to_json())
     plan.total = counted.rows
     checker.raise_for_bad_rows(plan.total)
-    for chunks in (to_do, copies, parts):
+    for chunks in (todo, copies, parts):
         chunks.flush()
-    plan.chunks, plan.copies, plan.parts = to_do.written, copies.written, parts.written
+    plan.todo_chunks, plan.copy_chunks, plan.parts = todo.written, copies.written, parts.written
     if checker.unknown_columns:
         names = sanitize_text(", ".join(sorted(checker.unknown_columns)))
         log.info("Columns that are not parameters are ignored: %s", names)
     return plan
 
 
-def plan_again(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
-    """
-    Plan the items without an image again, for a new attempt.
+def _exists(item: Item) -> IdeogramObjectExists:
+    return IdeogramObjectExists(
+        f"Row {item.row}: {item.key!r} exists and if_exists is 'fail'",
+        "Nothing was charged. Choose another prefix, or if_exists='reuse' or 'overwrite'.",
+    )
 
-    :param state: The state of the previous attempt; it is changed.
-    :param statuses: The statuses of the items that are planned.
+
+def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
     """
-    found: dict[int, str] = {}
+    Plan items without an image again, for a new attempt; those that wait or run already are not planned twice.
+
+    :param state: The state at the end of the last attempt; it is changed.
+    :param statuses: The statuses of those items.
+    """
+    status_by_row: dict[int, str] = {}
     for number in range(state.parts):
         for line in workspace.read_lines(chunk_name("part", number)):
-            found.pop(line["row"], None)
+            status_by_row.pop(line["row"], None)
             if line["status"] in statuses:
-                found[line["row"]] = line["status"]
-    for status in found.values():
+                status_by_row[line["row"]] = line["status"]
+    for row in _undecided_rows(workspace, state):
+        status_by_row.pop(row, None)
+    for status in status_by_row.values():
         state.counts[status] -= 1
-    state.chunks = _append(workspace, "todo", state.chunks, found)
-    state.copies = _append(workspace, "copy", state.copies, found)
+    state.todo_chunks = _append(workspace, "todo", state.todo_chunks, status_by_row)
+    state.copy_chunks = _append(workspace, "copy", state.copy_chunks, status_by_row)
     state.consecutive_same_failures, state.examples = 0, []
 
 
+def _undecided_rows(workspace: Workspace, state: DatasetState) -> Iterator[int]:
+    """Yield the rows that are in flight, delayed, or still to be taken from the plan."""
+    yield from (in_flight.item.row for in_flight in state.in_flight)
+    yield from (delayed.item.row for delayed in state.delayed)
+    offset = state.next_offset
+    for number in range(state.next_chunk, state.todo_chunks):
+        for line in workspace.read_lines(chunk_name("todo", number))[offset:]:
+            yield line["row"]
+        offset = 0
+    for number in range(state.copied_chunks, state.copy_chunks):
+        for line in workspace.read_lines(chunk_name("copy", number)):
+            yield line["row"]
+
+
 def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) -> int:
-    """Append chunks with the items of some rows, which are removed from ``rows``; return the number of chunks."""
+    """Move rows from the mapping to new chunks behind those of a kind; return the number of chunks."""
     appended = _Chunks(workspace, kind, chunks)
     for number in range(chunks) if rows else ():
         for line in workspace.read_lines(chunk_name(kind, number)):
@@ -158,7 +186,7 @@ def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) 
     return appended.written
 
 
-class _Counted:
+class _CountedRows:
     def __init__(self, rows: Iterable[tuple[str, Any]]) -> None:
         self._rows = rows
         self.rows = 0

@@ -1,46 +1,40 @@
 """
-The run of a dataset: planning, slices, and the manifest.
+A dataset's run on a worker: its start, its slices, and its end.
 
-Invariant: between two slices nothing of the run is only in memory. New requests are in the ledger before they are in
-the state, the lines of stored images are written before their records are deleted, and the state is written last. So
-the next attempt after any crash finds every request, and repeating a step changes nothing.
+Invariant: between two slices nothing of the run is in memory. In a slice, lines are written before ledger records are
+deleted, requests are in the ledger before they are in the state, and the state is written last. So a slice that dies at
+any moment leaves every request to the next attempt, and what that repeats has the same result.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram import metrics
-from airflow_provider_ideogram.api.parameters import CHECKS
-from airflow_provider_ideogram.api.prices import list_price
-from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.manifest import EarlierImages, write_manifest
-from airflow_provider_ideogram.datasets.plan import make_plan, plan_again
-from airflow_provider_ideogram.datasets.rows import MANIFEST, RowChecker, read_rows, version_of
-from airflow_provider_ideogram.datasets.settling import Settler
-from airflow_provider_ideogram.datasets.slice import CONCURRENCY, SliceContext, SliceProgress
+from airflow_provider_ideogram.datasets.copying import copy_images
+from airflow_provider_ideogram.datasets.manifest import write_manifest
+from airflow_provider_ideogram.datasets.plan import plan_failed_items
+from airflow_provider_ideogram.datasets.rows import MANIFEST
+from airflow_provider_ideogram.datasets.settling import Reports, settle
+from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
+from airflow_provider_ideogram.datasets.start import input_digest, plan_run
 from airflow_provider_ideogram.datasets.state import DatasetState
-from airflow_provider_ideogram.datasets.submitting import SubmitBurst
-from airflow_provider_ideogram.datasets.waiting import Wait, next_wait
-from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
+from airflow_provider_ideogram.datasets.submitting import submit
+from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_systematic
+from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, Workspace, invalid_state
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
     IdeogramDatasetStopped,
-    IdeogramError,
-    IdeogramInvalidInput,
     IdeogramLedgerError,
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
@@ -48,32 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The request's parameters that are the rows' defaults.
-DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
-#: Consecutive items with the same failure, and none with an image, that stop the run.
-SYSTEMATIC_FAILURES = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetOptions:
-    """The operator's rendered arguments; see :class:`IdeogramGenerateDatasetOperator` for their meaning."""
-
-    prompts: Any
-    prompts_path: str | None
-    key_template: str
-    defaults: Mapping[str, Any]
-    max_in_flight: int
-    requests_per_minute: float | None
-    max_failures: float
-    max_cost_usd: float | None
-    price_usd: float | None
-    dedupe: bool
-    if_exists: str
-    resubmit: bool
-    resubmit_on_5xx: bool
-    timeout: float
-    ledger_prefix: str
-    s3_extra_args: Mapping[str, Any]
+#: Requests, downloads and uploads at once: enough to keep a core busy, with at most eight images in memory.
+CONCURRENCY = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +57,7 @@ class DatasetRunner:
     :param ledger: The ledger of the images' bucket.
     :param workspace: The run's own objects.
     :param output_prefix: The prefix of the images.
-    :param owner: The task instance's id in the ledger.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
     :param push_progress: Pushes the XCom ``progress``.
     """
@@ -111,69 +81,79 @@ class DatasetRunner:
         return self._state
 
     @property
+    def is_finished(self) -> bool:
+        """Whether an earlier attempt finished the run."""
+        return self.state.finished_at is not None
+
+    @property
     def manifest_uri(self) -> str:
         """The address of the manifest."""
         return f"{self.output_prefix.uri}{MANIFEST}"
 
     def begin(self) -> None:
-        """Continue an earlier attempt at the same input, or plan the run."""
-        source = self._source()
+        """
+        Continue where an earlier attempt with the same input stopped, or plan the run.
+
+        :raises IdeogramInvalidInput: If a row is not valid, or the estimated cost is above ``max_cost_usd``.
+        """
+        digest = input_digest(self.options, self.output_prefix, self.store.objects)
         state = read_state(self.workspace)
         is_cleared = state is not None and self.max_tries != state.max_tries
-        if state is None or state.source != source or (state.finished_at and is_cleared):
-            state = self._plan(source)
+        if state is None or state.input_digest != digest or (state.finished_at and is_cleared):
+            state = plan_run(self.options, self.hook, self.store, self.workspace, self.output_prefix, digest)
         else:
             log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
+            state.begin_attempt(time.time())
             if not state.finished_at and state.failures:
-                # What was blocked is attempted again only after a person cleared the task.
+                # Blocked items are attempted again only after a person cleared the task.
                 blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
-                plan_again(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
+                plan_failed_items(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
         state.max_tries = self.max_tries
         self._state = state
 
     def resume(self) -> None:
-        """Continue after a deferral."""
+        """Continue after a deferral; raise IdeogramLedgerError if the state of the last slice is missing."""
         self._state = read_state(self.workspace)
         if self._state is None:
             raise IdeogramLedgerError(
                 f"The state of the run below {self.workspace.uri} was removed while the task waited",
-                "Requests may be running; the ledger has them, and a retry reattaches to them.",
+                IN_LEDGER,
                 charged=None,
             )
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether an earlier attempt finished the run."""
-        return self.state.finished_at is not None
-
-    def slice(self, reports: Mapping[str, Mapping[str, Any]]) -> Wait | None:
+    def slice(self, reports: Reports) -> Wait | None:
         """
         Store what is completed, submit what fits, and return what to wait for; None when every item is decided.
 
-        :param reports: The trigger's reports by request id.
-        :raises IdeogramError: If an error concerns all items; what was done until then is written.
+        :param reports: The trigger's reports.
+        :raises IdeogramError: If a problem concerns all items; the state is written before.
         """
-        state, context, progress = self.state, self._context(), SliceProgress()
-        settler = Settler(context, progress)
+        context, progress, state = self._context(), SliceProgress(), self.state
         state.slices += 1
         with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
-            errors = settler.settle(pool, reports)
-            if not errors and state.consecutive_same_failures < SYSTEMATIC_FAILURES:
-                errors = SubmitBurst(context, progress).submit(pool)
+            errors = settle(context, progress, pool, reports)
+            if not errors and state.consecutive_same_failures < MAX_SAME_FAILURES:
+                errors = submit(context, progress, pool)
             if not errors:
-                errors = settler.copy(pool)
+                errors = copy_images(context, pool)
+        state.written_at = time.time()
         self.workspace.write(STATE, state.to_json())
         if errors:
             raise errors[0]
-        self._raise_if_systematic(context)
+        raise_if_systematic(context)
         wait = next_wait(context, progress)
         if wait is not None:
             self._show_progress()
         return wait
 
     def finish(self) -> dict[str, Any]:
-        """Write the manifest; return the result, or raise the error of a run with too many failures."""
-        state = self.state
+        """
+        Write the manifest, delete the workspace, and return the result.
+
+        :raises IdeogramDatasetFailed: If more items than allowed have no image; the workspace stays then.
+        :raises IdeogramLedgerError: If a part of the lines was deleted.
+        """
+        state, options = self.state, self.options
         try:
             write_manifest(
                 self.workspace,
@@ -181,17 +161,16 @@ class DatasetRunner:
                 state.total,
                 state.parts,
                 self.store.objects,
-                self.options.s3_extra_args,
+                options.s3_extra_args,
             )
         except IdeogramLedgerError:
-            self.workspace.clear()
+            self.workspace.clear()  # the next attempt plans again, and finds the images
             raise
         self._show_progress(self.manifest_uri)
-        share = self.options.max_failures
-        allowed = share * state.total if 0 < share < 1 else share
-        if state.failures > allowed:
+        limit = options.max_failures
+        if state.failures > (limit * state.total if 0 < limit < 1 else limit):
             raise self._failure()
-        if self.options.if_exists == "reuse":
+        if options.if_exists == "reuse":
             self.workspace.clear()  # a later attempt finds all images
         else:
             state.finished_at = time.time()
@@ -205,115 +184,36 @@ class DatasetRunner:
         return {
             "manifest_uri": self.manifest_uri,
             "total": state.total,
-            **state.counts,
-            "cost_usd": round(state.cost_usd, 4),
-            "seconds": round((state.finished_at or time.time()) - state.started_at, 1),
+            **_totals(state),
+            "seconds": round(state.elapsed(time.time()), 1),
         }
 
-    def _source(self) -> str:
-        """Return a fingerprint of the input and of all arguments that decide the images."""
-        options = self.options
-        objects = self.store.objects
-        rows = version_of(options.prompts_path, objects) if options.prompts_path else list(self._prompts())
-        decisive = [rows, self.output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
-        decisive += [options.defaults[name] for name in DEFAULTS]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
-
-    def _plan(self, source: str) -> DatasetState:
-        options, objects = self.options, self.store.objects
-        self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
-        checker = RowChecker(options.defaults, self.output_prefix, options.key_template, dedupe=options.dedupe)
-        workspaces = self.workspace.all_of(self.output_prefix, options.ledger_prefix)
-        with closing(EarlierImages(objects, self.output_prefix, workspaces)) as earlier:
-            plan = make_plan(self._rows(), checker, earlier, self.workspace, options.if_exists)
-        price = self._price
-        try:
-            self._check_cost(plan.to_do, price)
-        except IdeogramInvalidInput:
-            self.workspace.clear()
-            raise
-        cost = "at an unknown price" if price is None else f"for about {plan.to_do * price:.2f} USD at most"
-        log.info("%d items: %d are stored already, %d to be generated %s", plan.total, plan.reused, plan.to_do, cost)
-        limit, now = options.requests_per_minute, time.time()
-        state = DatasetState(
-            source=source,
-            total=plan.total,
-            chunks=plan.chunks,
-            copies=plan.copies,
-            parts=plan.parts,
-            started_at=now,
-            rate_limiter=RateLimiter.of_limit(self.hook.settings.requests_per_minute if limit is None else limit, now),
-        )
-        state.counts[ImageStatus.REUSED] = plan.reused
-        metrics.reused(plan.reused)
-        return state
-
-    @property
-    def _price(self) -> float | None:
-        given = self.options.price_usd
-        return list_price(self.options.defaults["model"]) if given is None else given
-
-    def _check_cost(self, count: int, price: float | None) -> None:
-        """Raise IdeogramInvalidInput if the images cost more than the limit, as far as their price is known."""
-        limit = self.options.max_cost_usd
-        if limit is not None and price is not None and count * price > limit + 1e-9:
-            cost = f"{count} images would cost about {count * price:.2f} USD, and {limit:.2f} may be spent"
-            raise IdeogramInvalidInput.of([f"max_cost_usd: {cost}"])
-
-    def _rows(self) -> Iterator[tuple[str, Any]]:
-        if self.options.prompts_path is not None:
-            return read_rows(self.options.prompts_path, self.store.objects)
-        return ((f"item {number}", row) for number, row in enumerate(self._prompts()))
-
-    def _prompts(self) -> Sequence[Any]:
-        """Return the rows that were passed directly; rendering may have made anything of them."""
-        prompts = self.options.prompts
-        if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
-            raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
-        return prompts
-
     def _context(self) -> SliceContext:
-        options = self.options
-        self.hook.get_conn()  # on the task's main thread: Airflow looks connections up there only
+        self.hook.get_conn()  # on the task's main thread: Airflow reads connections there only
         return SliceContext(
+            options=self.options,
             hook=self.hook,
             store=self.store,
             ledger=self.ledger,
             workspace=self.workspace,
-            state=self.state,
             output_prefix=self.output_prefix,
+            state=self.state,
             owner=self.owner,
             max_tries=self.max_tries,
-            if_exists=options.if_exists,
-            resubmit=options.resubmit,
-            resubmit_on_5xx=options.resubmit_on_5xx,
-            timeout=options.timeout,
-            max_in_flight=options.max_in_flight,
-            max_cost_usd=options.max_cost_usd,
-            price_usd=self._price,
         )
-
-    def _raise_if_systematic(self, context: SliceContext) -> None:
-        state = self.state
-        if state.consecutive_same_failures >= SYSTEMATIC_FAILURES and context.has_items_to_submit:
-            raise IdeogramDatasetStopped(
-                f"The last {state.consecutive_same_failures} items failed for the same reason: {state.failure}",
-                f"{state.charged_text}. Clear the task when the cause is gone: it reattaches to running requests and "
-                "attempts what failed.",
-            )
 
     def _show_progress(self, manifest_uri: str | None = None) -> None:
         """Log the progress, and push the same numbers as the XCom ``progress``."""
         state = self.state
-        minutes = max(time.time() - state.started_at, 1.0) / 60
-        pace = (state.done - state.counts[ImageStatus.REUSED]) / minutes
-        seconds_left = (state.total - state.done) / pace * 60 if pace else None
+        minutes = max(state.elapsed(time.time()), 1.0) / 60
+        per_minute = (state.done - state.counts[ImageStatus.REUSED]) / minutes
+        seconds_left = (state.total - state.done) / per_minute * 60 if per_minute else None
         log.info(
             "%d of %d items, %d in flight, %.1f images a minute, %.2f USD spent, %s left",
             state.done,
             state.total,
             len(state.in_flight),
-            pace,
+            per_minute,
             state.cost_usd,
             "unknown time" if seconds_left is None else f"{seconds_left:.0f} s",
         )
@@ -321,10 +221,9 @@ class DatasetRunner:
             {
                 "total": state.total,
                 "done": state.done,
-                **state.counts,
+                **_totals(state),
                 "in_flight": len(state.in_flight),
-                "cost_usd": round(state.cost_usd, 4),
-                "images_per_minute": round(pace, 1),
+                "images_per_minute": round(per_minute, 1),
                 "seconds_left": None if seconds_left is None else round(seconds_left),
                 "slices": state.slices,
                 "parts": f"{self.workspace.uri}part-",
@@ -332,7 +231,7 @@ class DatasetRunner:
             }
         )
 
-    def _failure(self) -> IdeogramError:
+    def _failure(self) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""
         state = self.state
         all_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
@@ -342,17 +241,23 @@ class DatasetRunner:
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
             f"{state.charged_text}. {next_step}. {self.manifest_uri} has all of them; the first:\n{examples}",
+            charged=state.cost_usd > 0,
         )
 
 
 def read_state(workspace: Workspace) -> DatasetState | None:
-    """Return the run's state, None if there is none; raise IdeogramLedgerError if it can't be understood."""
+    """Return the state of the last slice, None without one; raise IdeogramInvalidRecord if it has another form."""
+    saved = workspace.read(STATE)
     try:
-        saved = workspace.read(STATE)
         return None if saved is None else DatasetState.from_json(saved)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise IdeogramLedgerError(
-            f"{workspace.uri}{STATE} can't be understood ({problem!r})",
-            "Requests may be running. Remove the object: the ledger has them, and a retry reattaches to them.",
-            charged=None,
-        ) from problem
+        raise invalid_state(f"{workspace.uri}{STATE}", problem) from problem
+
+
+def _totals(state: DatasetState) -> dict[str, Any]:
+    return {
+        **state.counts,
+        "cost_usd": round(state.cost_usd, 6),
+        "original_cost_usd": round(state.original_cost_usd, 6),
+        "cost_is_estimate": state.cost_is_estimate,
+    }

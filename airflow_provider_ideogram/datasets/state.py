@@ -1,14 +1,14 @@
 """
-The state of a dataset's run.
+The state of a dataset's run between two slices.
 
-Invariant: plain JSON of bounded size: requests in flight, delayed items, positions and counts. The items themselves are
-in the workspace's chunks.
+Invariant: plain JSON that does not grow with the number of rows: requests in flight, the position in the plan, counts
+and costs. The items themselves are in the workspace's chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.job import Job
@@ -27,7 +27,7 @@ class InFlightItem:
     job: Job
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON; the request is in the job only."""
+        """Return it as plain JSON, with the inputs in the job only."""
         item = self.item.to_json()
         del item["request"]
         return {"item": item, "job": self.job.to_json()}
@@ -45,25 +45,39 @@ class InFlightItem:
 @dataclass(frozen=True, slots=True)
 class DelayedItem:
     """
-    An item that is attempted again.
+    An item whose submit is retried.
 
-    :param item: The item.
-    :param at: When, in seconds since the epoch.
-    :param since: Since when it is delayed.
+    :param retry_at: When, in seconds since the epoch.
+    :param delayed_since: When it was delayed first, in seconds since the epoch.
     """
 
     item: Item
-    at: float
-    since: float
+    retry_at: float
+    delayed_since: float
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
-        return {"item": self.item.to_json(), "at": self.at, "since": self.since}
+        return {"item": self.item.to_json(), "retry_at": self.retry_at, "delayed_since": self.delayed_since}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DelayedItem:
         """Restore it from :meth:`to_json`."""
-        return cls(Item.from_json(value["item"]), value["at"], value["since"])
+        return cls(Item.from_json(value["item"]), value["retry_at"], value["delayed_since"])
+
+
+@dataclass(frozen=True, slots=True)
+class UnsettledRequest:
+    """
+    A request, or an unknown submit, that the run does not wait for and that may be charged.
+
+    :param request_id: The vendor's id, None after an unknown submit.
+    :param counted_usd: The part of its cost that ``DatasetState.cost_usd`` includes.
+    :param estimate_usd: What it may still cost, None if that is unknown.
+    """
+
+    request_id: str | None
+    counted_usd: float
+    estimate_usd: float | None
 
 
 @dataclass(slots=True)
@@ -71,76 +85,79 @@ class DatasetState:
     """
     The state of a run.
 
-    :param source: A fingerprint of rows and parameters.
+    :param input_digest: Identifies the rows and the parameters.
     :param total: The number of rows.
-    :param chunks: The number of planned chunks.
+    :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
-    :param rate_limiter: The token bucket of the account.
-    :param chunk: The chunk from which items are taken.
-    :param offset: The next item in it.
-    :param parts: The number of written parts.
-    :param counts: Decided items by status.
-    :param cost_usd: What was charged so far.
-    :param charged_images: How many images were charged, with a known cost.
-    :param slices: The number of slices.
+    :param written_at: When the last slice ended, in seconds since the epoch; None before the first.
+    :param idle_seconds: The seconds between the last slice of an attempt and the beginning of the next attempt.
+    :param rate_limiter: The state of the rate limiter.
+    :param next_chunk: The chunk of the next item to submit.
+    :param next_offset: The position of that item in its chunk.
+    :param parts: The number of parts with lines of decided items.
+    :param counts: The number of decided items by status.
+    :param cost_usd: What the vendor charged for the run's requests, as far as it is known.
+    :param original_cost_usd: What the vendor charged for all images, reused ones included, when they were generated.
+    :param cost_is_estimate: Whether a cost is a list price.
+    :param observed_costs: The highest true cost of an image by model.
+    :param images_without_cost: Generated images whose cost is unknown.
+    :param slices: The number of slices so far.
     :param max_tries: The task instance's, which changes on a clear.
-    :param finished_at: When the run had succeeded, in seconds since the epoch; None until then.
-    :param failure: The error of the last failed item, without the parts that differ between items.
-    :param consecutive_same_failures: How many items failed with it since the last image or other error.
-    :param abandoned_request_ids: Requests that are no longer waited for and may be charged; the ledger keeps them.
+    :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
+    :param last_failure: The error of the last failed item, without its key, ids and numbers.
+    :param consecutive_same_failures: The number of items that failed with it since another result.
+    :param unsettled_requests: Requests that may be charged though the run does not wait for them, by the item's key.
     :param examples: The first failures, as ``id: error``.
-    :param copies: The number of chunks of rows that get another row's image.
-    :param copied_chunks: How many of these are done.
+    :param copy_chunks: The number of chunks of items that are copied from another item.
+    :param copied_chunks: The number of those that are done.
     :param in_flight: The submitted items.
-    :param delayed: Items that are attempted again later.
+    :param delayed: The items whose submit is retried.
     """
 
-    source: str
+    input_digest: str
     total: int
-    chunks: int
+    todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
-    chunk: int = 0
-    offset: int = 0
+    written_at: float | None = None
+    idle_seconds: float = 0.0
+    next_chunk: int = 0
+    next_offset: int = 0
     parts: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ImageStatus, 0))
     cost_usd: float = 0.0
-    charged_images: int = 0
+    original_cost_usd: float = 0.0
+    cost_is_estimate: bool = False
+    observed_costs: dict[str, float] = field(default_factory=dict)
+    images_without_cost: int = 0
     slices: int = 0
     max_tries: int = 0
     finished_at: float | None = None
-    failure: str = ""
+    last_failure: str = ""
     consecutive_same_failures: int = 0
-    abandoned_request_ids: list[str] = field(default_factory=list)
+    unsettled_requests: dict[str, UnsettledRequest] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
-    copies: int = 0
+    copy_chunks: int = 0
     copied_chunks: int = 0
     in_flight: list[InFlightItem] = field(default_factory=list)
     delayed: list[DelayedItem] = field(default_factory=list)
 
-    @property
-    def running(self) -> int:
-        """How many requests may still be charged: those in flight, and abandoned ones."""
-        in_flight = {item.job.request_id for item in self.in_flight}
-        return len(in_flight | set(self.abandoned_request_ids))
+    def begin_attempt(self, now: float) -> None:
+        """Take up the state of an earlier attempt: the time since its last slice counts for nothing."""
+        if self.finished_at is None and self.written_at is not None:
+            self.idle_seconds += now - self.written_at
+        self.delayed = [replace(delayed, delayed_since=now) for delayed in self.delayed]
 
-    def add_cost(self, line: Mapping[str, Any]) -> None:
-        """Add what a line's image cost; its request is no longer running."""
-        if line["request_id"] in self.abandoned_request_ids:
-            self.abandoned_request_ids.remove(line["request_id"])
-        if line["cost_usd"]:
-            self.cost_usd += line["cost_usd"]
-            self.charged_images += 1
-
-    @property
-    def mean_cost_usd(self) -> float | None:
-        """The mean cost of the images that were charged, None before the first."""
-        return self.cost_usd / self.charged_images if self.charged_images else None
+    def elapsed(self, now: float) -> float:
+        """Return the seconds that the run has taken, without those between its attempts."""
+        return (self.finished_at or now) - self.started_at - self.idle_seconds
 
     @property
     def charged_text(self) -> str:
         """What was charged so far, as text for an error."""
-        more = f"; {self.running} more requests were or may be charged" if self.running else ""
+        unsettled = {key for key, request in self.unsettled_requests.items() if request.estimate_usd != 0}  # None too
+        open_requests = len({item.item.key for item in self.in_flight} | unsettled)
+        more = f"; {open_requests} more requests were or may be charged" if open_requests else ""
         return f"{self.cost_usd:.2f} USD were charged{more}"
 
     @property
@@ -150,8 +167,13 @@ class DatasetState:
 
     @property
     def failures(self) -> int:
-        """The number of items without an image."""
+        """The number of decided items without an image."""
         return self.done - self.counts[ImageStatus.GENERATED] - self.counts[ImageStatus.REUSED]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether items are still to be submitted."""
+        return self.next_chunk < self.todo_chunks or bool(self.delayed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
@@ -159,17 +181,21 @@ class DatasetState:
         return plain | {
             "version": VERSION,
             "rate_limiter": self.rate_limiter.to_json(),
-            "in_flight": [flight.to_json() for flight in self.in_flight],
-            "delayed": [later.to_json() for later in self.delayed],
+            "unsettled_requests": {key: asdict(request) for key, request in self.unsettled_requests.items()},
+            "in_flight": [item.to_json() for item in self.in_flight],
+            "delayed": [item.to_json() for item in self.delayed],
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetState:
-        """Restore the state from :meth:`to_json`; raise ValueError if it has another version."""
+        """Restore the state from :meth:`to_json`; raise ValueError, TypeError or a LookupError for another form."""
         if value["version"] != VERSION:
             raise ValueError(f"it has version {value['version']!r}; this provider reads version {VERSION}")
         known = {item.name: value[item.name] for item in fields(cls)}
         known["rate_limiter"] = RateLimiter.from_json(value["rate_limiter"])
-        known["in_flight"] = [InFlightItem.from_json(flight) for flight in value["in_flight"]]
-        known["delayed"] = [DelayedItem.from_json(later) for later in value["delayed"]]
+        known["unsettled_requests"] = {
+            key: UnsettledRequest(**request) for key, request in value["unsettled_requests"].items()
+        }
+        known["in_flight"] = [InFlightItem.from_json(item) for item in value["in_flight"]]
+        known["delayed"] = [DelayedItem.from_json(item) for item in value["delayed"]]
         return cls(**known)

@@ -1,30 +1,31 @@
 """
-Submitting the items of a slice, within the rate limit and the budget.
+The second step of a slice: submit items as the rate limit, ``max_in_flight`` and the budget permit.
 
-Invariant: a request is in the ledger before it is in the state. Nothing is submitted while images can't be stored.
+Invariant: a request is in the ledger before it is in the state. After an error that concerns all items, nothing more is
+submitted.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
-from airflow_provider_ideogram.datasets.manifest import stored_line
-from airflow_provider_ideogram.datasets.outcomes import line_of_error, write_outcomes
+from airflow_provider_ideogram.datasets.budget import Budget
+from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
-from airflow_provider_ideogram.datasets.state import DelayedItem, InFlightItem
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
 from airflow_provider_ideogram.datasets.workspace import chunk_name
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
     IdeogramError,
     IdeogramInsufficientCredits,
-    IdeogramLedgerError,
+    IdeogramInvalidRecord,
     IdeogramModelRetired,
     IdeogramPermissionError,
     IdeogramRateLimited,
@@ -38,121 +39,117 @@ from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a slice waits for the rate limit's next slots, which is less than the start of another slice takes.
+#: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
 PACE_SECONDS = 4.0
-#: Errors that every other item would meet too; a spend limit is a kind of insufficient credits.
+#: Errors that every other item would meet.
 _SYSTEMATIC = (
     IdeogramAuthenticationError,
     IdeogramPermissionError,
     IdeogramInsufficientCredits,
     IdeogramModelRetired,
 )
-#: The result of an item's submit: its request, another attempt, or its line.
-_Decision: TypeAlias = InFlightItem | DelayedItem | dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delay:
+    """
+    A delayed item.
+
+    :param error: Why it is delayed.
+    """
+
+    item: DelayedItem
+    error: IdeogramError
+
+
+_Decision: TypeAlias = InFlightItem | _Delay | ItemResult
 
 
 @dataclass(slots=True)
 class _Burst:
     """
-    The submits of a burst, shared by its threads.
+    The submits of a moment, to which the threads add.
 
-    :param sent_at: When each was answered, except those answered 429.
-    :param delays: The waits that 429 responses asked for.
-    :param has_failed: Whether an error concerns all items.
-    :param storage_errors: S3's errors before the submit.
+    :param sent_at: When each submit was answered, except those answered 429.
+    :param rate_limit_delays: The seconds to wait after each 429.
+    :param is_stopped: Whether an error concerns all items.
+    :param storage_errors: The errors of items that S3 prevented from being submitted.
     """
 
     sent_at: list[float] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)
-    has_failed: bool = False
+    rate_limit_delays: list[float] = field(default_factory=list)
+    is_stopped: bool = False
     storage_errors: list[IdeogramError] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is submitted."""
-        return self.has_failed or bool(self.delays)
+        """Whether the rest of the items is not submitted."""
+        return self.is_stopped or bool(self.rate_limit_delays)
+
+
+def submit(context: SliceContext, progress: SliceProgress, pool: ThreadPoolExecutor) -> list[IdeogramError]:
+    """
+    Submit what the rate limit permits; where it is unknown, growing bursts until the first 429.
+
+    :return: Errors that concern all items.
+    """
+    limiter, submitter = context.state.rate_limiter, _BurstSubmitter(context, progress)
+    errors = submitter.submit(pool)
+    while not errors and limiter.rate is None and limiter.ramping_up:
+        errors = submitter.submit(pool)
+    return errors
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitBurst:
-    """Submit the items of a slice."""
-
+class _BurstSubmitter:
     context: SliceContext
     progress: SliceProgress
 
     def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
-        """Submit what the rate limit allows; while it is unknown, in growing bursts until a 429."""
-        limiter, errors = self.context.state.rate_limiter, self._submit_burst(pool)
-        while not errors and limiter.rate is None and limiter.ramping_up:
-            errors = self._submit_burst(pool)
-        return errors
-
-    def _submit_burst(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
         times = self._times(now)
-        items = self._next_items(len(times), now)
+        items = take_items(self.context, self.progress, len(times), now)
         if not items:
             return []
         burst = _Burst()
-
-        def submit(planned: tuple[float, DelayedItem]) -> _Decision:
-            return self._submit_one(*planned, burst)
-
-        results, errors = gather(pool, submit, list(zip(times, items, strict=False)))
-        self._take(items, results)
+        decisions: list[_Decision | None]
+        decisions, errors = gather(
+            pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
+        )
+        self._apply(items, decisions)
         limiter.on_sent(burst.sent_at)
-        if burst.delays:
-            limiter.on_limited(time.time(), max(burst.delays))
-        all_blocked = burst.storage_errors[:1] if len(burst.storage_errors) == len(items) else []
-        return errors or all_blocked
+        if burst.rate_limit_delays:
+            limiter.on_limited(time.time(), max(burst.rate_limit_delays))
+        all_refused = len(burst.storage_errors) == len(items)
+        return errors or (burst.storage_errors[:1] if all_refused else [])
 
-    def _submit_one(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision:
-        """Return the item's request, its line if it is decided already, or the item if it is delayed."""
+    def _times(self, now: float) -> list[float]:
+        """Return the times of the submits of this slice; none while images can't be stored."""
+        room = self.context.options.max_in_flight - len(self.context.state.in_flight)
+        if room <= 0 or self.progress.is_storage_blocked:
+            return []
+        return [at for at in self.context.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
+
+    def _submit_item(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
+        """Return the decision on an item, None to leave it for later."""
         time.sleep(max(0.0, min(at - time.time(), PACE_SECONDS)))
         if burst.is_over:
-            return delayed
+            return None
         try:
-            result = self._get_or_submit(delayed.item)
+            decision = self._get_or_submit(delayed.item)
         except RetryLater as later:
             if isinstance(later.error, IdeogramRateLimited):
-                burst.delays.append(later.delay)
-            return _delay(delayed, later.delay, later.error)
+                burst.rate_limit_delays.append(later.delay)
+            return self._delay(delayed, later.delay, later.error)
         except IdeogramError as error:
-            return self._decide(delayed, error, burst)
-        if isinstance(result, InFlightItem):
+            return self._refused(delayed, error, burst)
+        if isinstance(decision, InFlightItem):
             burst.sent_at.append(time.time())
-        return result
+        return decision
 
-    def _decide(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
-        """Return what an error means for an item; raise it if it concerns all items."""
-        if isinstance(error, _SYSTEMATIC):
-            burst.has_failed = True
-            raise error
-        if isinstance(error, IdeogramUnknownSubmit):
-            burst.sent_at.append(time.time())
-        is_unreadable = isinstance(error, IdeogramLedgerError) and isinstance(
-            error.__cause__, ValueError | TypeError | KeyError | RecursionError
-        )
-        if isinstance(error, IdeogramTemporaryError) and not is_unreadable:
-            if isinstance(error, IdeogramStorageError):
-                burst.storage_errors.append(error)
-            return _delay(delayed, RETRY_SECONDS, error)
-        return line_of_error(delayed.item, error)
-
-    def _take(self, items: list[DelayedItem], results: list[_Decision | None]) -> None:
-        """Add the results of a burst to the state."""
-        state = self.context.state
-        lines = [dict(result) for result in results if isinstance(result, Mapping)]
-        write_outcomes(self.context.workspace, state, lines)
-        for delayed, result in zip(items, results, strict=True):
-            if isinstance(result, InFlightItem):
-                state.in_flight.append(result)
-            elif not isinstance(result, Mapping):
-                state.delayed.append(result or delayed)
-
-    def _get_or_submit(self, item: Item) -> InFlightItem | dict[str, Any]:
-        context = self.context
+    def _get_or_submit(self, item: Item) -> InFlightItem | ItemResult:
+        context, options = self.context, self.context.options
         submitter = Submitter(
             context.hook,
             context.store,
@@ -160,42 +157,93 @@ class SubmitBurst:
             context.target(item.key),
             owner=context.owner,
             max_tries=context.max_tries,
-            if_exists=context.if_exists,
-            resubmit=context.resubmit,
-            resubmit_on_5xx=context.resubmit_on_5xx,
+            if_exists=options.if_exists,
+            resubmit=options.resubmit,
+            resubmit_on_5xx=options.resubmit_on_5xx,
         )
         result = submitter.get_or_submit(item.request, absent=item.absent)
-        return stored_line(item, result) if isinstance(result, ImageRecord) else InFlightItem(item, result[0])
+        if isinstance(result, ImageRecord):
+            return ItemResult.of_record(context, item, result)
+        return InFlightItem(item, result[0])
 
-    def _times(self, now: float) -> list[float]:
-        """Return when items may be submitted in this slice."""
-        context = self.context
-        room = context.max_in_flight - len(context.state.in_flight)
-        if context.affordable is not None:
-            room = min(room, context.affordable)
-        if room <= 0 or self.progress.storage_blocked:
-            return []
-        return [at for at in context.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
+    def _refused(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
+        """Return what an error means for its item; raise an error that concerns all items."""
+        if isinstance(error, _SYSTEMATIC):
+            burst.is_stopped = True
+            raise error
+        if isinstance(error, IdeogramUnknownSubmit):
+            burst.sent_at.append(time.time())
+        if isinstance(error, IdeogramTemporaryError) and not isinstance(error, IdeogramInvalidRecord):
+            if isinstance(error, IdeogramStorageError):
+                burst.storage_errors.append(error)
+            return self._delay(delayed, RETRY_SECONDS, error)
+        return self._failed(delayed.item, error)
 
-    def _next_items(self, room: int, now: float) -> list[DelayedItem]:
-        """Take the next items: delayed ones that are due, then those of the plan."""
+    def _delay(self, delayed: DelayedItem, delay: float, error: IdeogramError) -> _Decision:
+        now = time.time()
+        if now + delay > delayed.delayed_since + PATIENCE_SECONDS:
+            return self._failed(delayed.item, error)
+        log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
+        return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
+
+    def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
+        if error.charged is False:
+            return ItemResult.of_error(item, error, cost_usd=0.0)
+        return ItemResult.of_unsettled(self.context, item, error)
+
+    def _apply(self, items: list[DelayedItem], decisions: list[_Decision | None]) -> None:
+        """Write the lines of decided items, and put the others into the state."""
         state = self.context.state
-        due = [delayed for delayed in state.delayed if delayed.at <= now]
-        state.delayed = [delayed for delayed in state.delayed if delayed.at > now] + due[room:]
-        items = due[:room]
-        while len(items) < room and self.context.takes_from_plan:
-            lines = self.context.workspace.read_lines(chunk_name("todo", state.chunk))
-            taken = lines[state.offset : state.offset + room - len(items)]
-            items += [DelayedItem(Item.from_json(line), now, now) for line in taken]
-            state.offset += len(taken)
-            if state.offset >= len(lines):
-                state.chunk, state.offset = state.chunk + 1, 0
-        return items
+        write_outcomes(self.context, [decision for decision in decisions if isinstance(decision, ItemResult)])
+        for item, decision in zip(items, decisions, strict=True):
+            if isinstance(decision, InFlightItem):
+                state.in_flight.append(decision)
+            elif isinstance(decision, _Delay):
+                state.delayed.append(decision.item)
+                if isinstance(decision.error, IdeogramUnknownSubmit):
+                    unsettled = unsettled_request(self.context, decision.item.item, decision.error)
+                    state.unsettled_requests[decision.item.item.key] = unsettled
+            elif decision is None:
+                state.delayed.append(item)
 
 
-def _delay(delayed: DelayedItem, delay: float, error: IdeogramError) -> DelayedItem | dict[str, Any]:
-    now = time.time()
-    if now + delay > delayed.since + PATIENCE_SECONDS:
-        return line_of_error(delayed.item, error)
-    log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
-    return DelayedItem(delayed.item, now + delay, delayed.since)
+def is_plan_open(context: SliceContext) -> bool:
+    """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed."""
+    return (
+        context.state.next_chunk < context.state.todo_chunks
+        and len(context.state.delayed) < context.options.max_in_flight
+    )
+
+
+def take_items(context: SliceContext, progress: SliceProgress, room: int, now: float) -> list[DelayedItem]:
+    """Remove the next items that the budget covers: due delayed ones first, then those of the plan."""
+    state, budget = context.state, Budget(context.options, context.state)
+    progress.budget_reached = False
+    due = [delayed for delayed in state.delayed if delayed.retry_at <= now]
+    items = _admitted(budget, progress, iter(due[:room]))
+    state.delayed = [delayed for delayed in state.delayed if delayed.retry_at > now] + due[len(items) :]
+    while len(items) < room and not progress.budget_reached and is_plan_open(context):
+        lines = context.workspace.read_lines(chunk_name("todo", state.next_chunk))
+        planned = lines[state.next_offset : state.next_offset + room - len(items)]
+        admitted = _admitted(budget, progress, (DelayedItem(Item.from_json(line), now, now) for line in planned))
+        items += admitted
+        _advance(state, len(admitted), len(lines))
+    progress.items_taken += len(items)
+    return items
+
+
+def _admitted(budget: Budget, progress: SliceProgress, items: Iterator[DelayedItem]) -> list[DelayedItem]:
+    """Return the items up to the first that the budget does not cover."""
+    admitted = []
+    for delayed in items:
+        if not budget.admits(delayed.item):
+            progress.budget_reached = True
+            break
+        admitted.append(delayed)
+    return admitted
+
+
+def _advance(state: DatasetState, taken: int, chunk_size: int) -> None:
+    state.next_offset += taken
+    if state.next_offset >= chunk_size:
+        state.next_chunk, state.next_offset = state.next_chunk + 1, 0

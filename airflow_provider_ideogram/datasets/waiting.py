@@ -1,7 +1,7 @@
 """
-The wait between two slices of a dataset.
+The end of a slice: what the trigger waits for before the next one.
 
-Invariant: a slice begins only when it has something to do, and not sooner than MIN_WAIT_SECONDS after the last one.
+Invariant: a slice ends with a wait, a result or an error; it never leaves an item that no later slice takes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 from airflow_provider_ideogram.api.polling import deadline_of
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress
-from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS
+from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open
 from airflow_provider_ideogram.exceptions import IdeogramDatasetStopped
 
 #: If the rate limit delays submits, the next slice begins when it allows this many seconds of them.
@@ -21,17 +21,19 @@ SLICE_SECONDS = 12.0
 #: Seconds between two slices at least: a task that resumes very soon after it deferred can be marked failed by
 #: Airflow's scheduler while it continues (apache/airflow#72716).
 MIN_WAIT_SECONDS = 5.0
+#: Equal failures, with no other result between them, that end the run.
+MAX_SAME_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """
-    What the task waits for until the next slice.
+    The wait until the next slice.
 
-    :param requests: The time of submission, in seconds since the epoch, by request id.
-    :param not_before: When the next slice begins at the earliest, in seconds since the epoch.
-    :param deadline: When it begins at the latest.
-    :param min_settled: How many settled requests begin it, None for all.
+    :param requests: The time of submission by request id.
+    :param not_before: When the next slice may begin, in seconds since the epoch.
+    :param deadline: When it begins at the latest, in seconds since the epoch.
+    :param min_settled: The number of ended requests with which the next slice begins, None for all.
     """
 
     requests: Mapping[str, float]
@@ -42,38 +44,68 @@ class Wait:
 
 def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     """
-    Return what to wait for, None if every item is decided.
+    Return what to wait for, None when every item is decided.
 
-    :raises IdeogramDatasetStopped: If items are left, and the budget is spent.
+    :raises IdeogramDatasetStopped: If the budget is reached and no request is running.
     """
     state, now = context.state, time.time()
-    if not context.has_items_to_submit and not state.in_flight:
+    if not state.has_more and not state.in_flight:
         return None
-    is_affordable = context.affordable != 0
-    if context.has_items_to_submit and not state.in_flight and not is_affordable:
-        raise IdeogramDatasetStopped(
-            f"max_cost_usd={context.max_cost_usd} is reached with {state.done} of {state.total} items decided",
-            f"{state.charged_text}. Stored images stay. Clear the task with a higher limit to continue.",
-        )
+    may_submit = state.has_more and not progress.is_storage_blocked
+    if progress.budget_reached and state.in_flight:
+        may_submit = False  # until a running request shows its true cost
+    elif progress.budget_reached and not progress.items_taken and not _has_later_items(context, now):
+        raise _budget_reached(context)
     jobs = [item.job for item in state.in_flight if item.job.request_id not in progress.recheck_ids]
-    deadlines = [deadline_of(job.submitted_at, context.timeout) for job in jobs]
+    deadlines = [deadline_of(job.submitted_at, context.options.timeout) for job in jobs]
     min_settled = None
-    if progress.recheck_ids:
+    if progress.recheck_ids or progress.is_storage_blocked:
         deadlines.append(now + RETRY_SECONDS)
-    if context.has_items_to_submit and is_affordable and not progress.storage_blocked:
-        if len(state.in_flight) < context.max_in_flight:
-            deadlines.append(_next_submit(context, now))
-        else:
-            min_settled = max(1, len(jobs) // 2)  # the next slice begins when half of them have ended
+    if may_submit and len(state.in_flight) < context.options.max_in_flight:
+        deadlines.append(_next_submit(context, progress, now))
+    elif may_submit:
+        min_settled = max(1, len(jobs) // 2)  # the next slice begins when half of them have ended
     requests = {job.request_id: job.submitted_at for job in jobs}
     not_before = now + MIN_WAIT_SECONDS
     return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)
 
 
-def _next_submit(context: SliceContext, now: float) -> float:
-    """Return when a slice can submit enough to be worth its start."""
+def _has_later_items(context: SliceContext, now: float) -> bool:
+    return any(delayed.retry_at > now for delayed in context.state.delayed)
+
+
+def _next_submit(context: SliceContext, progress: SliceProgress, now: float) -> float:
+    """Return when a slice can submit enough items to be worth its start."""
     state = context.state
-    room = min(context.max_in_flight, state.total - state.done) - len(state.in_flight)
+    room = min(context.options.max_in_flight, state.total - state.done) - len(state.in_flight)
     worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
     ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
-    return ready if context.takes_from_plan else max(ready, min(delayed.at for delayed in state.delayed))
+    if not state.delayed or (is_plan_open(context) and not progress.budget_reached):
+        return ready
+    return max(ready, min(delayed.retry_at for delayed in state.delayed))
+
+
+def raise_if_systematic(context: SliceContext) -> None:
+    """Raise IdeogramDatasetStopped if too many items in a row failed for the same reason."""
+    state = context.state
+    if state.consecutive_same_failures >= MAX_SAME_FAILURES and state.has_more:
+        raise IdeogramDatasetStopped(
+            f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
+            f"{state.charged_text}. Clear the task when the cause is gone: it reattaches to running requests and "
+            "attempts what failed.",
+            charged=state.cost_usd > 0,
+        )
+
+
+def _budget_reached(context: SliceContext) -> IdeogramDatasetStopped:
+    state, limit = context.state, context.options.max_cost_usd
+    reason = f"max_cost_usd={limit} is reached with {state.done} of {state.total} items decided"
+    what_next = "Clear the task with a higher limit to continue."
+    if state.images_without_cost:
+        reason = f"max_cost_usd={limit} can't be kept: the vendor's responses have no cost"
+        what_next = "Clear the task with price_usd to continue."
+    return IdeogramDatasetStopped(
+        reason,
+        f"{state.charged_text}. Stored images stay. {what_next}",
+        charged=state.cost_usd > 0,
+    )

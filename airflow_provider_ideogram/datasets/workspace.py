@@ -1,36 +1,37 @@
 """
 The objects that a dataset's run keeps in S3 between its slices.
 
-Invariant: everything that the next slice or attempt needs is here or in the ledger, written before the worker is
-released. A chunk of the plan has at most CHUNK_ROWS rows. The objects are deleted when the run has succeeded, except
-that the state stays unless ``if_exists`` is ``reuse``.
+Invariant: what the next slice or attempt needs is here or in the ledger, written before the slice ends. A chunk
+has at most CHUNK_ROWS rows. The objects are deleted when the run has succeeded, except that the state stays unless
+``if_exists`` is ``reuse``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.storage.target import Target
 
-#: Rows in an object: a slice reads one or two, a million rows are two thousand.
+#: Rows in an object: a slice reads one or two, and a million rows take two thousand.
 CHUNK_ROWS = 500
-#: The run's state; a run is continued only if it exists.
+#: The name of the run's state; without it the other objects are not used.
 STATE = "state.json"
-_IN_LEDGER = (
+IN_LEDGER = (
     "Running requests are charged if they complete. The ledger has each of them, and a retry reattaches to them."
 )
+GENERATED_STORED = "The generated images are stored. A retry pays for none of them again."
 
 
 def chunk_name(kind: str, number: int) -> str:
-    """Return the name of a chunk; names sort as numbers do."""
+    """Return the name of a chunk; names sort by their numbers."""
     return f"{kind}-{number:06}.jsonl"
 
 
@@ -40,7 +41,7 @@ class Workspace:
 
     :param objects: The S3 layer.
     :param bucket: The bucket of the images.
-    :param prefix: The prefix of the objects' keys.
+    :param prefix: The beginning of the objects' keys.
     """
 
     def __init__(self, objects: ObjectStore, bucket: str, prefix: str) -> None:
@@ -60,53 +61,60 @@ class Workspace:
 
     @staticmethod
     def all_of(output_prefix: Target, ledger_prefix: str) -> str:
-        """Return the prefix of all workspaces for these images."""
+        """Return the key prefix of all workspaces for an output prefix."""
         return f"{ledger_prefix}{output_prefix.key}.dataset/"
 
     @property
     def uri(self) -> str:
-        """The address of the prefix."""
+        """The address of the workspace, ending in ``/``."""
         return f"s3://{self.bucket}/{self.prefix}"
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON document."""
-        self._put(name, json.dumps(value, ensure_ascii=False).encode())
+        self._put(name, json.dumps(value, ensure_ascii=False))
 
     def write_lines(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:
-        """Write documents, one a line."""
-        self._put(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode())
+        """Write one JSON document a line."""
+        self._put(name, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
 
     def read(self, name: str) -> Any:
-        """Return a JSON document, None if it is missing; raise ValueError if it is not JSON."""
-        stored = self._objects.get(self.bucket, self.prefix + name, advice=_IN_LEDGER)
-        return None if stored is None else json.loads(stored.body)
+        """Return a JSON document, None if it is missing; raise IdeogramInvalidRecord if it is not JSON."""
+        stored = self._objects.get(self.bucket, self.prefix + name)
+        try:
+            return stored and json.loads(stored.body)
+        except ValueError as error:
+            raise invalid_state(f"{self.uri}{name}", error) from error
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """Return documents that were written one a line."""
+        """Return the documents that :meth:`write_lines` wrote."""
         stored = self._objects.get(self.bucket, self.prefix + name)
         if stored is None:
-            raise IdeogramStorageError(f"{self.uri}{name} is missing", _IN_LEDGER)
+            raise IdeogramLedgerError(f"{self.uri}{name} is missing", f"Delete {self.uri}{STATE}. {IN_LEDGER}")
         return [json.loads(line) for line in stored.body.splitlines()]
 
     def copy_lines(self, kind: str, chunks: int, file: IO[bytes]) -> None:
-        """Append the lines of the first chunks of a kind to a file; a slice that died may have left further ones."""
+        """Append the lines of the first chunks of a kind to a file; a slice that died may have written later ones."""
         end = self.prefix + chunk_name(kind, chunks)
-        for key in self._keys(f"{kind}-"):
-            if key >= end:
+        for item in self._objects.list(self.bucket, f"{self.prefix}{kind}-"):
+            if item.key >= end:
                 break
-            with closing(self._objects.open(self.bucket, key)) as body:
-                for line in body:
-                    file.write(line)
+            with closing(self._objects.open(self.bucket, item.key)) as body:
+                file.writelines(body)
 
     def clear(self, *, keep_state: bool = False) -> None:
-        """Delete all objects, the state first, so that it never refers to deleted ones."""
-        keys = [key for key in self._keys("") if key != self.prefix + STATE]
+        """Delete all objects, the state first, so that it never refers to a deleted object."""
+        state = self.prefix + STATE
+        keys = [item.key for item in self._objects.list(self.bucket, self.prefix) if item.key != state]
         if not keep_state:
-            self._objects.delete(self.bucket, self.prefix + STATE)
-        self._objects.delete_many(self.bucket, keys)
+            self._objects.delete(self.bucket, state, advice=GENERATED_STORED)
+        self._objects.delete_many(self.bucket, keys, advice=GENERATED_STORED)
 
-    def _keys(self, prefix: str) -> Iterator[str]:
-        return (item.key for item in self._objects.list(self.bucket, self.prefix + prefix))
+    def _put(self, name: str, text: str) -> None:
+        self._objects.put(
+            self.bucket, self.prefix + name, text.encode(), advice=IN_LEDGER, ContentType="application/json"
+        )
 
-    def _put(self, name: str, body: bytes) -> None:
-        self._objects.put(self.bucket, self.prefix + name, body, advice=_IN_LEDGER, ContentType="application/json")
+
+def invalid_state(uri: str, problem: Exception) -> IdeogramInvalidRecord:
+    """Return the error of an object that has been changed, or has the form of another version."""
+    return IdeogramInvalidRecord(f"{uri} can't be understood ({problem!r})", f"Remove it. {IN_LEDGER}", charged=None)

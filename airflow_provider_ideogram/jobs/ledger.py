@@ -19,7 +19,12 @@ from urllib.parse import urlsplit
 
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramLedgerError, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramInvalidInput,
+    IdeogramInvalidRecord,
+    IdeogramLedgerError,
+    IdeogramStorageError,
+)
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
@@ -154,7 +159,12 @@ class Ledger:
         return record
 
     def read(self, key: str) -> LedgerRecord | None:
-        """Return the record, None if it is missing; raise IdeogramLedgerError if it can't be read or understood."""
+        """
+        Return the record, None if it is missing.
+
+        :raises IdeogramInvalidRecord: If it is not of the ledger's form.
+        :raises IdeogramLedgerError: If it can't be read.
+        """
         try:
             stored = self._objects.get(self._bucket, key, max_bytes=_MAX_BYTES)
         except Exception as error:  # any failure: it must not count as "no record"
@@ -164,7 +174,7 @@ class Ledger:
         try:
             return _parse(key, stored.etag, stored.body)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise self._error("understanding", key, error) from error
+            raise self._error("understanding", key, error, IdeogramInvalidRecord) from error
 
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
@@ -268,9 +278,11 @@ class Ledger:
             raise RecordConflict
         return self._put(record, if_match=if_match, conditional=False)
 
-    def _error(self, doing: str, key: str, error: Exception) -> IdeogramLedgerError:
+    def _error(
+        self, doing: str, key: str, error: Exception, kind: type[IdeogramLedgerError] = IdeogramLedgerError
+    ) -> IdeogramLedgerError:
         cause = error.reason if isinstance(error, IdeogramStorageError) else error
-        return IdeogramLedgerError(
+        return kind(
             f"{doing.capitalize()} the ledger's record s3://{self._bucket}/{key} failed ({cause})",
             "Nothing was submitted by this attempt; a request may have been submitted earlier. Give the worker's role "
             f"access to {self._prefix}*, also where a bucket policy requires encryption headers, or set durable=False.",

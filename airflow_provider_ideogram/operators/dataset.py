@@ -1,7 +1,7 @@
 """
-The operator that generates a whole dataset of images.
+The operator that generates a dataset of images.
 
-Invariant: it holds a worker for slices of work only; between them nothing of the run is only in memory.
+Invariant: it uses a worker for slices of work only. Between slices nothing of the run is only in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_ideogram.datasets.runner import DatasetOptions, DatasetRunner
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
+    from airflow_provider_ideogram.datasets.runner import DatasetRunner
     from airflow_provider_ideogram.datasets.waiting import Wait
     from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -34,10 +35,11 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     """
     Generate an image for each row of a prompt dataset and store them in S3. An image costs about 0.05 USD.
 
-    Every row is checked before the first submit. Stored images of the same inputs are reused, whatever run generated
-    them. Writes ``<s3_prefix>/manifest.jsonl`` with a line a row and returns ``manifest_uri``, ``total``,
-    the counts by status, ``cost_usd`` and ``seconds``; the XCom ``progress`` has the
-    same counts while the task runs.
+    Every row is checked before the first submit. Stored images of the same inputs are reused, whichever run generated
+    them. Writes ``<s3_prefix>/manifest.jsonl`` with a line a row. Returns ``manifest_uri``, ``total``, the counts by
+    status, ``cost_usd`` (what the vendor charged for this run, all attempts included), ``original_cost_usd`` (what it
+    charged for all images when they were generated), ``cost_is_estimate`` and ``seconds``. The XCom ``progress`` has
+    the counts and costs while the task runs.
 
     The other parameters are those of
     :class:`~airflow_provider_ideogram.operators.image.IdeogramGenerateImageOperator`; those of the request are the
@@ -52,9 +54,10 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     :param max_in_flight: Requests at the vendor at once.
     :param requests_per_minute: The account's rate limit; None takes the connection's, 0 means unknown.
     :param max_failures: Items that may fail or be blocked without failing the task: a number, or a share below 1.
-    :param max_cost_usd: What the task may spend in USD; it stops before it spends more. Completed images count with
-        their true cost, running ones with the estimate, failed ones not at all.
-    :param price_usd: The estimated cost of an image in USD; None takes the vendor's list price.
+    :param max_cost_usd: What the task may spend in USD, all attempts included; it stops before it spends more.
+        Completed images count with their true cost, running ones with the estimate, failed ones not at all.
+    :param price_usd: The estimated cost of an image in USD, until a completed image of the model shows its true cost;
+        None takes the vendor's list price. Without either, one image is generated first.
     :param dedupe: Generate rows with identical inputs once, and copy the image for the others.
     """
 
@@ -175,7 +178,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         )
 
     def _options(self) -> DatasetOptions:
-        from airflow_provider_ideogram.datasets.runner import DEFAULTS, DatasetOptions
+        from airflow_provider_ideogram.datasets.options import DEFAULTS, DatasetOptions
 
         return DatasetOptions(
             prompts=self.prompts,

@@ -26,7 +26,8 @@ from PIL import Image, PngImagePlugin
 from airflow_provider_ideogram.api import history, parsing
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.datasets.rows import RowChecker, read_rows
+from airflow_provider_ideogram.datasets.row_files import read_rows
+from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidImage, IdeogramInvalidInput
 from airflow_provider_ideogram.hooks.client import ResponseBody
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings

@@ -36,6 +36,7 @@ from airflow_provider_ideogram.emulator.account import Account
 from airflow_provider_ideogram.emulator.admin import add_routes
 from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
+from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 from airflow_provider_ideogram.storage.image_record import ImageRecord
@@ -262,7 +263,7 @@ def test_keys_of_a_manifests_line_are_its_own() -> None:
     [sentence] = re.findall(r"Each line has the same keys: [^.]*\.", prose(DOCS / "datasets.md"))
     *others, last = map(str, ImageStatus)
     values = f"({listed(others)} or `{last}`)"
-    line = failed_line(item, ImageStatus.FAILED, "", None, None)
+    line = failed_line(item, IdeogramError(""), None)
     assert named(sentence.replace(values, "")) == list(line)
 
 

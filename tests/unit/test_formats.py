@@ -30,14 +30,20 @@ from airflow_provider_ideogram.api.parsing import RequestStatus
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line, stored_line, write_manifest
-from airflow_provider_ideogram.datasets.plan import plan_again
+from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line, write_manifest
+from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
-from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem, UnsettledRequest
 from airflow_provider_ideogram.datasets.waiting import Wait
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
-from airflow_provider_ideogram.exceptions import IdeogramRateLimited, IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import (
+    IdeogramContentBlocked,
+    IdeogramRateLimited,
+    IdeogramServerUnavailable,
+    IdeogramUnknownSubmit,
+)
 from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
@@ -107,35 +113,40 @@ COPY = Item(1, "twin", ASKED, "images/twin.png", copy_of=TARGET.key)
 FAILED = Item(2, "failed", replace(ASKED, prompt="fails"), "images/failed.png")
 BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocked.png")
 PART = [
-    failed_line(BLOCKED, ImageStatus.CONTENT_BLOCKED, "Request request-3 was blocked", "request-3", 0.0),
+    failed_line(BLOCKED, IdeogramContentBlocked("Request request-3 was blocked", request_id="request-3"), 0.0),
     stored_line(TO_DO, RECORD),
-    failed_line(FAILED, ImageStatus.FAILED, "The API failed", None, None),
+    failed_line(FAILED, IdeogramUnknownSubmit("The API failed"), None),
     stored_line(
         COPY, replace(RECORD, uri="s3://formats/images/twin.png", key="images/twin.png", reused=True, cost_usd=0.0)
     ),
 ]
 STATE_OF_RUN = DatasetState(
-    source="0123",
+    input_digest="0123",
     total=6,
-    chunks=1,
+    todo_chunks=1,
     started_at=NOW,
+    written_at=NOW + 50,
+    idle_seconds=5.0,
     rate_limiter=RateLimiter(
         limit=50.0, rate=45.0, burst=16, ramping_up=True, tokens=1.5, tokens_at=NOW, sent=[NOW], blocked_until=NOW + 9
     ),
-    chunk=1,
-    offset=3,
+    next_chunk=1,
+    next_offset=3,
     parts=1,
     counts={ImageStatus.GENERATED: 1, ImageStatus.REUSED: 1, ImageStatus.CONTENT_BLOCKED: 1, ImageStatus.FAILED: 1},
     cost_usd=0.15,
-    charged_images=3,
+    original_cost_usd=0.2,
+    cost_is_estimate=True,
+    observed_costs={"ideogram-2a-txt-2-img": 0.05},
+    images_without_cost=1,
     slices=4,
     max_tries=2,
     finished_at=NOW + 60,
-    failure="The API failed",
+    last_failure="The API failed",
     consecutive_same_failures=1,
-    abandoned_request_ids=["request-4"],
+    unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05)},
     examples=["failed: The API failed"],
-    copies=1,
+    copy_chunks=1,
     copied_chunks=1,
     in_flight=[InFlightItem(TO_DO, JOB)],
     delayed=[DelayedItem(FAILED, NOW + 30, NOW)],
@@ -429,11 +440,11 @@ def test_datasets_items_of_every_version_are_those_of_the_plan(version: str) -> 
 def test_what_failed_in_every_version_is_planned_again(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, f"{WORKSPACE}todo-000000.jsonl", version, "dataset-todo.jsonl")
     put(bucket, f"{WORKSPACE}part-000000.jsonl", version, "dataset-part.jsonl")
-    state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copies=0)
+    state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copy_chunks=0, delayed=[])
 
-    plan_again(workspace, state, [ImageStatus.FAILED])
+    plan_failed_items(workspace, state, [ImageStatus.FAILED])
 
-    assert (state.chunks, state.counts[ImageStatus.FAILED]) == (2, 0)
+    assert (state.todo_chunks, state.counts[ImageStatus.FAILED]) == (2, 0)
     assert [Item.from_json(line) for line in workspace.read_lines("todo-000001.jsonl")] == [FAILED]
 
 

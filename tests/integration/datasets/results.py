@@ -49,5 +49,6 @@ def assert_results_agree(world: World, run: TaskRun, result: Slice, *, total: in
         assert stored["ETag"].strip('"') == line["etag"]
         assert line["prompt"] == charges[line["request_id"]].inputs["prompt"]
     assert xcom["cost_usd"] == pytest.approx(sum(line["cost_usd"] for line in lines))
+    assert xcom["original_cost_usd"] == pytest.approx(world.charged_usd)
     assert world.object_keys("_ideogram/") == []
     return xcom  # type: ignore[no-any-return]

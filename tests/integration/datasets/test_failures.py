@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_ideogram.api import parameters, polling
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
 
 if TYPE_CHECKING:
@@ -120,14 +121,43 @@ class TestFailures:
         assert xcom["cost_usd"] == 1.5
         assert world.accepted == 30
 
-    def test_refused_parameter_fails_its_item_only(self, make: Make, task_runner: TaskRunner, world: World) -> None:
-        rows = [f"p {number}" for number in range(99)]
-        run = task_runner(make(prompts=[*rows, "bad [[fault:parameter-refused]]"], max_failures=1))
+    @pytest.mark.parametrize("late", [False, True], ids=["406", "failed at once"])
+    def test_refused_parameter_fails_its_item_only(
+        self, late: bool, make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(parameters.CHECKS, "style_type", lambda value: value)  # the API alone checks it
+        monkeypatch.setattr(polling, "_LATE_VALIDATION_SECONDS", 1.0)
+        world.emulator.configure(late_validation=late)
+        rows: list[Any] = [f"p {number}" for number in range(100)]
+        rows[41] = {"prompt": "p 41", "style_type": "WATERCOLOUR"}
+        run = task_runner(make(prompts=rows, max_failures=1))
 
         assert world.to_end(run, run.execute()).state == "success"
 
         assert (run.xcom()["generated"], run.xcom()["failed"]) == (99, 1)
-        assert run.xcom()["cost_usd"] == pytest.approx(world.emulator.stats().charged_usd)
+        assert len(world.emulator.charges()) == 99
+        assert run.xcom()["cost_usd"] == pytest.approx(world.charged_usd)
+        failed = [line for line in manifest(world) if line["status"] == "failed"]
+        assert [(line["row"], line["style_type"], line["cost_usd"]) for line in failed] == [(41, "WATERCOLOUR", 0.0)]
+        assert "style_type: 'WATERCOLOUR' is not one of" in failed[0]["error"]
+        assert "was not charged" in failed[0]["error"] if late else "Nothing was charged" in failed[0]["error"]
+
+    def test_invalid_record_of_the_ledger_fails_its_item_only(
+        self, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        record = f"_ideogram/{PREFIX}item-1.json"
+        world.put(record, b"not a record")
+        run = task_runner(make())
+
+        assert world.to_end(run, run.execute()).state == "up_for_retry"
+
+        statuses = ["generated", "failed", *["generated"] * 3]
+        assert [(line["status"], line["cost_usd"]) for line in manifest(world)] == [
+            (status, None if status == "failed" else 0.05) for status in statuses
+        ]
+        assert f"{record} failed" in manifest(world)[1]["error"]
+        world.s3.delete_object(Bucket=world.bucket, Key=record)
+        assert_results_agree(world, run, world.to_end(run, run.retry()))
 
     def test_that_are_all_alike_stop_before_more_is_paid(
         self, make: Make, task_runner: TaskRunner, world: World

@@ -1,10 +1,13 @@
-"""A run that continues with another input, without its state, or after the images expired."""
+"""A run that continues with another input, without its state or without a part of its lines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines, manifest
+import pytest
+
+from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines
+from tests.support.world import HOUR
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -31,7 +34,7 @@ def test_state_that_is_gone_or_broken(make: Make, task_runner: TaskRunner, world
     world.s3.delete_object(Bucket=world.bucket, Key=state)
     assert "was removed while the task waited" in str(run.resume(event).error)
 
-    for broken in (b"not json", b"[]", b'{"version": 99}', kept.replace(b'"chunks"', b'"lumps"')):
+    for broken in (b"not json", b"[]", b'{"version": 99}', kept.replace(b'"todo_chunks"', b'"chunks"')):
         world.s3.put_object(Bucket=world.bucket, Key=state, Body=broken)
         assert "can't be understood" in str(run.retry().error)
     world.s3.delete_object(Bucket=world.bucket, Key=state)
@@ -52,24 +55,35 @@ def test_removed_part_is_written_again(make: Make, task_runner: TaskRunner, worl
     assert world.accepted == 5
 
 
-def test_resumed_after_the_hour(make: Make, task_runner: TaskRunner, world: World) -> None:
-    run = task_runner(make(prompts=ROWS[:1]))
-    run.execute()
-    event = run.fire()
-    world.pass_time(3700)
-
-    assert_results_agree(world, run, world.to_end(run, run.resume(event)), total=1)
-    assert world.accepted == 1
-
-
-def test_resumed_after_the_files_lifetime(make: Make, task_runner: TaskRunner, world: World) -> None:
-    run = task_runner(make(prompts=ROWS[:1]))
-    run.execute()
-    event = run.fire()
-    world.pass_time(8 * 86400)
-
-    assert world.to_end(run, run.resume(event)).state == "up_for_retry"
-    assert [line["status"] for line in manifest(world)] == ["expired"]
+def test_interrupted_retry_plans_no_item_twice(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("job", "failed", times=2)
+    rows = [{"id": "bad", "prompt": "x [[fault:blocked]]"}, *ROWS[:3]]
+    run = task_runner(make(prompts=rows, max_in_flight=1, max_failures=1))
+    assert world.to_end(run, run.execute()).state == "up_for_retry"
+    assert run.retry().state == "deferred"  # one of the two is in flight, the other waits
 
     assert world.to_end(run, run.retry()).state == "success"
-    assert world.accepted == 2
+
+    xcom = run.xcom()
+    assert (xcom["generated"], xcom["failed"], xcom["content_blocked"]) == (3, 0, 1)
+    assert [xcom["cost_usd"], world.charged_usd] == pytest.approx([0.15, 0.15])
+    assert world.accepted == 6
+
+
+def test_time_between_attempts_is_not_counted(make: Make, task_runner: TaskRunner, world: World) -> None:
+    world.emulator.fault("job", "failed", times=1)
+    run = task_runner(make())
+    assert world.to_end(run, run.execute()).state == "up_for_retry"
+    world.pass_time(HOUR)
+
+    assert world.to_end(run, run.retry()).state == "success"
+
+    assert run.xcom()["seconds"] < 60
+    assert run.xcom("progress")["images_per_minute"] > 10
+
+
+def test_missing_file_of_prompts_fails_without_a_retry(make: Make, task_runner: TaskRunner, world: World) -> None:
+    result = task_runner(make(prompts_path=world.uri("rows.jsonl"))).execute()
+
+    assert result.state == "failed"
+    assert f"prompts_path: '{world.uri('rows.jsonl')}' does not exist" in str(result.error)

@@ -12,7 +12,8 @@ from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG
 from airflow_provider_ideogram.storage.image_store import ImageStore
-from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree
+from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
+from tests.support.world import HOUR
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -69,6 +70,23 @@ def test_image_that_can_not_be_fetched_does_not_stop_others(
     world.emulator.clear_faults()
     assert_results_agree(world, run, world.to_end(run, result), total=6)
     assert world.accepted == 6
+
+
+def test_image_that_is_not_fetched_in_an_hour_frees_its_place(
+    make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.fault("image", "error", status=503, times=None, prompt="number 0")
+    run = task_runner(make(prompts=ROWS[:2], max_in_flight=1))
+    run.execute()
+    event = run.fire()
+    world.pass_time(HOUR)
+
+    assert world.to_end(run, run.resume(event)).state == "up_for_retry"
+
+    assert [(line["status"], line["cost_usd"]) for line in manifest(world)] == [("failed", 0.05), ("generated", 0.05)]
+    world.emulator.clear_faults()
+    assert_results_agree(world, run, world.to_end(run, run.retry()), total=2)
+    assert world.accepted == 2
 
 
 @pytest.mark.parametrize(("on", "held"), [("image", 5), ("result", 5), ("S3", 1)])

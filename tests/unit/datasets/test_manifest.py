@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.manifest import EarlierImages, failed_line
+from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+from airflow_provider_ideogram.datasets.manifest import failed_line
 from airflow_provider_ideogram.datasets.rows import Item
+from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
@@ -55,5 +56,5 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
 )
 def test_prompt_is_in_the_manifest_as_it_was_sent(prompt: str) -> None:
     """What a spreadsheet would take for a formula is left to whoever makes one of it: the manifest is JSON."""
-    line = failed_line(Item(0, "=1+1", GenerationRequest(prompt), "day/=1+1"), ImageStatus.FAILED, "no", None, None)
+    line = failed_line(Item(0, "=1+1", GenerationRequest(prompt), "day/=1+1"), IdeogramError("no"), 0.0)
     assert (line["prompt"], line["id"], line["key"]) == (prompt, "=1+1", "day/=1+1")

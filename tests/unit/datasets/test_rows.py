@@ -6,17 +6,22 @@ import json
 import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_ideogram.datasets.rows import Item, RowChecker, read_rows, version_of
+from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
+from airflow_provider_ideogram.datasets.rows import Item, RowChecker
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support import hostile
 from tests.support.s3 import NO_S3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 PREFIX = Target("my-bucket", "day/")
 #: The files of all examples may have the same name.
@@ -296,7 +301,7 @@ def _beyond_any_date() -> Any:
     ids=["end", "page", "not UTF-8", "date"],
 )
 def test_parquet_that_can_not_be_read_is_an_error_of_the_input(make: Callable[[], bytes], tmp_path: Path) -> None:
-    with pytest.raises(IdeogramInvalidInput, match="is not Parquet, or holds what can't be read"):
+    with pytest.raises(IdeogramInvalidInput, match="is not Parquet, or has values that can't be read"):
         read(tmp_path / "rows.parquet", make())
 
 
@@ -311,6 +316,13 @@ def test_nested_types_of_parquet_are_problems_of_their_rows(tmp_path: Path) -> N
 def test_file_that_is_not_there() -> None:
     for look in (lambda: list(read_rows("/nowhere/rows.csv", NO_S3)), lambda: version_of("/nowhere/rows.csv", NO_S3)):
         with pytest.raises(IdeogramInvalidInput, match="on this worker"):
+            look()
+
+
+def test_missing_object_is_invalid_input(s3: S3Client, s3_bucket: str) -> None:
+    path, objects = f"s3://{s3_bucket}/rows.csv", ObjectStore(s3)
+    for look in (lambda: list(read_rows(path, objects)), lambda: version_of(path, objects)):
+        with pytest.raises(IdeogramInvalidInput, match="rows.csv' does not exist"):
             look()
 
 

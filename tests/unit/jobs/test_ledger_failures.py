@@ -15,7 +15,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from airflow_provider_ideogram.exceptions import IdeogramLedgerError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError
 from airflow_provider_ideogram.jobs.ledger import Ledger, RecordConflict
 from dev.s3_server import S3Server
 from tests.support.s3 import answered, conditions_ignored, conditions_refused, intercepted, s3_response
@@ -56,7 +56,7 @@ class TestUnreadable:
     def test_record_that_cannot_be_parsed(self, body: bytes, ledger: Ledger, client: S3Client, bucket: str) -> None:
         client.put_object(Bucket=bucket, Key=KEY, Body=body)
 
-        with pytest.raises(IdeogramLedgerError, match="Understanding the ledger's record"):
+        with pytest.raises(IdeogramInvalidRecord, match="Understanding the ledger's record"):
             ledger.read(KEY)
 
         with pytest.raises((RecordConflict, IdeogramLedgerError)):

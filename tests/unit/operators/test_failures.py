@@ -20,6 +20,7 @@ ALWAYS = {
     exceptions.IdeogramTargetBusy,
     exceptions.IdeogramStorageError,
     exceptions.IdeogramLedgerError,
+    exceptions.IdeogramInvalidRecord,
     exceptions.IdeogramJobFailed,
     exceptions.IdeogramDatasetFailed,
 }

@@ -1,0 +1,74 @@
+"""
+The budget of a run: which items it still covers.
+
+Invariant: the budget counts the true cost of completed requests, the estimate for requests that may be charged, and
+nothing for failed ones. Without an estimate, one request at a time shows what an image of its model costs. A cost that
+stays unknown ends the submits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_ideogram.api.prices import list_price
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
+    from airflow_provider_ideogram.datasets.rows import Item
+    from airflow_provider_ideogram.datasets.state import DatasetState
+
+#: USD by which sums of floats may be wrong.
+TOLERANCE = 1e-9
+
+
+def estimated_cost(options: DatasetOptions, state: DatasetState | None, model: str) -> float | None:
+    """
+    Return what an image is expected to cost in USD: its true cost if known, else ``price_usd`` or the list price.
+
+    :param state: The state of the run, None before it is planned.
+    :return: None if there is no such estimate.
+    """
+    known = state.observed_costs.get(model, options.price_usd) if state else options.price_usd
+    return list_price(model) if known is None else known
+
+
+class Budget:
+    """The part of ``max_cost_usd`` that is left at one moment; admitted items reduce it."""
+
+    def __init__(self, options: DatasetOptions, state: DatasetState) -> None:
+        self._options = options
+        self._state = state
+        self._left = options.max_cost_usd
+        #: Whether a request without an estimate is running.
+        self._is_learning = False
+        if self._left is None:
+            return
+        self._left -= state.cost_usd
+        for request in state.unsettled_requests.values():
+            self._reserve(request.estimate_usd)
+        for in_flight in state.in_flight:
+            if in_flight.item.key not in state.unsettled_requests and not in_flight.job.paid_by_other_task:
+                self._reserve(self._estimate(in_flight.item))
+
+    def admits(self, item: Item) -> bool:
+        """Return whether the budget covers the item, and reserve its estimated cost."""
+        if self._left is None or item.key in self._state.unsettled_requests:  # reserved already
+            return True
+        estimate = self._estimate(item)
+        if estimate is None:
+            is_covered = not self._is_learning and self._left > TOLERANCE
+        else:
+            is_covered = estimate <= self._left + TOLERANCE
+        if not is_covered or self._state.images_without_cost:
+            return False
+        self._reserve(estimate)
+        return True
+
+    def _estimate(self, item: Item) -> float | None:
+        return estimated_cost(self._options, self._state, item.request.model)
+
+    def _reserve(self, estimate: float | None) -> None:
+        if estimate is None:
+            self._is_learning = True
+        elif self._left is not None:
+            self._left -= estimate

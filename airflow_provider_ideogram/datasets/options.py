@@ -1,0 +1,43 @@
+"""
+The arguments of a dataset's run.
+
+Invariant: the values are rendered, and do not change while a slice runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_ideogram.api.parameters import CHECKS
+
+#: The request parameters that are the defaults of the rows.
+DEFAULTS = tuple(name for name in CHECKS if name != "prompt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOptions:
+    """
+    The operator's arguments; :class:`IdeogramGenerateDatasetOperator` documents them.
+
+    :param defaults: The request parameters of rows that have none of their own.
+    :param resubmit: Whether an unknown submit may be followed by another one without a person.
+    """
+
+    prompts: Any
+    prompts_path: str | None
+    defaults: Mapping[str, Any]
+    key_template: str
+    dedupe: bool
+    if_exists: str
+    max_in_flight: int
+    requests_per_minute: float | None
+    max_failures: float
+    max_cost_usd: float | None
+    price_usd: float | None
+    timeout: float
+    resubmit: bool
+    resubmit_on_5xx: bool
+    s3_extra_args: Mapping[str, Any]
+    ledger_prefix: str

@@ -1,0 +1,200 @@
+"""
+Files of rows: JSONL, CSV and Parquet, on S3 or on the worker.
+
+Invariant: rows are read one after another. A row of JSONL or CSV takes at most :data:`_MAX_LINE` characters of memory,
+also in a file that decompresses to one endless line. A row that can't be read is a ValueError in its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_ideogram.api.sanitize import sanitize_text
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.storage.objects import ObjectStore
+
+#: Characters of a row at most, far above what parameters need.
+_MAX_LINE = 1 << 20
+_PARQUET_BATCH = 500
+_ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parquet", ".pq")}
+
+
+def read_rows(path: str, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
+    """
+    Yield the rows of a file, each with its place, such as ``line 7``.
+
+    :param path: A local path or ``s3://bucket/key``; the ending selects the format: JSONL, CSV with a header, both also
+        with gzip, or Parquet.
+    :param objects: The S3 layer.
+    :raises IdeogramInvalidInput: If the format is unknown, or the file is missing or does not have it.
+    """
+    name = path.lower()
+    plain = name.removesuffix(".gz")
+    kind = next((kind for kind, endings in _ENDINGS.items() if plain.endswith(endings)), None)
+    if kind is None or (kind == "parquet" and name != plain):
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: {path!r} does not end in .jsonl, .csv (or with .gz) or .parquet"]
+        )
+    with closing(_open(path, objects)) as file:
+        if kind == "parquet":
+            yield from _parquet(file)
+            return
+        raw: IO[bytes] = gzip.GzipFile(fileobj=file) if name != plain else file  # type: ignore[assignment]
+        # Bytes that are not UTF-8 become surrogates here, and then an error of their own line.
+        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            try:
+                yield from _csv(text) if kind == "csv" else _jsonl(text)
+            except (csv.Error, EOFError, OSError, zlib.error) as problem:
+                raise IdeogramInvalidInput.of([f"prompts_path: {path!r} can't be read: {problem}"]) from problem
+
+
+def version_of(path: str, objects: ObjectStore) -> list[Any]:
+    """
+    Return values that change when the file changes, without reading it.
+
+    :raises IdeogramInvalidInput: If the file is missing.
+    :raises IdeogramStorageError: If S3 can't be reached.
+    """
+    if address := _address(path):
+        head = objects.head(*address)
+        if head is None:
+            raise _missing(path)
+        return [path, head["ETag"]]
+    try:
+        status = Path(path).stat()
+    except OSError as problem:
+        raise IdeogramInvalidInput.of([f"prompts_path: {path!r} is not on this worker: {problem}"]) from problem
+    return [path, status.st_size, status.st_mtime_ns]
+
+
+def _open(path: str, objects: ObjectStore) -> IO[bytes]:
+    if address := _address(path):
+        try:
+            return objects.open(*address)
+        except IdeogramStorageError as problem:
+            if problem.status_code == HTTPStatus.NOT_FOUND:
+                raise _missing(path) from problem
+            raise
+    try:
+        return Path(path).open("rb")
+    except OSError as problem:
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: {path!r} can't be opened on this worker: {problem}"]
+        ) from problem
+
+
+def _missing(path: str) -> IdeogramInvalidInput:
+    return IdeogramInvalidInput.of([f"prompts_path: {path!r} does not exist"])
+
+
+def _address(path: str) -> tuple[str, str] | None:
+    """Return bucket and key of a path on S3, None for a local path."""
+    if not path.startswith("s3://"):
+        return None
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+class _Lines:
+    """The lines of a text; a row of more than :data:`_MAX_LINE` characters raises IdeogramInvalidInput."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+        self._left = _MAX_LINE
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(self._left):
+            self.number += 1
+            self._left -= len(line)
+            if self._left <= 0:
+                raise IdeogramInvalidInput.of(
+                    [f"prompts_path: the row at line {self.number} is longer than {_MAX_LINE:,} characters"]
+                )
+            yield line
+
+    def end_row(self) -> None:
+        """Start counting the characters of the next row."""
+        self._left = _MAX_LINE
+
+
+def _jsonl(text: IO[str]) -> Iterator[tuple[str, Any]]:
+    lines = _Lines(text)
+    for line in lines:
+        lines.end_row()
+        if not line.strip():
+            continue
+        try:
+            yield f"line {lines.number}", _utf8(line) or json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            yield f"line {lines.number}", ValueError(f"is not JSON: {problem}")
+
+
+def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
+    lines = _Lines(text)
+    reader = csv.reader(lines, strict=True)
+    header: list[str] = []
+    try:
+        for row in reader:
+            lines.end_row()
+            if not row:
+                continue
+            if not header:
+                header = _header(row)
+                continue
+            value: Any = _utf8("".join(row)) or dict(zip(header, row, strict=False))
+            if len(row) != len(header):
+                value = ValueError(f"has {len(row)} values, and the header has {len(header)} columns")
+            yield f"line {lines.number}", value
+    except csv.Error as problem:
+        raise csv.Error(f"line {lines.number}: {problem}") from problem
+
+
+def _header(row: list[str]) -> list[str]:
+    names = [name.strip() for name in row]
+    if "prompt" not in names or len(set(names)) < len(names):
+        raise csv.Error(f"the header {sanitize_text(str(names))} names no prompt, or a column twice")
+    return names
+
+
+def _utf8(text: str) -> ValueError | None:
+    """Return the error of a line whose bytes are not UTF-8, None for a valid line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ValueError("is not UTF-8")
+    return None
+
+
+def _parquet(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise IdeogramInvalidInput.of(
+            ["prompts_path: Parquet needs the provider's extra 'parquet' (pyarrow)"]
+        ) from None
+    try:
+        # Parquet is read from its end, so the whole compressed file is in memory; its rows are decompressed in batches.
+        batches = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read())).iter_batches(_PARQUET_BATCH)
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
+    # A damaged file raises OSError; a value that Python can't represent, such as a late date, one of the others.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
+        raise IdeogramInvalidInput.of(
+            [f"prompts_path: the file is not Parquet, or has values that can't be read: {sanitize_text(str(problem))}"]
+        ) from problem

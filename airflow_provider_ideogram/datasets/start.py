@@ -1,0 +1,122 @@
+"""
+The start of a dataset's run: its input, its plan and its first state.
+
+Invariant: everything that can fail without a submit is checked here: the bucket, the upload's arguments, every row, and
+the estimated cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ideogram import metrics
+from airflow_provider_ideogram.api.rate_limiter import RateLimiter
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
+from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+from airflow_provider_ideogram.datasets.plan import Plan, make_plan
+from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
+from airflow_provider_ideogram.datasets.rows import RowChecker
+from airflow_provider_ideogram.datasets.state import DatasetState
+from airflow_provider_ideogram.datasets.workspace import Workspace
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.options import DatasetOptions
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.image_store import ImageStore
+    from airflow_provider_ideogram.storage.objects import ObjectStore
+    from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
+
+
+def input_digest(options: DatasetOptions, output_prefix: Target, objects: ObjectStore) -> str:
+    """Return a digest of the rows and of all arguments that change their images."""
+    path = options.prompts_path
+    rows = list(_prompts(options)) if path is None else version_of(path, objects)
+    values = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+    text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_run(
+    options: DatasetOptions,
+    hook: IdeogramHook,
+    store: ImageStore,
+    workspace: Workspace,
+    output_prefix: Target,
+    digest: str,
+) -> DatasetState:
+    """
+    Read and check the input, write the plan to the workspace, and return the first state.
+
+    :param digest: The input's digest.
+    :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
+    """
+    store.find(output_prefix)  # checks the bucket and the upload's arguments
+    checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
+    workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
+    with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
+        plan = make_plan(_rows(options, store.objects), checker, earlier, workspace, options.if_exists)
+    try:
+        _check_cost(options, plan)
+    except IdeogramInvalidInput:
+        workspace.clear()
+        raise
+    metrics.reused(plan.reused)
+    now, limit = time.time(), options.requests_per_minute
+    state = DatasetState(
+        input_digest=digest,
+        total=plan.total,
+        todo_chunks=plan.todo_chunks,
+        copy_chunks=plan.copy_chunks,
+        parts=plan.parts,
+        original_cost_usd=plan.original_cost_usd,
+        cost_is_estimate=plan.cost_is_estimate,
+        started_at=now,
+        rate_limiter=RateLimiter.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
+    )
+    state.counts[ImageStatus.REUSED] = plan.reused
+    return state
+
+
+def _rows(options: DatasetOptions, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
+    if options.prompts_path is not None:
+        return read_rows(options.prompts_path, objects)
+    return ((f"item {number}", row) for number, row in enumerate(_prompts(options)))
+
+
+def _prompts(options: DatasetOptions) -> Sequence[Any]:
+    """Return the rows that were passed directly; rendering may have made anything of them."""
+    prompts = options.prompts
+    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
+        raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
+    return prompts
+
+
+def _check_cost(options: DatasetOptions, plan: Plan) -> None:
+    """Log the estimated cost; raise IdeogramInvalidInput if it is above ``max_cost_usd``."""
+    prices = {model: estimated_cost(options, None, model) for model in plan.to_do}
+    cost = sum(count * (prices[model] or 0.0) for model, count in plan.to_do.items())
+    unpriced = sorted(model for model, price in prices.items() if price is None)
+    limit, count = options.max_cost_usd, plan.to_do.total()
+    if limit is not None and cost > limit + TOLERANCE:
+        raise IdeogramInvalidInput.of(
+            [f"max_cost_usd: {count} images would cost about {cost:.2f} USD, and {limit:.2f} may be spent"]
+        )
+    and_unpriced = f", and the unknown cost of images of {', '.join(unpriced)}" if unpriced else ""
+    log.info(
+        "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
+        plan.total,
+        plan.reused,
+        count,
+        cost,
+        and_unpriced,
+    )
