@@ -116,7 +116,13 @@ def parse_history(response: ApiResponse) -> HistoryPage:
         raise IdeogramServerUnavailable(
             f"The API's history response has no rows: {response.message}", "Nothing was charged by this call."
         )
-    return HistoryPage([row for value in rows if (row := _row(value, response.redactor)) is not None], len(rows))
+    readable = [row for value in rows if (row := _row(value, response.redactor)) is not None]
+    if rows and not readable:  # of another form than known: it must not pass for a history without the request
+        raise IdeogramServerUnavailable(
+            f"None of the {len(rows)} rows of the API's history response is readable",
+            "Nothing was charged by this call.",
+        )
+    return HistoryPage(readable, len(rows))
 
 
 def parse_history_row(response: ApiResponse) -> HistoryRow:

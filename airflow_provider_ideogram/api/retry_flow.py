@@ -44,8 +44,8 @@ def retry_flow(
     """
     Decide, step by step, how a call proceeds.
 
-    Yields None where the call is to be sent: the client sends in the response, or throws :class:`RequestNotSent` or
-    :class:`ResponseNotReceived`. Yields a number of seconds to wait.
+    Yields None where the call is to be sent: the client sends in the response, or throws :class:`RequestNotSent`,
+    :class:`ResponseNotReceived`, or an error of another class, which says nothing. Yields a number of seconds to wait.
 
     :return: What the response means.
     :raises IdeogramError: The last error, when no further attempt is allowed.
@@ -78,3 +78,7 @@ def _attempt(call: Call[T]) -> Generator[None, ApiResponse, T | IdeogramError]:
         return IdeogramServerUnavailable(f"The API did not respond ({problem})", "Nothing was charged by this call.")
     except IdeogramError as error:
         return error
+    except Exception as error:
+        if not call.charges:
+            raise
+        return unknown_submit(f"The call failed ({type(error).__name__})")  # its text may hold the key

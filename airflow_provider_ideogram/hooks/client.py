@@ -106,7 +106,7 @@ class SegmindClient:
                 if wait is None:
                     try:
                         response = self._send(call)
-                    except (RequestNotSent, ResponseNotReceived) as error:
+                    except Exception as error:  # of any class: the call may have been sent
                         wait = steps.throw(error)
                     else:
                         wait = steps.send(response)

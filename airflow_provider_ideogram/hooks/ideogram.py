@@ -84,6 +84,8 @@ class IdeogramHook(BaseHook):
         """
         Submit a request, which is charged when it completes.
 
+        Every error but IdeogramUnknownSubmit, of any class, means that the request was not accepted.
+
         :raises IdeogramSubmitFailed: If the API answered 500, 502 or 503: the request may have been accepted.
         :raises IdeogramUnknownSubmit: If it is not known for another reason whether the request was accepted.
         :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the

@@ -9,106 +9,24 @@ cannot be read is an error, never "no record".
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_ideogram.api.job import Job
-from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.exceptions import (
-    IdeogramInvalidInput,
-    IdeogramInvalidRecord,
-    IdeogramLedgerError,
-    IdeogramStorageError,
-)
-from airflow_provider_ideogram.jobs.identity import attempt_group
+from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
+from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
 
-#: The version of the records' format. A change must keep older versions readable.
-VERSION = 1
-_MAX_BYTES = 1 << 20
-#: Leaves room for the request id, which is added after the submit.
-_MAX_INTENT_BYTES = _MAX_BYTES - 1024
 _NO_CONDITIONS = (
     "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
 )
 #: Hosts whose conditional writes are known to work.
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
-#: Fields of the intent that a record has only if they differ from the default.
-_OPTIONAL = ("excluded_request_ids", "submit_attempts")
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """
-    The intent to submit a request.
-
-    :param request: What will be sent, the drawn seed included.
-    :param fingerprint: The fingerprint of what the user asked for, before a seed was drawn.
-    :param target: The address ``s3://bucket/key`` where the image goes.
-    :param intent_at: When it was written, in seconds since the epoch; taken as the time of the submit.
-    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
-    :param max_tries: The task instance's, which changes on a clear.
-    :param excluded_request_ids: Ended requests with the same inputs: the history must not take them for this one.
-    :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
-    """
-
-    request: GenerationRequest
-    fingerprint: str
-    target: str
-    intent_at: float
-    owner: str
-    max_tries: int
-    excluded_request_ids: tuple[str, ...] = ()
-    submit_attempts: int = 0
-
-    @property
-    def attempt_group(self) -> str:
-        """The attempts of the task instance between two clears, as a digest for the image's metadata."""
-        return attempt_group(self.owner, self.max_tries)
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRecord:
-    """
-    A record as it is in S3.
-
-    :param key: The record's own key.
-    :param etag: Its version.
-    :param intent: The intent.
-    :param request_id: The vendor's id of the request; None if it is unknown whether the request was submitted.
-    :param not_submitted: Whether it certainly was not submitted, though the record could not be deleted.
-    """
-
-    key: str
-    etag: str
-    intent: Intent
-    request_id: str | None = None
-    not_submitted: bool = False
-
-    @property
-    def job(self) -> Job:
-        """The submitted request; raises ValueError if the record has no request id."""
-        if self.request_id is None:
-            raise ValueError("the record has no request id")
-        intent = self.intent
-        return Job(
-            self.request_id,
-            intent.intent_at,
-            intent.request,
-            intent.fingerprint,
-            intent.target,
-            record_key=self.key,
-            record_etag=self.etag,
-            attempt_group=intent.attempt_group,
-        )
 
 
 class RecordConflict(Exception):
@@ -148,7 +66,7 @@ class Ledger:
         :raises IdeogramInvalidInput: If the inputs are too large for a record.
         :raises IdeogramLedgerError: If S3 does not accept it; nothing may be submitted then.
         """
-        _check_size(key, intent)
+        check_size(key, intent)
         endpoint = self._objects.client.meta.endpoint_url
         has_conditions = urlsplit(endpoint).netloc.endswith(_AWS)
         if not has_conditions and self.read(key) is not None:  # a store that ignores conditions would replace it
@@ -166,19 +84,19 @@ class Ledger:
         :raises IdeogramLedgerError: If it can't be read.
         """
         try:
-            stored = self._objects.get(self._bucket, key, max_bytes=_MAX_BYTES)
+            stored = self._objects.get(self._bucket, key, max_bytes=MAX_BYTES)
         except Exception as error:  # any failure: it must not count as "no record"
             raise self._error("reading", key, error) from error
         if stored is None:
             return None
         try:
-            return _parse(key, stored.etag, stored.body)
+            return parse_record(key, stored.etag, stored.body)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._error("understanding", key, error, IdeogramInvalidRecord) from error
 
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
-        _check_size(record.key, intent)
+        check_size(record.key, intent)
         return self._put(LedgerRecord(record.key, "", intent), if_match=record.etag)
 
     def record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
@@ -238,36 +156,41 @@ class Ledger:
         try:
             return replace(record, etag=self._write(record, if_match, conditional=conditional))
         except PreconditionFailed as error:
-            return self._written_before(record, error)
+            written = self._written_before(record)
+            if written is None:
+                raise RecordConflict from error
+            return written
         except ConditionsNotSupported:
             return self._put_unconditionally(record, if_match)
         except Exception as error:
-            raise self._error("writing", record.key, error) from error
+            failure = self._error("writing", record.key, error)
+            with suppress(IdeogramLedgerError):
+                if written := self._written_before(record):
+                    return written
+            raise failure from error
 
     def _write(self, record: LedgerRecord, if_match: str | None, *, conditional: bool = True) -> str:
         etag: str = self._objects.put(
             self._bucket,
             record.key,
-            _body(record),
+            body_of(record),
             if_match=if_match if conditional else None,
             if_missing=conditional and if_match is None,
             ContentType="application/json",
         )["ETag"]
         return etag
 
-    def _written_before(self, record: LedgerRecord, error: PreconditionFailed) -> LedgerRecord:
-        """Return the record if this very write took effect: S3's response was lost, and botocore wrote again."""
+    def _written_before(self, record: LedgerRecord) -> LedgerRecord | None:
+        """Return the record if this very write took effect though S3's response was lost; botocore may repeat it."""
         current = self.read(record.key)
-        if current is None or replace(current, etag=record.etag) != record:
-            raise RecordConflict from error
-        return current
+        return current if current is not None and replace(current, etag=record.etag) == record else None
 
     def _check_conditions(self, record: LedgerRecord) -> None:
         """Write the record once more: a store that accepts it ignores conditions without saying so."""
         try:
             self._write(record, None)
-        except (PreconditionFailed, ConditionsNotSupported, IdeogramStorageError):
-            return  # refused as expected; a store that fails now says nothing about conditions
+        except Exception:  # refused as expected; a store that fails now says nothing about conditions
+            return
         log.warning(_NO_CONDITIONS)
 
     def _put_unconditionally(self, record: LedgerRecord, if_match: str | None) -> LedgerRecord:
@@ -322,40 +245,3 @@ class NoLedger:
 
     def delete_for_request(self, key: str, request_id: str | None) -> None:
         """Do nothing."""
-
-
-def _check_size(key: str, intent: Intent) -> None:
-    """Raise IdeogramInvalidInput for an intent whose record would be too large to be read."""
-    size = len(_body(LedgerRecord(key, "", intent)))
-    if size > _MAX_INTENT_BYTES:
-        raise IdeogramInvalidInput.of(
-            [
-                f"the inputs take {size:,} bytes in the ledger, which reads at most {_MAX_INTENT_BYTES:,}; pass the "
-                "address of an image in model_params instead of its data"
-            ]
-        )
-
-
-def _body(record: LedgerRecord) -> bytes:
-    intent = asdict(record.intent)
-    document = {
-        "version": VERSION,
-        "request_id": record.request_id,
-        **({"not_submitted": True} if record.not_submitted else {}),
-        **{name: value for name, value in intent.items() if name not in _OPTIONAL or value},
-        "request": record.intent.request.inputs(),
-    }
-    return json.dumps(document, ensure_ascii=False).encode()
-
-
-def _parse(key: str, etag: str, body: bytes) -> LedgerRecord:
-    document: Mapping[str, Any] = json.loads(body)
-    if document["version"] != VERSION:
-        raise ValueError(f"it has version {document['version']!r}; this provider reads version {VERSION}")
-    known = {item.name: document[item.name] for item in fields(Intent) if item.name not in _OPTIONAL}
-    intent = Intent(
-        **{**known, "request": GenerationRequest.from_inputs(document["request"])},
-        excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
-        submit_attempts=int(document.get("submit_attempts", 0)),
-    )
-    return LedgerRecord(key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True)

@@ -3,7 +3,8 @@ Reconciliation of a submit whose acceptance is unknown with the account's reques
 
 Invariant: a request that the history shows is adopted. A new submit needs a reason: a person, or the user's argument,
 accepts that both may be paid, or the submit was answered by an error of the server and a readable history does not show
-it for two minutes. While the history fails to respond, nothing is submitted.
+it for two minutes. A history that can't be read says nothing: while it fails to respond, nothing is submitted; while it
+refuses the call, only the user's argument is a reason. A connection without a history leaves it to the person.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from airflow_provider_ideogram.storage.image_record import iso_utc
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord
+    from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Reconciler:
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
-        reason = self._consent(record, intent, owns)
+        reason = self._consent(record, intent, owns, was_read=search.found is not None or not self.hook.has_history)
         if reason is None and durable and search.found == frozenset() and self._may_repeat(record, intent):
             reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
@@ -119,17 +120,20 @@ class Reconciler:
     def _search(self, record: LedgerRecord) -> _Search:
         try:
             found = self.hook.find_submitted(record.intent.request, record.intent.intent_at)
-        except IdeogramError as error:
+        except Exception as error:  # of any class: "could not be read" is never "is not there"
             # Without a history, or with one that refuses the key, another search has the same result.
             is_temporary = not isinstance(error, IdeogramNotCharged)
-            return _Search(None, f"can't be read ({error.reason})", is_temporary)
+            reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
+            return _Search(None, f"can't be read ({reason})", is_temporary)
         found -= set(record.intent.excluded_request_ids)
         return _Search(frozenset(found), f"shows {len(found) or 'no'} requests with its inputs")
 
-    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
+    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""
         if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"
+        if not was_read:
+            return None
         if not owns:
             age = time.time() - record.intent.intent_at
             return "Another task sent the submit hours ago" if age > HISTORY_LAG_MAX else None
@@ -167,6 +171,7 @@ def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit
         f"{what}{times}; the account's request history {history}",
         f"The request for {intent.target} may have been accepted, and is charged if it completes; rows of the history "
         "may be hours late. Each later attempt searches again before it pays, unless the task has durable=False. Clear "
-        f"the task {intent.owner} to submit a new request, or set on_unknown_submit='resubmit'.",
+        f"the task {intent.owner} to submit a new request once the history can be read and does not show it, or set "
+        "on_unknown_submit='resubmit'.",
         status_code=answered.status_code if answered else None,
     )

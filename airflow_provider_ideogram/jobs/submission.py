@@ -1,8 +1,9 @@
 """
 Getting the request of a target: an existing one, or a new one.
 
-Invariant: a submit follows an intent in the ledger that no other task holds. A request that the ledger or the account's
-history has is never submitted again; only its own end, or a person, frees the target.
+Invariant: a submit follows an intent in the ledger that no other task holds, and an intent follows everything that can
+fail without a submit. A request that the ledger or the account's history has is never submitted again; only its own
+end, or a person, frees the target.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
-    IdeogramError,
     IdeogramJobUnreachable,
     IdeogramLedgerError,
-    IdeogramObjectExists,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
@@ -31,16 +30,12 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, RecordConflict
+from airflow_provider_ideogram.jobs.ledger import RecordConflict
 from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, Reconciler, RetryLater
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.recovery import recover
-from airflow_provider_ideogram.storage.image_record import (
-    ImageRecord,
-    fingerprint_of,
-    made_by,
-    made_from,
-    paid_by_group,
-)
+from airflow_provider_ideogram.jobs.target_image import TargetImage
+from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerprint_of, made_by, made_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,6 +104,7 @@ class Submitter:
         return result
 
     def _get_or_submit(self, request: GenerationRequest, *, absent: bool) -> ImageRecord | tuple[Job, RequestPoll]:
+        self.hook.get_conn()  # whatever is wrong with the connection is found before the intent
         head = None if absent and self.ledger.is_durable else self.store.find(self.target)
         stored = self._stored(head, request) if head else None
         if stored is not None:
@@ -135,14 +131,14 @@ class Submitter:
 
         :raises IdeogramJobUnreachable: If its image is stored, and its inputs are unknown.
         """
-        group = attempt_group(self.owner, self.max_tries)
         record = self.ledger.read(self._record_key)
         if record is not None:
-            own = record.intent.attempt_group == group
+            own = record.intent.attempt_group == self._group
             return record.intent.request.as_asked(record.intent.fingerprint) if own else None
-        target, head = self._own_in_prefix() or (self.target, self.store.find(self.target))
-        if head is None or not paid_by_group(head, group):
+        own_image = self._image.own()
+        if own_image is None:
             return None
+        target, head = own_image
         # The attempt died between the deletion of the record and its own end.
         stored = ImageRecord.of_object(target, head, None)
         request = self._request_in_history(stored)
@@ -169,54 +165,34 @@ class Submitter:
     def _record_key(self) -> str:
         return self.ledger.key_of(self.target, self.owner)
 
+    @property
+    def _group(self) -> str:
+        return attempt_group(self.owner, self.max_tries)
+
+    @property
+    def _image(self) -> TargetImage:
+        return TargetImage(self.store, self.target, self._group, self.if_exists, self.tried_since)
+
     def _stored(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
         """Return the image at the target if it is this task's own or is to be reused."""
-        same = made_from(head, request)
-        if same:
+        if made_from(head, request):
             self.ledger.delete_for_request(self._record_key, made_by(head))
-        if same and paid_by_group(head, attempt_group(self.owner, self.max_tries)):
-            log.info("%s is this task's own image: an earlier attempt ended right after storing it", self.target.uri)
-            return ImageRecord.of_object(self.target, head, request, own=True)
-        if self.if_exists == "fail":
-            raise IdeogramObjectExists(
-                f"{self.target.uri} exists and if_exists is 'fail'",
-                "Nothing was charged. Choose another key, or if_exists='reuse' or 'overwrite'.",
-            )
-        if same and self.if_exists == "reuse":
-            log.info("%s was made from the same inputs: it is reused, and nothing is paid", self.target.uri)
-            return ImageRecord.of_object(self.target, head, request)
-        log.info(
-            "%s exists, made from %s inputs: it will be replaced", self.target.uri, "the same" if same else "other"
-        )
-        return None
+        return self._image.usable(head, request)
 
     def _stored_meanwhile(
         self, before: Mapping[str, Any] | None, record: LedgerRecord, request: GenerationRequest
     ) -> ImageRecord | None:
-        """
-        Return the image that was stored, and its record deleted, since the target was read.
-
-        A slice of this task that Airflow has failed may still be running.
-        """
+        """Return the image that was stored, and its record deleted, since the target was read."""
         if not self.ledger.is_durable:
             return None
         try:
-            target, head = self._own_in_prefix() or (self.target, self.store.head(self.target))
-        except IdeogramError:
+            stored = self._image.stored_since(before, request)
+        except BaseException:  # also Airflow's timeout: nothing was submitted
             self.ledger.cancel_intent(record)
             raise
-        if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
-            return None
-        self.ledger.cancel_intent(record)
-        log.info("%s was stored just now from the same inputs: nothing more is paid", target.uri)
-        return ImageRecord.of_object(target, head, request, own=paid_by_group(head, record.intent.attempt_group))
-
-    def _own_in_prefix(self) -> tuple[Target, Mapping[str, Any]] | None:
-        """Return the image that an earlier attempt stored below a prefix, where the target has no key."""
-        if not self.target.is_prefix or self.tried_since is None:
-            return None
-        group = attempt_group(self.owner, self.max_tries)
-        return self.store.find_in_prefix(self.target, self.tried_since, lambda head: paid_by_group(head, group))
+        if stored is not None:
+            self.ledger.cancel_intent(record)
+        return stored
 
     def _reattach(self, record: LedgerRecord, intent: Intent) -> tuple[Job, RequestPoll]:
         """Go on with the record of an earlier attempt or of another task."""
@@ -264,14 +240,14 @@ class Submitter:
             if reconciled.request_id is not None:
                 return reconciled.job, RequestPoll(reconciled.request_id, record.intent.intent_at)
             return self._submit(reconciled, repeated=True)
-        except IdeogramError as error:  # refused or never sent
+        except Exception as error:  # refused or never sent, see IdeogramHook.submit
             if not (record.intent.submit_attempts and isinstance(error, IdeogramTemporaryError)):
                 self.ledger.cancel_intent(record)  # otherwise the record keeps the number of failed submits
             if isinstance(error, IdeogramRateLimited):
                 raise RetryLater(submit_delay(error.retry_after, random.Random()), error) from None
             raise
-        metrics.remaining_credits(submission.remaining_credits)
         recorded = self._record_request(record, submission.request_id)
+        metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
 
     def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
@@ -285,9 +261,8 @@ class Submitter:
 
     def _record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
         """Record the id of an accepted request."""
-        metrics.submitted(record.intent.request.model)
         try:
-            return self.ledger.record_request(record, request_id)
+            recorded = self.ledger.record_request(record, request_id)
         except (RecordConflict, IdeogramLedgerError) as problem:
             log.error(
                 "Request %s is submitted, but its id could not be recorded in the ledger (%s). The task continues. If "
@@ -295,7 +270,9 @@ class Submitter:
                 request_id,
                 _reason_of(problem),
             )
-            return replace(record, request_id=request_id)
+            recorded = replace(record, request_id=request_id)
+        metrics.submitted(record.intent.request.model)
+        return recorded
 
     def _reconcile(
         self,

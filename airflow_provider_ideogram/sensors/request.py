@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-    from airflow_provider_ideogram.jobs.ledger import Ledger, LedgerRecord, NoLedger
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.jobs.record import LedgerRecord
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 

@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -17,6 +18,7 @@ from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
 from tests.support.world import KEY, assert_error
 
 if TYPE_CHECKING:
+    from tests.support.task_runner import TaskRun
     from tests.support.world import ImageTask, World
 
 
@@ -139,6 +141,45 @@ def test_invalid_connection_is_not_tried_again(image_task: ImageTask, monkeypatc
 
     assert result.state == "failed"
     assert_error(result, "nothing was sent or charged", "'requests_per_minute'")
+
+
+class TestErrorsOfOthers:
+    """An error before the submit that is not the provider's leaves no intent, which would pass for a submit."""
+
+    def _assert_fails_without_a_trace(self, run: TaskRun, world: World) -> None:
+        """The attempt fails, and neither the ledger nor the vendor has anything."""
+        result = run.execute()
+        assert result.state == "up_for_retry", result.log_text
+        assert (world.object_keys(), world.emulator.stats().calls) == ([], {})
+
+    @pytest.mark.parametrize("connection", [None, "{not JSON", "http://[::1"], ids=["missing", "JSON", "URI"])
+    def test_connection_that_cannot_be_read(
+        self, connection: str | None, image_task: ImageTask, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = image_task(retries=1)
+        with monkeypatch.context() as patch:
+            if connection is None:
+                patch.delenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT")
+            else:
+                patch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", connection)
+            self._assert_fails_without_a_trace(run, world)
+        assert run.retry().state == "deferred"
+
+    @pytest.mark.parametrize(
+        ("place", "error"),
+        [
+            ("airflow_provider_ideogram.hooks.ideogram.IdeogramHook.get_connection", PermissionError("no secrets")),
+            ("airflow_provider_ideogram.hooks.client.httpx.Client", FileNotFoundError("no CA file")),
+        ],
+        ids=["secrets backend", "HTTP client"],
+    )
+    def test_backend_or_client_that_raises(
+        self, place: str, error: Exception, image_task: ImageTask, world: World
+    ) -> None:
+        run = image_task(retries=1)
+        with mock.patch(place, side_effect=error):
+            self._assert_fails_without_a_trace(run, world)
+        assert run.retry().state == "deferred"
 
 
 def test_missing_bucket_is_found_before_a_call(image_task: ImageTask, world: World) -> None:

@@ -45,8 +45,9 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramUnknownSubmit,
 )
 from airflow_provider_ideogram.hooks.image import SpooledImage
-from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
+from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator, base
 from airflow_provider_ideogram.storage.image_record import Completion, ImageRecord, made_by, made_from, paid_by_group

@@ -109,12 +109,17 @@ def test_row_that_cannot_be_read_is_left_out(row: Any) -> None:
         ([ROW] * PER_PAGE, AT, False),
         ([ROW] * PER_PAGE, AT + 1, True),
         ([*[ROW] * (PER_PAGE - 1), {}], AT, False),
-        ([{}] * PER_PAGE, AT, False),
         ([], AT, True),
     ],
 )
 def test_rows_that_cannot_be_read_do_not_end_the_search(rows: list[Any], since: float, ends: bool) -> None:
     assert parse_history(ApiResponse(200, {}, json.dumps(rows).encode())).ends_search(since) is ends
+
+
+@pytest.mark.parametrize("count", [1, PER_PAGE])
+def test_rows_of_an_unknown_form_are_not_an_empty_history(count: int) -> None:
+    with pytest.raises(IdeogramServerUnavailable, match=f"None of the {count} rows .* is readable"):
+        _parsed([{**ROW, "model_status": None}] * count)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b"{}", b'{"data": null}', b'"rows"', b"[" * 5000])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.jobs.ledger import Intent
+from airflow_provider_ideogram.jobs.record import Intent
 
 KEY = "_ideogram/images/lighthouse.png.json"
 ASKED = GenerationRequest("a lighthouse \U0001f30a", model_params={"color_palette": "warm"})

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.jobs.ledger import (
-    _MAX_INTENT_BYTES,
-    Intent,
-    Ledger,
-    LedgerRecord,
-    NoLedger,
-    RecordConflict,
-    _body,
-)
+from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
+from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered, first_response_lost
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
@@ -253,7 +246,7 @@ def test_without_a_ledger_nothing_is_kept() -> None:
 def test_record_too_large_to_be_read_is_not_written(client: S3Client, bucket: str) -> None:
     def sized(excess: int) -> Intent:
         empty = replace(INTENT, request=replace(SENT, model_params={"image": ""}))
-        length = _MAX_INTENT_BYTES - len(_body(LedgerRecord(KEY, "", empty))) + excess
+        length = MAX_INTENT_BYTES - len(body_of(LedgerRecord(KEY, "", empty))) + excess
         return replace(INTENT, request=replace(SENT, model_params={"image": "x" * length}))
 
     ledger = Ledger(client, bucket)

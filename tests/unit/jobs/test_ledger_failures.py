@@ -14,6 +14,7 @@ from unittest import mock
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError
 from airflow_provider_ideogram.jobs.ledger import Ledger, RecordConflict
@@ -124,6 +125,36 @@ class TestUnreadable:
         assert ledger.read(KEY) == record
         [message] = logged()
         assert message.startswith(f"The ledger's record {KEY} could not be deleted: ")
+
+    def test_write_that_took_effect_without_a_response_counts(self, ledger: Ledger, client: S3Client) -> None:
+        """Otherwise an intent without a submit stays, and passes for an unknown submit."""
+        record = ledger.write_intent(KEY, INTENT)
+
+        def write_late(request: Any) -> AWSResponse:
+            session = URLLib3Session()
+            session.send(request)
+            session.close()
+            return s3_response(request, 500, "InternalError")
+
+        with intercepted(client, "PutObject", write_late):
+            recorded = ledger.record_request(record, "r-1")
+            intended = ledger.write_intent("_ideogram/another.json", INTENT)
+
+        assert ledger.read(KEY) == recorded
+        assert ledger.read("_ideogram/another.json") == intended
+
+    def test_check_of_conditions_that_raises_leaves_the_intent(self, ledger: Ledger, client: S3Client) -> None:
+        calls = 0
+
+        def fail(_: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise KeyError("credentials of the second call")
+
+        with intercepted(client, "PutObject", fail):
+            record = ledger.write_intent(KEY, INTENT)
+        assert (ledger.read(KEY), calls) == (record, 2)
 
 
 class TestCancelIntent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -312,16 +313,48 @@ class TestHistory:
         job, _ = world.get_or_submit()
         assert job.request_id == world.emulator.requests()[0].request_id
 
-    @pytest.mark.parametrize("status", [401, 403, 404])
-    def test_history_that_refuses_the_key_leaves_it_to_the_user(self, world: World, status: int) -> None:
+    @pytest.mark.parametrize("status", [302, 401, 403, 404])
+    def test_history_that_refuses_the_key_leaves_it_to_an_argument(self, world: World, status: int) -> None:
         left_unknown(world, ME)
         world.pass_time(HISTORY_LAG)
         world.emulator.fault("history", "error", status=status, times=None)
         self._assert_unknown(world, f"history can't be read .*HTTP {status}")
 
-        world.get_or_submit(max_tries=3)
+        world.get_or_submit(resubmit=True)
 
         assert world.submits() == 1
+
+    @pytest.mark.parametrize(
+        ("request_", "changes"),
+        [(ASKED, {"max_tries": 3}), (OTHER_INPUTS, {}), (ASKED, {"owner": OTHER_TASK})],
+        ids=["clear", "other inputs", "another task"],
+    )
+    @pytest.mark.parametrize("status", [302, 401, 403, 404])
+    def test_consent_counts_after_a_readable_history_only(
+        self, world: World, status: int, request_: GenerationRequest, changes: dict[str, Any]
+    ) -> None:
+        left_unknown(world, ME, accepted=True)
+        world.pass_time(4 * HOUR)
+        world.emulator.fault("history", "error", status=status, times=None)
+        with pytest.raises(IdeogramUnknownSubmit, match=f"can't be read .*HTTP {status}"):
+            world.get_or_submit(request_, **changes)
+        assert world.submits() == 1
+
+    def test_search_that_raises_another_error_is_not_consent(self, world: World) -> None:
+        left_unknown(world, ME, accepted=True)
+        world.pass_time(HISTORY_LAG)
+        with (
+            mock.patch.object(world.hook, "find_submitted", side_effect=KeyError),
+            pytest.raises(RetryLater, match=r"can't be read .KeyError"),
+        ):
+            world.get_or_submit(max_tries=3)
+        assert world.submits() == 1
+
+    def test_connection_without_history_leaves_it_to_a_clear(self, gateway: World) -> None:
+        left_unknown(gateway, ME)
+        gateway.pass_time(HISTORY_LAG)
+        gateway.get_or_submit(max_tries=3)
+        assert gateway.submits() == 1
 
     def test_connection_without_history_leaves_it_to_the_user(self, gateway: World) -> None:
         left_unknown(gateway, ME, accepted=True)

@@ -15,6 +15,7 @@ import pytest
 
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.polling import Outcome
+from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
 from airflow_provider_ideogram.emulator.running import connection_to
 from airflow_provider_ideogram.exceptions import (
@@ -26,10 +27,12 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramRateLimited,
     IdeogramServerUnavailable,
     IdeogramTargetBusy,
+    IdeogramUnknownSubmit,
 )
+from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.submission import STORING_SECONDS, SUBMIT_SECONDS
 from tests.support.s3 import answered
 from tests.unit.jobs.world import (
@@ -356,6 +359,18 @@ class TestRefusedSubmit:
             world.get_or_submit()
         assert world.record() is None
 
+    def test_error_of_any_class_before_the_call_frees_the_target(self, world: World) -> None:
+        with mock.patch.object(world.hook, "submit", side_effect=KeyError), pytest.raises(KeyError):
+            world.get_or_submit()
+        assert world.record() is None
+
+    def test_error_of_any_class_in_the_call_is_an_unknown_submit(self, world: World) -> None:
+        answers = [KeyError, ApiResponse(200, body=b"[]")]  # the second one is the history's
+        with mock.patch.object(SegmindClient, "_send", side_effect=answers), pytest.raises(RetryLater) as caught:
+            world.get_or_submit()
+        assert isinstance(caught.value.error, IdeogramUnknownSubmit)
+        assert world.existing_record().request_id is None
+
     def test_no_error_contains_the_api_key(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         for status in (400, 401, 429, 503):
             text = f"key {world.emulator.api_key} at {HISTORY_PATH}"
@@ -401,6 +416,11 @@ class TestRequestIdNotRecorded:
         assert job.request_id == world.emulator.requests()[0].request_id
         assert f"Request {job.request_id} is submitted, but its id could not be recorded" in caplog.text
         assert world.existing_record().intent.owner == OTHER_TASK
+
+    def test_metrics_that_fail_do_not_lose_the_id(self, world: World) -> None:
+        with mock.patch("airflow_provider_ideogram.metrics.Stats.incr", side_effect=KeyError), pytest.raises(KeyError):
+            world.get_or_submit()
+        assert world.existing_record().request_id == world.emulator.requests()[0].request_id
 
 
 class TestConcurrentTasks:

@@ -15,8 +15,10 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramSubmitFailed,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.ledger import Intent, LedgerRecord, NoLedger
+from airflow_provider_ideogram.jobs.ledger import NoLedger
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.storage.image_record import iso_utc
+from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered
 from tests.unit.jobs.world import (
@@ -105,6 +107,12 @@ class TestStored:
 
     def test_intent_is_cancelled_if_the_target_cannot_be_read(self, world: World) -> None:
         with answered(world.client, "HeadObject", 403, from_call=2), pytest.raises(IdeogramStorageError):
+            world.get_or_submit()
+        assert (world.record(), world.submits()) == (None, 0)
+
+    @pytest.mark.parametrize("error", [ValueError, SystemExit])
+    def test_intent_is_cancelled_after_an_error_of_any_class(self, world: World, error: type[BaseException]) -> None:
+        with mock.patch.object(ImageStore, "head", side_effect=[None, error]), pytest.raises(error):
             world.get_or_submit()
         assert (world.record(), world.submits()) == (None, 0)
 

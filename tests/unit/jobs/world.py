@@ -20,7 +20,8 @@ from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord, NoLedger
+from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.image_store import ImageStore

@@ -1,0 +1,132 @@
+"""
+The format of the ledger's records.
+
+Invariant: a record that this version writes can be read by this and later versions. What can't be read raises; a record
+too large to be read is not made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from airflow_provider_ideogram.api.job import Job
+from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.jobs.identity import attempt_group
+
+#: The version of the records' format. A change must keep older versions readable.
+VERSION = 1
+#: The size in bytes of a record that is read at most.
+MAX_BYTES = 1 << 20
+#: Leaves room for the request id, which is added after the submit.
+MAX_INTENT_BYTES = MAX_BYTES - 1024
+#: Fields of the intent that a record has only if they differ from the default.
+_OPTIONAL = ("excluded_request_ids", "submit_attempts")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """
+    The intent to submit a request.
+
+    :param request: What will be sent, the drawn seed included.
+    :param fingerprint: The fingerprint of what the user asked for, before a seed was drawn.
+    :param target: The address ``s3://bucket/key`` where the image goes.
+    :param intent_at: When it was written, in seconds since the epoch; taken as the time of the submit.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task instance's, which changes on a clear.
+    :param excluded_request_ids: Ended requests with the same inputs: the history must not take them for this one.
+    :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
+    """
+
+    request: GenerationRequest
+    fingerprint: str
+    target: str
+    intent_at: float
+    owner: str
+    max_tries: int
+    excluded_request_ids: tuple[str, ...] = ()
+    submit_attempts: int = 0
+
+    @property
+    def attempt_group(self) -> str:
+        """The attempts of the task instance between two clears, as a digest for the image's metadata."""
+        return attempt_group(self.owner, self.max_tries)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRecord:
+    """
+    A record as it is in S3.
+
+    :param key: The record's own key.
+    :param etag: Its version.
+    :param intent: The intent.
+    :param request_id: The vendor's id of the request; None if it is unknown whether the request was submitted.
+    :param not_submitted: Whether it certainly was not submitted, though the record could not be deleted.
+    """
+
+    key: str
+    etag: str
+    intent: Intent
+    request_id: str | None = None
+    not_submitted: bool = False
+
+    @property
+    def job(self) -> Job:
+        """The submitted request; raises ValueError if the record has no request id."""
+        if self.request_id is None:
+            raise ValueError("the record has no request id")
+        intent = self.intent
+        return Job(
+            self.request_id,
+            intent.intent_at,
+            intent.request,
+            intent.fingerprint,
+            intent.target,
+            record_key=self.key,
+            record_etag=self.etag,
+            attempt_group=intent.attempt_group,
+        )
+
+
+def check_size(key: str, intent: Intent) -> None:
+    """Raise IdeogramInvalidInput for an intent whose record would be too large to be read."""
+    size = len(body_of(LedgerRecord(key, "", intent)))
+    if size > MAX_INTENT_BYTES:
+        raise IdeogramInvalidInput.of(
+            [
+                f"the inputs take {size:,} bytes in the ledger, which reads at most {MAX_INTENT_BYTES:,}; pass the "
+                "address of an image in model_params instead of its data"
+            ]
+        )
+
+
+def body_of(record: LedgerRecord) -> bytes:
+    """Return the record as JSON."""
+    intent = asdict(record.intent)
+    document = {
+        "version": VERSION,
+        "request_id": record.request_id,
+        **({"not_submitted": True} if record.not_submitted else {}),
+        **{name: value for name, value in intent.items() if name not in _OPTIONAL or value},
+        "request": record.intent.request.inputs(),
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def parse_record(key: str, etag: str, body: bytes) -> LedgerRecord:
+    """Read a record; raise ValueError, TypeError, KeyError or RecursionError for anything else."""
+    document: Mapping[str, Any] = json.loads(body)
+    if document["version"] != VERSION:
+        raise ValueError(f"it has version {document['version']!r}; this provider reads version {VERSION}")
+    known = {item.name: document[item.name] for item in fields(Intent) if item.name not in _OPTIONAL}
+    intent = Intent(
+        **{**known, "request": GenerationRequest.from_inputs(document["request"])},
+        excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
+        submit_attempts=int(document.get("submit_attempts", 0)),
+    )
+    return LedgerRecord(key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True)

@@ -1,0 +1,92 @@
+"""
+The image at a target, as one task sees it.
+
+Invariant: an image that an attempt of this task paid for is its result, whatever ``if_exists`` says. Nothing here
+submits.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_ideogram.exceptions import IdeogramObjectExists
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from airflow_provider_ideogram.api.parameters import GenerationRequest
+    from airflow_provider_ideogram.storage.image_store import ImageStore
+    from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetImage:
+    """
+    The image at a target.
+
+    :param store: The images in S3.
+    :param target: Where the image goes.
+    :param group: The task's attempt group.
+    :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
+    :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
+    """
+
+    store: ImageStore
+    target: Target
+    group: str
+    if_exists: str
+    tried_since: float | None
+
+    def usable(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
+        """
+        Return the image at the target if it is the task's result; None if it is to be replaced.
+
+        :param head: S3's description of it.
+        :raises IdeogramObjectExists: If ``if_exists`` forbids to replace it.
+        """
+        same = made_from(head, request)
+        if same and paid_by_group(head, self.group):
+            log.info("%s is this task's own image: an earlier attempt ended right after storing it", self.target.uri)
+            return ImageRecord.of_object(self.target, head, request, own=True)
+        if self.if_exists == "fail":
+            raise IdeogramObjectExists(
+                f"{self.target.uri} exists and if_exists is 'fail'",
+                "Nothing was charged. Choose another key, or if_exists='reuse' or 'overwrite'.",
+            )
+        if same and self.if_exists == "reuse":
+            log.info("%s was made from the same inputs: it is reused, and nothing is paid", self.target.uri)
+            return ImageRecord.of_object(self.target, head, request)
+        inputs = "the same" if same else "other"
+        log.info("%s exists, made from %s inputs: it will be replaced", self.target.uri, inputs)
+        return None
+
+    def stored_since(self, before: Mapping[str, Any] | None, request: GenerationRequest) -> ImageRecord | None:
+        """
+        Return the image that was stored since the target was read.
+
+        A slice of this task that Airflow has failed may still be running.
+
+        :param before: S3's description of the object that was there.
+        """
+        target, head = self.own_in_prefix() or (self.target, self.store.head(self.target))
+        if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
+            return None
+        log.info("%s was stored just now from the same inputs: nothing more is paid", target.uri)
+        return ImageRecord.of_object(target, head, request, own=paid_by_group(head, self.group))
+
+    def own(self) -> tuple[Target, Mapping[str, Any]] | None:
+        """Return the address and description of the image that an attempt of this task paid for, None if none did."""
+        target, head = self.own_in_prefix() or (self.target, self.store.find(self.target))
+        return (target, head) if head is not None and paid_by_group(head, self.group) else None
+
+    def own_in_prefix(self) -> tuple[Target, Mapping[str, Any]] | None:
+        """Return the image that an earlier attempt stored below a prefix, where the target has no key."""
+        if not self.target.is_prefix or self.tried_since is None:
+            return None
+        return self.store.find_in_prefix(self.target, self.tried_since, lambda head: paid_by_group(head, self.group))
