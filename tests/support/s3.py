@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,6 +49,15 @@ def s3_response(request: Any, status: int, code: str = "", headers: dict[str, st
     raw_headers: Any = headers or {}
     body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode() if code else b""
     return AWSResponse(request.url, status, raw_headers, _Raw(body))
+
+
+def _send(request: Any) -> AWSResponse:
+    """Send a request to the server, and return the response with its content read."""
+    session = URLLib3Session()
+    response = session.send(request)
+    _ = response.content
+    session.close()
+    return response
 
 
 def _events(client: S3Client) -> Any:
@@ -118,18 +128,43 @@ def conditions_ignored(client: S3Client) -> Iterator[None]:
 
 
 @contextmanager
+def header_names_capitalized(client: S3Client, operation: str) -> Iterator[None]:
+    """Return the server's headers as ``X-Amz-Meta-Title``: servers and proxies written in Go do so."""
+
+    def capitalize(request: Any) -> AWSResponse:
+        response = _send(request)
+        headers: Any = {name.title(): value for name, value in response.headers.items()}
+        return AWSResponse(request.url, response.status_code, headers, _Raw(response.content))
+
+    with intercepted(client, operation, capitalize):
+        yield
+
+
+@contextmanager
+def metadata_not_copied(client: S3Client) -> Iterator[None]:
+    """Make the server a store that copies an object's content only."""
+
+    def drop(request: Any, **_: Any) -> None:
+        if "x-amz-metadata-directive" not in request.headers:
+            request.headers["x-amz-metadata-directive"] = "REPLACE"
+
+    events, event = _events(client), "before-sign.s3.CopyObject"
+    events.register_first(event, drop)
+    try:
+        yield
+    finally:
+        events.unregister(event, drop)
+
+
+@contextmanager
 def first_response_lost(client: S3Client, operation: str) -> Iterator[list[int]]:
     """Let the server carry out the first call of an operation, and answer 500; yield the true statuses."""
-    from botocore.httpsession import URLLib3Session
-
     statuses: list[int] = []
 
     def lose(request: Any) -> AWSResponse | None:
         if statuses:
             return None
-        session = URLLib3Session()
-        statuses.append(session.send(request).status_code)
-        session.close()
+        statuses.append(_send(request).status_code)
         return s3_response(request, 500, "InternalError")
 
     with intercepted(client, operation, lose):

@@ -18,7 +18,7 @@ from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.storage.image_record import Completion, made_by, made_from
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered
+from tests.support.s3 import answered, header_names_capitalized, metadata_not_copied
 
 ASKED = GenerationRequest("a cat", seed=42)
 JOB = Job("r-1", 1795392000.0, ASKED, ASKED.fingerprint, "")
@@ -110,6 +110,49 @@ def test_copy_is_made_with_the_user_arguments(s3: Any, s3_bucket: str) -> None:
     assert head["Metadata"] == s3.head_object(Bucket=s3_bucket, Key="cat")["Metadata"]
     assert record is not None
     assert record.uri == target.uri
+
+
+def test_copy_has_metadata_where_the_store_copies_none(s3: Any, s3_bucket: str) -> None:
+    source, target = Target(s3_bucket, "cat"), Target(s3_bucket, "same cat")
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), source, Completion())
+
+    with metadata_not_copied(store.client):
+        assert store.copy(source, target, ASKED) is not None
+
+    copied, original = (s3.head_object(Bucket=s3_bucket, Key=key) for key in ("same cat", "cat"))
+    assert (copied["Metadata"], copied["ContentType"]) == (original["Metadata"], original["ContentType"])
+
+
+def test_image_is_recognized_whatever_the_case_of_headers(s3_bucket: str) -> None:
+    source, target = Target(s3_bucket, "a/cat"), Target(s3_bucket, "a/same cat")
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), source, Completion())
+
+    with header_names_capitalized(store.client, "HeadObject"):
+        head = store.find(source)
+        found = store.find_in_prefix(Target(s3_bucket, "a/"), 0.0, lambda head: made_by(head) == "r-1")
+        copied = store.copy(source, target, ASKED)
+        copy = store.find(target)
+
+    assert head is not None
+    assert made_from(head, ASKED)
+    assert (found or (None,))[0] == source
+    assert copied is not None
+    assert copied.request_id == "r-1"
+    assert made_from(copy or {}, ASKED)
+
+
+def test_object_without_own_metadata_is_a_warning(s3: Any, s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    s3.put_object(Bucket=s3_bucket, Key="foreign", Body=b"", Metadata={"title": "cat"})
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), Target(s3_bucket, "own"), Completion())
+
+    for key in ("foreign", "own", "missing"):
+        store.find(Target(s3_bucket, key))
+
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"s3://{s3_bucket}/foreign has no metadata of this provider")
 
 
 @pytest.mark.parametrize(
