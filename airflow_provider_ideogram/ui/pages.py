@@ -14,9 +14,10 @@ from airflow.utils.session import create_session
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.datasets import Dataset
-from airflow_provider_ideogram.ui.objects import object_store
+from airflow_provider_ideogram.ui.objects import Reader, for_viewers
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
+from airflow_provider_ideogram.ui.work import LimitReached
 
 PAGE_SIZE = 60
 
@@ -46,7 +47,7 @@ class _Sources:
     datasets: Sequence[Dataset]
 
 
-def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
+def read_page(reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
     """Read the items from ``offset`` on."""
     sources = _read_sources(scope, offset, limit)
     items = [item_of_instance(instance) for instance in sources.instances]
@@ -56,15 +57,20 @@ def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
         if wanted > 0:
             try:
-                rows = dataset.page(object_store(), max(offset - position, 0), wanted)
+                rows = dataset.page(reader, max(offset - position, 0), wanted)
                 items += [item_of_line(dataset.instance, row, line) for row, line in rows]
-            except IdeogramStorageError as error:
-                problems.append(f"The rows of {dataset.instance.label} can't be read: {error.reason}")
+            except (IdeogramStorageError, LimitReached) as error:
+                problems.append(f"The rows of {dataset.instance.label} can't be read: {why_not_read(error)}.")
         position += dataset.rows
     return Page(items, position, sources.states, sources.datasets, problems)
 
 
-def read_item(scope: Scope, row: str | None) -> Item | None:
+def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
+    """Return what users are told of an error."""
+    return str(error) if isinstance(error, LimitReached) else f"S3 answers {for_viewers(error)}"
+
+
+def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:
     """
     Read a single item.
 
@@ -78,7 +84,7 @@ def read_item(scope: Scope, row: str | None) -> Item | None:
         return None
     if row is None:
         return item_of_instance(found[0])
-    line = Dataset.of(found[0]).line(object_store(), row)
+    line = Dataset.of(found[0]).line(reader, row)
     return None if line is None else item_of_line(found[0], row, line)
 
 

@@ -26,7 +26,7 @@ def render(template: str, *, root: str, **values: Any) -> str:
 
 def address(root: str, *parts: Any, **query: Any) -> str:
     """Return an address of the application: each part is escaped, what is None is left out."""
-    path = "/".join([root, *(quote(str(part), safe="") for part in parts if part is not None)])
+    path = "/".join([root, *(quote(str(part), safe="", errors="replace") for part in parts if part is not None)])
     given = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
 
