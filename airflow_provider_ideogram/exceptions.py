@@ -72,7 +72,8 @@ class IdeogramError(Exception):
         request_id: str | None = None,
         status_code: int | None = None,
     ) -> None:
-        super().__init__(f"{reason}. {advice}" if advice else reason)
+        end = "" if reason.endswith((".", "?")) else "."
+        super().__init__(f"{reason}{end} {advice}" if advice else reason)
         self.reason = reason.rstrip(".")
         self.advice = advice
         if not isinstance(charged, EllipsisType):
@@ -93,11 +94,18 @@ class IdeogramInvalidInput(IdeogramNotCharged, ValueError):
     code = "invalid_input"
 
     @classmethod
-    def of(cls, problems: Sequence[str]) -> IdeogramInvalidInput:
-        """Make the error that names all problems at once."""
-        listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems)
-        error = cls("; ".join(problems), "Nothing was sent or charged.")
-        error.args = (f"Invalid input, nothing was sent or charged. {listed}",)
+    def of(cls, problems: Sequence[str], where: str = "") -> IdeogramInvalidInput:
+        """
+        Make the error that names all problems at once.
+
+        :param where: What has the problems, such as ``Task 'generate'``.
+        """
+        advice = "Nothing was sent or charged."
+        prefix = f"{where}: " if where else ""
+        error = cls(prefix + "; ".join(problems), advice)
+        if len(problems) > 1:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            error.args = (f"{prefix}{len(problems)} problems. {advice}{listed}",)
         return error
 
 

@@ -7,6 +7,7 @@ the money.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.values import path_text
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -58,9 +60,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param wait_for_completion: False ends the task on submit, with ``request_id``, ``submitted_at`` and the inputs as
         its result. The ledger keeps the request until a task for the same image, or ``IdeogramRequestSensor``, stores
         it.
-    :param poll_interval: Seconds between polls; None follows the observed durations.
-    :param timeout: Seconds from the submission until the task fails. The image of a request that was not done in time
-        can still be fetched by a later attempt.
+    :param poll_interval: Seconds or a timedelta between polls; None follows the observed durations.
+    :param timeout: Seconds or a timedelta from the submission until the task fails. The image of a request that was
+        not done in time can still be fetched by a later attempt.
     :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
     :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
     :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
@@ -75,12 +77,14 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         **IdeogramBaseOperator.choices,
         "on_content_blocked": ("fail", "skip"),
     }
+    flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "wait_for_completion")
+    parameters: ClassVar[Sequence[str]] = tuple(CHECKS)
 
     def __init__(
         self,
         *,
         prompt: str,
-        s3_key: str,
+        s3_key: str | os.PathLike[str],
         s3_bucket: str | None = None,
         wait_for_completion: bool = True,
         on_content_blocked: str = "fail",
@@ -88,7 +92,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
-        self.s3_key = s3_key
+        self.s3_key = path_text(s3_key)
         self.s3_bucket = s3_bucket
         self.wait_for_completion = wait_for_completion
         self.on_content_blocked = on_content_blocked
@@ -107,7 +111,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
         with self._failures(context), self._hook() as hook:
-            self._check_rendered()
+            if resumed is None:
+                self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target)

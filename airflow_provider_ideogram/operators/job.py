@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -25,7 +25,6 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.operators.base import IdeogramTask
 from airflow_provider_ideogram.operators.failures import airflow_failures
-from airflow_provider_ideogram.operators.templates import is_literal
 from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
 
 if TYPE_CHECKING:
@@ -47,16 +46,15 @@ class IdeogramJobTask(IdeogramTask):
 
     s3_key: str
     s3_bucket: str | None
-    deferrable: bool
     on_content_blocked: str
     #: Errors that another attempt of the task cannot resolve.
     _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
     _result: Mapping[str, Any] | None = None
 
-    def _problems(self) -> list[str]:
-        problems = super()._problems()
-        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        problems = super()._problems(is_final)
+        if is_final(self.s3_key) and is_final(self.s3_bucket):
             problems += check_key(self.s3_key, self.s3_bucket is not None) + check_bucket(self.s3_bucket)
         return problems
 

@@ -94,7 +94,7 @@ def test_task_that_does_not_defer_returns_its_result(arguments: dict[str, Any], 
     [
         (None, "it returned NoneType, not a prompt or a mapping"),
         ({"promt": "a cat"}, "it returned an unknown 'promt'. Did you mean 'prompt'?"),
-        ({"seed": 3}, "prompt: must be text"),
+        ({"seed": 3}, "it returned a mapping without a prompt"),
         (" ", "prompt: must not be empty"),
         ({"prompt": "a cat", "style_type": "ANIM"}, "Did you mean 'ANIME'?"),
     ],
@@ -107,7 +107,7 @@ def test_invalid_result_fails_before_a_call(returned: Any, problem: str, decorat
 
     assert result.state == "failed"
     assert problem in str(result.error)
-    assert "nothing was sent or charged" in str(result.error)
+    assert "Nothing was sent or charged" in str(result.error)
     assert world.emulator.stats().calls == {}
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def test_invalid_argument_fails_while_the_dag_is_parsed(wrong: dict[str, Any], problem: str) -> None:
     arguments = {"task_id": "generate", "prompt": "a lighthouse", "s3_key": KEY, "s3_bucket": "bucket", **wrong}
 
-    with pytest.raises(IdeogramInvalidInput, match="nothing was sent or charged") as raised:
+    with pytest.raises(IdeogramInvalidInput, match="Nothing was sent or charged") as raised:
         IdeogramGenerateImageOperator(**arguments)
 
     assert problem in str(raised.value)
@@ -60,7 +60,7 @@ def test_invalid_rendered_template_fails_before_a_call(
     result = image_task(retries=3, **wrong).execute()
 
     assert result.state == "failed"
-    assert_error(result, "nothing was sent or charged")
+    assert_error(result, "Nothing was sent or charged")
     assert world.emulator.stats().calls == {}
 
 
@@ -140,7 +140,7 @@ def test_invalid_connection_is_not_tried_again(image_task: ImageTask, monkeypatc
     result = image_task(retries=3).execute()
 
     assert result.state == "failed"
-    assert_error(result, "nothing was sent or charged", "'requests_per_minute'")
+    assert_error(result, "Nothing was sent or charged", "'requests_per_minute'")
 
 
 class TestErrorsOfOthers:

@@ -134,6 +134,7 @@ def test_valid_extra_args_have_no_problems(extra_args: Any) -> None:
 @pytest.mark.parametrize(
     ("extra_args", "text"),
     [
+        ({7: "private"}, "must be text"),
         (["ACL"], "must be a mapping of put_object's arguments"),
         ("ACL", "must be a mapping"),
         (
