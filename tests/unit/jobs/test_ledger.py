@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
 from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered, first_response_lost
+from tests.support.s3 import answered, first_response_lost, intercepted, s3_response
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
 
 if TYPE_CHECKING:
@@ -146,6 +147,33 @@ class TestConflicts:
         conflict = "ConditionalRequestConflict"
         with answered(client, "PutObject", 409, conflict), pytest.raises(RecordConflict):
             ledger.write_intent(KEY, INTENT)
+
+    @pytest.mark.parametrize("status", [409, 412])
+    def test_single_refusal_whose_condition_holds_is_repeated(
+        self, status: int, ledger: Ledger, client: S3Client
+    ) -> None:
+        def once(operation: str) -> AbstractContextManager[None]:
+            answers = [status]
+            return intercepted(
+                client, operation, lambda request: s3_response(request, answers.pop(), "Conflict") if answers else None
+            )
+
+        with once("PutObject"):
+            intended = ledger.write_intent(KEY, INTENT)
+        with once("PutObject"):
+            recorded = ledger.record_request(intended, "r-1")
+        assert ledger.read(KEY) == recorded
+        with once("DeleteObject"):
+            ledger.delete(KEY, recorded.etag)
+        assert ledger.read(KEY) is None
+
+    def test_deletion_that_conflicts_for_good_is_marked(self, ledger: Ledger, client: S3Client) -> None:
+        record = ledger.write_intent(KEY, INTENT)
+        with answered(client, "DeleteObject", 409):
+            ledger.cancel_intent(record)
+        marked = ledger.read(KEY)
+        assert marked is not None
+        assert marked.not_submitted
 
 
 class TestLostResponse:
