@@ -139,10 +139,18 @@ def parse_history_row(response: ApiResponse) -> HistoryRow:
     return row
 
 
-def find_submitted(rows: Iterable[HistoryRow], request: GenerationRequest, intended_at: float) -> set[str]:
-    """Return the ids of the requests with this model and these inputs that were made at the time of the submit."""
+def find_submitted(
+    rows: Iterable[HistoryRow], request: GenerationRequest, intended_at: float, last_intended_at: float | None = None
+) -> set[str]:
+    """
+    Return the ids of the requests with this model and these inputs that were made at the time of the submit.
+
+    :param intended_at: The time just before the submit, or the first of several, in seconds since the epoch.
+    :param last_intended_at: The time just before the last of several submits.
+    """
     sent = request.body()
-    first, last = intended_at - CLOCK_SKEW, intended_at + SUBMIT_WINDOW + CLOCK_SKEW
+    first = intended_at - CLOCK_SKEW
+    last = (intended_at if last_intended_at is None else last_intended_at) + SUBMIT_WINDOW + CLOCK_SKEW
     return {
         row.request_id
         for row in rows

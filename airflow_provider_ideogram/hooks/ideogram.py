@@ -143,19 +143,22 @@ class IdeogramHook(BaseHook):
         rows = (row for page in self._history(model, submitted_at) for row in page.rows)
         return next((row for row in rows if row.request_id == request_id), None)
 
-    def find_submitted(self, request: GenerationRequest, intended_at: float) -> set[str]:
+    def find_submitted(
+        self, request: GenerationRequest, intended_at: float, last_intended_at: float | None = None
+    ) -> set[str]:
         """
         Return the ids of the account's own requests that have these inputs and were made at the time of the submit.
 
         The list also has requests of teammates. An id that :meth:`find_in_history` does not confirm is left out.
 
         :param request: The request that was sent, with its seed.
-        :param intended_at: The time just before the submit, in seconds since the epoch.
+        :param intended_at: The time just before the submit, or the first of several, in seconds since the epoch.
+        :param last_intended_at: The time just before the last of several submits.
         :raises IdeogramInvalidInput: If the connection has no history.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
         pages = self._history(request.model, intended_at)
-        listed = set().union(*(find_submitted(page.rows, request, intended_at) for page in pages))
+        listed = set().union(*(find_submitted(page.rows, request, intended_at, last_intended_at) for page in pages))
         return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:

@@ -12,7 +12,7 @@ import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
@@ -27,6 +27,8 @@ _NO_CONDITIONS = (
 )
 #: Hosts whose conditional writes are known to work.
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
+#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
+_ATTEMPTS = 3
 
 
 class RecordConflict(Exception):
@@ -126,6 +128,18 @@ class Ledger:
         except IdeogramLedgerError as error:
             log.warning("%s. It will count as an unknown submit, although nothing was submitted", error.reason)
 
+    def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
+        """
+        Write back the record that an intent replaced, whose submit was refused or never sent.
+
+        If it can't be written the intent stays, and counts as an unknown submit.
+        """
+        try:
+            with suppress(RecordConflict):  # another task replaced it
+                self._put(replaced, if_match=record.etag)
+        except IdeogramLedgerError as error:
+            log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
+
     def delete_for_request(self, key: str, request_id: str | None) -> None:
         """Delete the record if it is of this request, whose image is stored."""
         record = self.read(key)
@@ -136,37 +150,46 @@ class Ledger:
         """Return whether this version of the record no longer exists."""
         try:
             self._delete(key, etag)
-        except PreconditionFailed:
-            return True
         except Exception as error:
             log.warning("The ledger's record %s could not be deleted: %s", key, error)
             return False
         return True
 
-    def _delete(self, key: str, etag: str) -> None:
+    def _delete(self, key: str, etag: str, attempts: int = _ATTEMPTS) -> None:
+        """Delete this version of the record, if it is still there."""
         try:
             self._objects.delete(self._bucket, key, if_match=etag)
-        except ConditionsNotSupported:
+        except (PreconditionFailed, ConditionsNotSupported) as error:
             current = self.read(key)
-            if current is not None and current.etag == etag:
+            if current is None or current.etag != etag:
+                return
+            if isinstance(error, ConditionsNotSupported):
                 self._objects.delete(self._bucket, key)
+            elif attempts == 1:
+                raise
+            else:
+                self._delete(key, etag, attempts - 1)
 
-    def _put(self, record: LedgerRecord, *, if_match: str | None, conditional: bool = True) -> LedgerRecord:
+    def _put(
+        self, record: LedgerRecord, *, if_match: str | None, conditional: bool = True, attempts: int = _ATTEMPTS
+    ) -> LedgerRecord:
         """Write the record over the version ``if_match``, or where there is none."""
         try:
             return replace(record, etag=self._write(record, if_match, conditional=conditional))
         except PreconditionFailed as error:
-            written = self._written_before(record)
-            if written is None:
-                raise RecordConflict from error
-            return written
+            current = self.read(record.key)
+            if _is_same(current, record):
+                return current
+            if attempts > 1 and (current.etag if current else None) == if_match:
+                return self._put(record, if_match=if_match, attempts=attempts - 1)
+            raise RecordConflict from error
         except ConditionsNotSupported:
             return self._put_unconditionally(record, if_match)
         except Exception as error:
             failure = self._error("writing", record.key, error)
             with suppress(IdeogramLedgerError):
-                if written := self._written_before(record):
-                    return written
+                if _is_same(current := self.read(record.key), record):
+                    return current
             raise failure from error
 
     def _write(self, record: LedgerRecord, if_match: str | None, *, conditional: bool = True) -> str:
@@ -179,11 +202,6 @@ class Ledger:
             ContentType="application/json",
         )["ETag"]
         return etag
-
-    def _written_before(self, record: LedgerRecord) -> LedgerRecord | None:
-        """Return the record if this very write took effect though S3's response was lost; botocore may repeat it."""
-        current = self.read(record.key)
-        return current if current is not None and replace(current, etag=record.etag) == record else None
 
     def _check_conditions(self, record: LedgerRecord) -> None:
         """Write the record once more: a store that accepts it ignores conditions without saying so."""
@@ -211,6 +229,11 @@ class Ledger:
             f"access to {self._prefix}*, also where a bucket policy requires encryption headers, or set durable=False.",
             charged=None,
         )
+
+
+def _is_same(current: LedgerRecord | None, record: LedgerRecord) -> TypeGuard[LedgerRecord]:
+    """Return whether a write of the record took effect: S3's response may be lost, and botocore repeats the write."""
+    return current is not None and replace(current, etag=record.etag) == record
 
 
 class NoLedger:
@@ -241,6 +264,9 @@ class NoLedger:
         """Do nothing."""
 
     def cancel_intent(self, record: LedgerRecord) -> None:
+        """Do nothing."""
+
+    def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
         """Do nothing."""
 
     def delete_for_request(self, key: str, request_id: str | None) -> None:

@@ -12,10 +12,13 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.api.history import HISTORY_LAG_MAX
+from airflow_provider_ideogram.api.parsing import FAILED
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramNotCharged,
@@ -25,6 +28,7 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.storage.image_record import iso_utc
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.history import HistoryRow
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 
@@ -58,12 +62,12 @@ class _Search:
     """
     The result of a search of the history for a submit.
 
-    :param found: The ids of the requests that may be it; None if the history can't be read.
+    :param found: The requests that may be it, the oldest first; None if the history can't be read.
     :param text: The result in words, after "the account's request history".
     :param is_temporary: Whether a later search may have another result because the history did not respond.
     """
 
-    found: frozenset[str] | None
+    found: Sequence[HistoryRow] | None
     text: str
     is_temporary: bool = False
 
@@ -90,9 +94,9 @@ class Reconciler:
         owns: bool,
         durable: bool,
         answered: IdeogramUnknownSubmit | None = None,
-    ) -> str | None:
+    ) -> HistoryRow | None:
         """
-        Return the id of the record's request, None if a new one may be submitted.
+        Return the record's request, None if a new one may be submitted.
 
         :param intent: What the task asks for now.
         :param owns: Whether the record is of this task instance.
@@ -102,15 +106,17 @@ class Reconciler:
         :raises IdeogramUnknownSubmit: If no reason permits a new submit.
         """
         search = self._search(record)
-        if search.found is not None and len(search.found) == 1:
-            (request_id,) = search.found
-            log.warning("The account's history shows that the submit was accepted as request %s", request_id)
-            return request_id
+        # Of several, one is taken only if this record's own submits explain them.
+        if search.found and (len(search.found) == 1 or record.intent.unsettled_since is not None):
+            log.warning(
+                "The account's history shows that the submit was accepted as request %s", search.found[0].request_id
+            )
+            return search.found[0]
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
         reason = self._consent(record, intent, owns, was_read=search.found is not None or not self.hook.has_history)
-        if reason is None and durable and search.found == frozenset() and self._may_repeat(record, intent):
+        if reason is None and durable and search.found == [] and self._may_repeat(record, intent):
             reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
             raise unknown
@@ -118,15 +124,19 @@ class Reconciler:
         return None
 
     def _search(self, record: LedgerRecord) -> _Search:
+        intent = record.intent
         try:
-            found = self.hook.find_submitted(record.intent.request, record.intent.intent_at)
+            ids = self.hook.find_submitted(intent.request, intent.first_submit_at, intent.intent_at)
+            rows = [self.hook.find_in_history(id_) for id_ in ids.difference(intent.excluded_request_ids)]
         except Exception as error:  # of any class: "could not be read" is never "is not there"
             # Without a history, or with one that refuses the key, another search has the same result.
             is_temporary = not isinstance(error, IdeogramNotCharged)
             reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
             return _Search(None, f"can't be read ({reason})", is_temporary)
-        found -= set(record.intent.excluded_request_ids)
-        return _Search(frozenset(found), f"shows {len(found) or 'no'} requests with its inputs")
+        found = sorted((row for row in rows if row is not None), key=attrgetter("created_at"))
+        if intent.unsettled_since is not None:  # the failure of one does not settle the others
+            found = [row for row in found if row.state != FAILED]
+        return _Search(found, f"shows {len(found) or 'no'} requests with its inputs")
 
     def _consent(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""

@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 20
 #: Leaves room for the request id, which is added after the submit.
 MAX_INTENT_BYTES = MAX_BYTES - 1024
 #: Fields of the intent that a record has only if they differ from the default.
-_OPTIONAL = ("excluded_request_ids", "submit_attempts")
+_OPTIONAL = ("excluded_request_ids", "submit_attempts", "unsettled_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Intent:
     :param max_tries: The task instance's, which changes on a clear.
     :param excluded_request_ids: Ended requests with the same inputs: the history must not take them for this one.
     :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
+    :param unsettled_since: When the first of several submits of it was intended that may all have been accepted; None
+        if there is but one.
     """
 
     request: GenerationRequest
@@ -50,6 +52,12 @@ class Intent:
     max_tries: int
     excluded_request_ids: tuple[str, ...] = ()
     submit_attempts: int = 0
+    unsettled_since: float | None = None
+
+    @property
+    def first_submit_at(self) -> float:
+        """When the first submit was intended that may have been accepted."""
+        return self.intent_at if self.unsettled_since is None else self.unsettled_since
 
     @property
     def attempt_group(self) -> str:
@@ -128,5 +136,6 @@ def parse_record(key: str, etag: str, body: bytes) -> LedgerRecord:
         **{**known, "request": GenerationRequest.from_inputs(document["request"])},
         excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
         submit_attempts=int(document.get("submit_attempts", 0)),
+        unsettled_since=document.get("unsettled_since"),
     )
     return LedgerRecord(key, etag, intent, document["request_id"], not_submitted=document.get("not_submitted") is True)

@@ -25,7 +25,6 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
-    IdeogramTemporaryError,
     IdeogramUnknownSubmit,
 )
 from airflow_provider_ideogram.jobs.completion import poll_once
@@ -119,10 +118,9 @@ class Submitter:
             existing = self.ledger.read(self._record_key)
         if existing is not None:
             with suppress(RecordConflict):
-                if not existing.not_submitted:
-                    return self._reattach(existing, intent)
-                record = self._replace(existing, intent)
-                return self._stored_meanwhile(head, record, request) or self._submit(record)
+                if existing.not_submitted:
+                    return self._submit_over(existing, intent, head, settled=True)
+                return self._reattach(existing, intent, head)
         raise RetryLater(RETRY_SECONDS, _target_busy(f"another task just changed the record {self._record_key}"))
 
     def find_previous_request(self) -> GenerationRequest | None:
@@ -180,7 +178,11 @@ class Submitter:
         return self._image.usable(head, request)
 
     def _stored_meanwhile(
-        self, before: Mapping[str, Any] | None, record: LedgerRecord, request: GenerationRequest
+        self,
+        before: Mapping[str, Any] | None,
+        record: LedgerRecord,
+        request: GenerationRequest,
+        replaced: LedgerRecord | None = None,
     ) -> ImageRecord | None:
         """Return the image that was stored, and its record deleted, since the target was read."""
         if not self.ledger.is_durable:
@@ -188,22 +190,29 @@ class Submitter:
         try:
             stored = self._image.stored_since(before, request)
         except BaseException:  # also Airflow's timeout: nothing was submitted
-            self.ledger.cancel_intent(record)
+            self._cancel(record, replaced)
             raise
         if stored is not None:
-            self.ledger.cancel_intent(record)
+            self._cancel(record, replaced)
         return stored
 
-    def _reattach(self, record: LedgerRecord, intent: Intent) -> tuple[Job, RequestPoll]:
-        """Go on with the record of an earlier attempt or of another task."""
+    def _reattach(
+        self, record: LedgerRecord, intent: Intent, head: Mapping[str, Any] | None
+    ) -> ImageRecord | tuple[Job, RequestPoll]:
+        """
+        Go on with the record of an earlier attempt or of another task.
+
+        :param head: S3's description of the object that was at the target.
+        """
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
                 busy = _target_busy(f"{record.intent.owner} is submitting a request for it")
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
-            record = self._reconcile(record, intent)
-            if record.request_id is None:
-                return self._submit(record)
+            found = self._reconcile(record, intent)
+            if found is None:
+                return self._submit_over(record, intent, head)
+            record = found
         own, same = self._owns(record), record.intent.fingerprint == intent.fingerprint
         poll = RequestPoll(record.job.request_id, record.intent.intent_at)
         poll_once(self.hook, poll)
@@ -219,36 +228,62 @@ class Submitter:
                 record.intent.owner,
                 record.intent.target,
             )
-            return self._submit(self._replace(record, intent))
+            return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
         if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED):
             log.warning("%s. A new request is submitted", poll.failure().reason)
-            return self._submit(self._replace(record, intent))
+            return self._submit_over(record, intent, head, settled=True)
         log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, record.intent.owner)
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
 
-    def _submit(self, record: LedgerRecord, *, repeated: bool = False) -> tuple[Job, RequestPoll]:
-        """Submit the request of an intent; ``repeated`` after an unknown submit, at most once in an execution."""
+    def _submit_over(
+        self, existing: LedgerRecord, intent: Intent, head: Mapping[str, Any] | None, *, settled: bool = False
+    ) -> ImageRecord | tuple[Job, RequestPoll]:
+        """
+        Submit a new request in place of a record's, unless its image was stored since the target was read.
+
+        :param settled: Whether the record's request will never have an image.
+        """
+        record = self._replace(existing, intent)
+        replaced = None if settled else existing
+        request = intent.request.as_asked(intent.fingerprint)
+        return self._stored_meanwhile(head, record, request, replaced) or self._submit(record, replaced)
+
+    def _submit(
+        self, record: LedgerRecord, replaced: LedgerRecord | None = None, *, repeated: bool = False
+    ) -> tuple[Job, RequestPoll]:
+        """
+        Submit the request of an intent.
+
+        :param replaced: The record that the intent replaced, whose request may still be accepted or running.
+        :param repeated: Whether it follows an unknown submit of this execution: at most once.
+        """
         try:
             submission = self.hook.submit(record.intent.request)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
             if isinstance(unknown, IdeogramSubmitFailed):
                 record = self._note_failed_submit(record)
-            reconciled = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
-            if reconciled.request_id is not None:
-                return reconciled.job, RequestPoll(reconciled.request_id, record.intent.intent_at)
-            return self._submit(reconciled, repeated=True)
+            found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
+            if found is not None:
+                return found.job, RequestPoll(found.job.request_id, found.intent.intent_at)
+            return self._submit(self._replace(record, record.intent), record, repeated=True)
         except Exception as error:  # refused or never sent, see IdeogramHook.submit
-            if not (record.intent.submit_attempts and isinstance(error, IdeogramTemporaryError)):
-                self.ledger.cancel_intent(record)  # otherwise the record keeps the number of failed submits
+            self._cancel(record, replaced)
             if isinstance(error, IdeogramRateLimited):
                 raise RetryLater(submit_delay(error.retry_after, random.Random()), error) from None
             raise
         recorded = self._record_request(record, submission.request_id)
         metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
+
+    def _cancel(self, record: LedgerRecord, replaced: LedgerRecord | None) -> None:
+        """Leave the ledger as it was before an intent whose submit was refused or never sent."""
+        if replaced is None:
+            self.ledger.cancel_intent(record)
+        else:
+            self.ledger.restore(record, replaced)
 
     def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
         """Record that the submit was answered 500, 502 or 503; without a record it stays an unknown submit."""
@@ -281,8 +316,8 @@ class Submitter:
         unknown: IdeogramUnknownSubmit | None = None,
         *,
         may_resubmit: bool = True,
-    ) -> LedgerRecord:
-        """Return the record with the id of its request, or a new record to submit from."""
+    ) -> LedgerRecord | None:
+        """Return the record with its request, None if a new one may be submitted."""
         reconciler = Reconciler(
             self.hook,
             resubmit=self.resubmit and may_resubmit,
@@ -291,9 +326,13 @@ class Submitter:
         found = reconciler.find(
             record, intent, owns=self._owns(record), durable=self.ledger.is_durable, answered=unknown
         )
-        if found is not None:
-            return self._record_request(record, found)
-        return self._replace(record, intent)
+        if found is None:
+            return None
+        # No later than the request, so that its hour never ends later than counted.
+        submitted_at = min(record.intent.intent_at, max(record.intent.first_submit_at, found.created_at))
+        return self._record_request(
+            replace(record, intent=replace(record.intent, intent_at=submitted_at)), found.request_id
+        )
 
     def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
         """Return whether the request of another task still needs the target."""
@@ -308,10 +347,11 @@ class Submitter:
         """Write the intent over the record; the same inputs keep the seed that was drawn before."""
         same = record.intent.fingerprint == intent.fingerprint
         request = record.intent.request if same else intent.request
+        unsettled = same and record.request_id is None and not record.not_submitted
         # Otherwise the history could take the ended request for the one that is submitted next.
         excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
         cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
-        attempts = record.intent.submit_attempts if record.request_id is None and same and not cleared else 0
+        attempts = record.intent.submit_attempts if unsettled and not cleared else 0
         return self.ledger.replace(
             record,
             replace(
@@ -320,6 +360,7 @@ class Submitter:
                 intent_at=time.time(),
                 excluded_request_ids=excluded,
                 submit_attempts=attempts,
+                unsettled_since=record.intent.first_submit_at if unsettled else None,
             ),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
 from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered, first_response_lost
+from tests.support.s3 import answered, first_response_lost, intercepted, s3_response
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
 
 if TYPE_CHECKING:
@@ -147,6 +148,33 @@ class TestConflicts:
         with answered(client, "PutObject", 409, conflict), pytest.raises(RecordConflict):
             ledger.write_intent(KEY, INTENT)
 
+    @pytest.mark.parametrize("status", [409, 412])
+    def test_single_refusal_whose_condition_holds_is_repeated(
+        self, status: int, ledger: Ledger, client: S3Client
+    ) -> None:
+        def once(operation: str) -> AbstractContextManager[None]:
+            answers = [status]
+            return intercepted(
+                client, operation, lambda request: s3_response(request, answers.pop(), "Conflict") if answers else None
+            )
+
+        with once("PutObject"):
+            intended = ledger.write_intent(KEY, INTENT)
+        with once("PutObject"):
+            recorded = ledger.record_request(intended, "r-1")
+        assert ledger.read(KEY) == recorded
+        with once("DeleteObject"):
+            ledger.delete(KEY, recorded.etag)
+        assert ledger.read(KEY) is None
+
+    def test_deletion_that_conflicts_for_good_is_marked(self, ledger: Ledger, client: S3Client) -> None:
+        record = ledger.write_intent(KEY, INTENT)
+        with answered(client, "DeleteObject", 409):
+            ledger.cancel_intent(record)
+        marked = ledger.read(KEY)
+        assert marked is not None
+        assert marked.not_submitted
+
 
 class TestLostResponse:
     """S3 writes the record and its response is lost: botocore repeats the call, which conflicts with its own write."""
@@ -221,11 +249,12 @@ class TestFormat:
         assert _document(client, bucket)["request_id"] is None
 
     def test_optional_fields_are_read_back(self, ledger: Ledger, client: S3Client, bucket: str) -> None:
-        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2)
+        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2, unsettled_since=1.5)
         record = ledger.write_intent(KEY, intent)
         assert ledger.read(KEY) == record
         document = _document(client, bucket)
         assert (document["excluded_request_ids"], document["submit_attempts"]) == (["r-0"], 2)
+        assert document["unsettled_since"] == 1.5
 
 
 def test_without_a_ledger_nothing_is_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,12 +107,13 @@ def test_rate_limit_between_submits_keeps_the_count(world: World) -> None:
     assert job.request_id == world.emulator.requests()[0].request_id
 
 
-def test_refusal_after_a_failed_submit_frees_the_target(world: World) -> None:
+def test_refusal_after_a_failed_submit_keeps_that_one(world: World) -> None:
     world.pass_time(_submit(world).delay)
+    before = world.existing_record()
     world.emulator.fault("submit", "credits_402")
     with pytest.raises(IdeogramInsufficientCredits):
         world.get_or_submit()
-    assert world.record() is None
+    assert world.existing_record() == replace(before, etag=world.existing_record().etag)
 
 
 def test_user_can_leave_it_to_a_person(world: World) -> None:
