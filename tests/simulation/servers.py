@@ -1,0 +1,79 @@
+"""
+An exchange with a server of the simulated world.
+
+Invariant: every call of the code under test to S3, the vendor or Airflow is one exchange, in which time passes, other
+routines run, and the worker may be killed before or after the call takes effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.simulation.faults import Faults
+from tests.simulation.kernel import Kernel, Killed
+
+T = TypeVar("T")
+
+#: Seconds that a message takes; a slow one. An intent's submit is sent within a minute all the same.
+_LATENCY, _SLOW = (0.002, 0.2), (1.0, 12.0)
+
+
+class NotCarriedOut(Exception):
+    """The server did not carry out the call."""
+
+
+class ResponseLost(Exception):
+    """The server carried out the call, and its response did not arrive."""
+
+
+class Servers:
+    """
+    The way to the servers.
+
+    :param kernel: The clock.
+    :param faults: The faults.
+    """
+
+    def __init__(self, kernel: Kernel, faults: Faults) -> None:
+        self.kernel, self.faults = kernel, faults
+
+    def exchange(self, service: str, name: str, effect: Callable[[], T]) -> T:
+        """
+        Carry out a call.
+
+        :param service: The server.
+        :param name: The call in the trace.
+        :param effect: What it does; what it raises is the server's answer.
+        :raises NotCarriedOut: If the server can't be reached.
+        :raises ResponseLost: If its response is lost.
+        """
+        kernel, faults = self.kernel, self.faults
+        self._travel()
+        self._kill("before", name)
+        if faults.is_out(service, kernel.now) or faults.happens(f"{service} fails"):
+            kernel.note(f"{name}: not carried out")
+            raise NotCarriedOut
+        try:
+            result = effect()
+        except Exception as error:
+            kernel.note(f"{name}: {error}")
+            raise
+        kernel.note(name)
+        self._kill("after", name)
+        self._travel()
+        if faults.happens(f"{service} response lost"):
+            kernel.note(f"{name}: response lost")
+            raise ResponseLost
+        return result
+
+    def _travel(self) -> None:
+        kernel = self.kernel
+        kernel.sleep(kernel.rng.uniform(*(_SLOW if self.faults.happens("slow call") else _LATENCY)))
+
+    def _kill(self, when: str, name: str) -> None:
+        process = self.kernel.process
+        if process.task is not None and self.faults.happens(f"killed {when} a call"):
+            self.kernel.note(f"killed {when} {name}")
+            process.is_alive = False
+            raise Killed
