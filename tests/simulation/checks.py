@@ -72,7 +72,7 @@ class Checks:
         submit = Submit(
             job=job,
             task=task,
-            target=intent["target"],
+            target=self._image_of(intent),
             fingerprint=intent["fingerprint"],
             max_tries=intent["max_tries"],
             intent_at=intent["intent_at"],
@@ -89,6 +89,11 @@ class Checks:
         self.submits[job.request_id] = submit
         if routine.process.is_orphan:
             self.count("submit by a process that Airflow had failed")
+
+    def _image_of(self, intent: Mapping[str, Any]) -> str:
+        """Return what names the image: the target, and below a prefix the task instance and its attempts as well."""
+        target: str = intent["target"]
+        return f"{target}{intent['owner']}" if target.endswith("/") else target
 
     def _without_ledger(self, task: TaskInstance, job: Job, policy: Policy) -> Mapping[str, Any] | None:
         if policy.durable:
@@ -131,13 +136,15 @@ class Checks:
 
     def _replaces(self, earlier: Submit, submit: Submit, policy: Policy) -> str | None:
         """Return why a submit may follow one whose image was stored."""
+        is_own = earlier.task is submit.task and earlier.max_tries == submit.max_tries
+        if "/run-" in submit.target:  # below a prefix each group of attempts has an image of its own
+            return None if is_own else "a person wants another image below the prefix"
         key = submit.target.removeprefix(f"s3://{BUCKET}/")
         there = self.bucket.get(key)
         if there is None or there.metadata.get(f"{_METADATA}fingerprint") != submit.fingerprint:
             return "its image was replaced by one of other inputs"
         if there.metadata.get(f"{_METADATA}request-id") != earlier.request_id:
             return "another image was stored"  # and is compared as well
-        is_own = earlier.task is submit.task and earlier.max_tries == submit.max_tries
         return "if_exists is 'overwrite'" if policy.if_exists == "overwrite" and not is_own else None
 
     def on_put(self, key: str, stored: StoredObject) -> None:

@@ -62,6 +62,8 @@ class TaskInstance:
     max_tries: int = field(init=False)
     #: How often the task's inputs were changed, which takes effect with the next attempt.
     version: int = 0
+    #: Whether it waits for its image, though its author may have said otherwise.
+    must_wait: bool = False
     #: How often processes of it were killed.
     deaths: int = 0
 

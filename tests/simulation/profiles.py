@@ -86,7 +86,8 @@ def image(rng: Random) -> Dag:
 def _image_of(prompt: str, arguments: dict[str, Any]) -> Callable[[TaskInstance], Any]:
     def make(task: TaskInstance) -> IdeogramGenerateImageOperator:
         text = f"{prompt}, version {task.version}" if task.version else prompt
-        return IdeogramGenerateImageOperator(task_id=task.task_id, prompt=text, **arguments)
+        waits = {"wait_for_completion": True} if task.must_wait else {}
+        return IdeogramGenerateImageOperator(task_id=task.task_id, prompt=text, **arguments | waits)
 
     return make
 

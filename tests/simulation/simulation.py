@@ -103,7 +103,7 @@ class Simulation:
         self._faults.is_on = False
         self._kernel.note("the world is healed")
         for task in self._dag.tasks:
-            task.clears_left = 0
+            task.clears_left, task.must_wait = 0, True
 
     def _again(self, task: TaskInstance) -> None:
         self._airflow.clear(task)
@@ -111,9 +111,9 @@ class Simulation:
 
     def _is_done(self, task: TaskInstance) -> bool:
         """Return whether a task has succeeded, or rightly refuses to replace an image."""
-        return task.state in ("success", "skipped") or (
-            isinstance(cause_of(task.error), IdeogramObjectExists)
-        )
+        if task.state == "success":
+            return "ledger_uri" not in task.result  # then it has an image, and not only a request
+        return task.state == "skipped" or isinstance(cause_of(task.error), IdeogramObjectExists)
 
 
 def cause_of(error: BaseException | None) -> Any:
