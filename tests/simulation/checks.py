@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from tests.simulation.s3 import BUCKET, StoredObject
-from tests.simulation.submits import Policy, Submit, may_follow
+from tests.simulation.submits import Policy, Reason, Submit, may_follow
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.emulator.jobs import Job
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from tests.simulation.vendor import Vendor
 
 _METADATA = "ideogram-"
-_CENT = 0.005
-
-
-class Violation(Exception):
-    """A guarantee does not hold."""
 
 
 class Checks:
@@ -47,7 +42,7 @@ class Checks:
         self.reached: Counter[str] = Counter()
         self.violations: list[str] = []
         self.submits: dict[str, Submit] = {}
-        self._of_target: dict[str, list[Submit]] = defaultdict(list)
+        self._of_image: dict[str, list[Submit]] = defaultdict(list)
         #: Every version of each image that was ever stored, by key and ETag.
         self._stored: dict[tuple[str, str], StoredObject] = {}
 
@@ -72,7 +67,8 @@ class Checks:
         submit = Submit(
             job=job,
             task=task,
-            target=self._image_of(intent),
+            image=_image_of(intent),
+            key=intent["target"].removeprefix(f"s3://{BUCKET}/"),
             fingerprint=intent["fingerprint"],
             max_tries=intent["max_tries"],
             intent_at=intent["intent_at"],
@@ -81,47 +77,46 @@ class Checks:
             deaths=task.deaths,
         )
         routine.notes["submit"] = submit
-        others = self._of_target[submit.target]
-        for earlier in others:
-            if earlier.is_live and not (earlier.excuse and submit.fingerprint != earlier.fingerprint):
-                self._check_pair(earlier, submit, policy, others)
-        others.append(submit)
+        for earlier in self._of_image[submit.image]:
+            if earlier.is_live:
+                self._check_pair(earlier, submit, policy)
+        self._of_image[submit.image].append(submit)
         self.submits[job.request_id] = submit
         if routine.process.is_orphan:
             self.count("submit by a process that Airflow had failed")
-
-    def _image_of(self, intent: Mapping[str, Any]) -> str:
-        """Return what names the image: the target, and below a prefix the task instance and its attempts as well."""
-        target: str = intent["target"]
-        return f"{target}{intent['owner']}" if target.endswith("/") else target
 
     def _without_ledger(self, task: TaskInstance, job: Job, policy: Policy) -> Mapping[str, Any] | None:
         if policy.durable:
             self.fail(f"{job.request_id[:8]} was submitted without an intent in the ledger")
             return None
         now = self._kernel.now
-        return {"target": task.name, "fingerprint": str(job.prompt), "max_tries": task.max_tries, "intent_at": now}
+        return {
+            "target": task.name,
+            "owner": task.owner,
+            "fingerprint": str(job.prompt),
+            "max_tries": task.max_tries,
+            "intent_at": now,
+        }
 
-    def _check_pair(self, earlier: Submit, submit: Submit, policy: Policy, others: list[Submit]) -> None:
-        """Check that a submit may follow an earlier one for the same target."""
-        if earlier.fingerprint != submit.fingerprint and not self._is_same_call(earlier, submit, policy):
+    def _check_pair(self, earlier: Submit, submit: Submit, policy: Policy) -> None:
+        """Check that a submit may follow an earlier one for the same image."""
+        is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
+        if earlier.fingerprint != submit.fingerprint and not is_same_call:
             self._check_other_inputs(earlier, submit)
             return
-        if earlier.stored_at is not None:
-            reason = self._replaces(earlier, submit, policy)
-        else:
-            reason = may_follow(earlier, submit, policy, others)
-        if reason is None:
-            self.fail(f"{submit.target}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
-        else:
+        is_stored = earlier.stored_at is not None
+        reason = (
+            self._may_replace(earlier, submit, policy)
+            if is_stored
+            else may_follow(earlier, submit, policy, self.submits.values())
+        )
+        if reason is not None:
             self.count(f"paid again: {reason}")
-            submit.consent = reason
-        if earlier.stored_at is None:
-            earlier.excuse = reason or "reported"
-
-    def _is_same_call(self, earlier: Submit, submit: Submit, policy: Policy) -> bool:
-        """Return whether a function was called again for the same image."""
-        return policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
+        elif earlier.excuse is None:
+            self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
+        submit.consent = reason
+        if not is_stored:
+            earlier.excuse = earlier.excuse or reason or "a violation"
 
     def _check_other_inputs(self, earlier: Submit, submit: Submit) -> None:
         """Note that a request is given up for one with other inputs; another task's must not be running."""
@@ -130,22 +125,20 @@ class Checks:
         now = self._kernel.now
         is_running = now < earlier.job.done_at and now < earlier.job.record_expires_at
         if earlier.task is not submit.task and earlier.is_recorded and is_running:
-            self.fail(f"{submit.target}: {submit.request_id[:8]} gives up {earlier.request_id[:8]} of another task")
-        self.count("given up for other inputs")
-        earlier.excuse = "it was given up for other inputs"
+            self.fail(f"{submit.image}: {submit.request_id[:8]} gives up {earlier.request_id[:8]} of another task")
+        earlier.excuse = Reason.OTHER_INPUTS
 
-    def _replaces(self, earlier: Submit, submit: Submit, policy: Policy) -> str | None:
+    def _may_replace(self, earlier: Submit, submit: Submit, policy: Policy) -> Reason | None:
         """Return why a submit may follow one whose image was stored."""
         is_own = earlier.task is submit.task and earlier.max_tries == submit.max_tries
-        if "/run-" in submit.target:  # below a prefix each group of attempts has an image of its own
-            return None if is_own else "a person wants another image below the prefix"
-        key = submit.target.removeprefix(f"s3://{BUCKET}/")
-        there = self.bucket.get(key)
+        if submit.key.endswith("/"):
+            return None if is_own else Reason.PREFIX
+        there = self.bucket.get(submit.key)
         if there is None or there.metadata.get(f"{_METADATA}fingerprint") != submit.fingerprint:
-            return "its image was replaced by one of other inputs"
+            return Reason.REPLACED
         if there.metadata.get(f"{_METADATA}request-id") != earlier.request_id:
-            return "another image was stored"  # and is compared as well
-        return "if_exists is 'overwrite'" if policy.if_exists == "overwrite" and not is_own else None
+            return Reason.ANOTHER_STORED  # which is compared as well
+        return Reason.OVERWRITE if policy.if_exists == "overwrite" and not is_own else None
 
     def on_put(self, key: str, stored: StoredObject) -> None:
         """Note what is stored: intents, request ids, and images."""
@@ -176,7 +169,7 @@ class Checks:
         self, task: TaskInstance, process: Process, state: str, result: Any, error: BaseException | None
     ) -> None:
         """Check what a slice returns or raises."""
-        cause = error.__cause__ if isinstance(getattr(error, "__cause__", None), IdeogramError) else error
+        cause = cause_of(error)
         if isinstance(cause, IdeogramError):
             self.count(f"error: {cause.code}")
             self._check_charged(task, cause)
@@ -184,7 +177,7 @@ class Checks:
             self.fail(f"{task.name} ends with an error that is not the provider's: {error!r}")
         if state == "success" and not process.is_orphan:
             self.check_result(task, result)
-        self.count(f"slice ends: {state}{' of a failed task' if process.is_orphan else ''}")
+        self.count(f"slice ends: {state}{' unseen' if process.is_orphan else ''}")
 
     def _check_charged(self, task: TaskInstance, error: IdeogramError) -> None:
         """Check what an error says of the money."""
@@ -231,7 +224,18 @@ class Checks:
         """Check that no paid image was given up."""
         for submit in self.submits.values():
             if submit.is_live and submit.stored_at is None and not submit.excuse:
-                self.fail(f"{submit.target}: {submit.request_id[:8]} is paid, and its image was given up")
+                self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         records = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
         if records:
             self.fail(f"the ledger is not empty: {', '.join(records)}")
+
+
+def _image_of(intent: Mapping[str, Any]) -> str:
+    """Return what names the image: the target, and below a prefix the task instance as well."""
+    target: str = intent["target"]
+    return f"{target}{intent['owner']}" if target.endswith("/") else target
+
+
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """Return the provider's error behind Airflow's."""
+    return error.__cause__ if error is not None and isinstance(error.__cause__, IdeogramError) else error

@@ -114,7 +114,7 @@ class SimulatedTi:
             if not self._process.is_orphan:
                 self._task.xcoms[key] = stored
 
-        self._servers.exchange("airflow", f"push XCom {key}", push)
+        self._servers.exchange("airflow", "push XCom", key, push)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,9 @@ class Airflow:
 
     def _attempt(self, task: TaskInstance) -> None:
         """Run an attempt to its end."""
-        method, kwargs, number = None, {}, 0
+        method: str | None = None
+        kwargs: dict[str, Any] = {}
+        number = 0
         task.xcoms, task.error, task.result, task.state = {}, None, None, "running"
         while True:
             self._wait_for_worker()
@@ -179,7 +181,11 @@ class Airflow:
             event = self._event(task, end.deferral, number)
             if event is None:
                 return
-            method, kwargs, number = end.deferral.method_name, {**(end.deferral.kwargs or {}), "event": event}, number + 1
+            method, kwargs, number = (
+                end.deferral.method_name,
+                {**(end.deferral.kwargs or {}), "event": event},
+                number + 1,
+            )
 
     def _wait_for_worker(self) -> None:
         seconds = self._rng.uniform(*_QUEUED)

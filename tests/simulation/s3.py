@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import botocore.session
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from airflow_provider_ideogram.datasets.rows import MANIFEST
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from tests.simulation.servers import NotCarriedOut, ResponseLost, Servers
 
 T = TypeVar("T")
@@ -193,13 +195,23 @@ class SimulatedS3:
 
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return servers.exchange("s3", f"{operation} {key}", carry_out)
+                return servers.exchange("s3", f"{operation} {_kind(key)}", key, carry_out)
             except (NotCarriedOut, ResponseLost):
                 if attempt < _ATTEMPTS:
                     servers.kernel.sleep(_BACK_OFF * attempt)
         if rng.random() < 0.5:
             raise ReadTimeoutError(endpoint_url=self.meta.endpoint_url)
         raise _error(operation, rng.choice((500, 503)), "InternalError")
+
+
+def _kind(key: str) -> str:
+    """Return what an object is."""
+    name = key.rsplit("/", 1)[-1]
+    if ".dataset/" in key:
+        return name.split("-")[0].removesuffix(".json") or "workspace"
+    if key.startswith(DEFAULT_LEDGER_PREFIX):
+        return "record"
+    return "manifest" if name == MANIFEST else "image" if name else "bucket"
 
 
 def _description(found: StoredObject) -> dict[str, Any]:
@@ -213,4 +225,5 @@ def _description(found: StoredObject) -> dict[str, Any]:
 
 
 def _error(operation: str, status: int, code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, operation)

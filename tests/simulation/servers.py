@@ -33,24 +33,27 @@ class Servers:
 
     :param kernel: The clock.
     :param faults: The faults.
+    :param count: Called with each situation.
     """
 
-    def __init__(self, kernel: Kernel, faults: Faults) -> None:
-        self.kernel, self.faults = kernel, faults
+    def __init__(self, kernel: Kernel, faults: Faults, count: Callable[[str], None]) -> None:
+        self.kernel, self.faults, self._count = kernel, faults, count
 
-    def exchange(self, service: str, name: str, effect: Callable[[], T]) -> T:
+    def exchange(self, service: str, kind: str, about: str, effect: Callable[[], T]) -> T:
         """
         Carry out a call.
 
         :param service: The server.
-        :param name: The call in the trace.
+        :param kind: The kind of call.
+        :param about: What it is about, for the trace.
         :param effect: What it does; what it raises is the server's answer.
         :raises NotCarriedOut: If the server can't be reached.
         :raises ResponseLost: If its response is lost.
         """
         kernel, faults = self.kernel, self.faults
+        name = f"{kind} {about}"
         self._travel()
-        self._kill("before", name)
+        self._kill("before", kind)
         if faults.is_out(service, kernel.now) or faults.happens(f"{service} fails"):
             kernel.note(f"{name}: not carried out")
             raise NotCarriedOut
@@ -60,7 +63,7 @@ class Servers:
             kernel.note(f"{name}: {error}")
             raise
         kernel.note(name)
-        self._kill("after", name)
+        self._kill("after", kind)
         self._travel()
         if faults.happens(f"{service} response lost"):
             kernel.note(f"{name}: response lost")
@@ -71,9 +74,10 @@ class Servers:
         kernel = self.kernel
         kernel.sleep(kernel.rng.uniform(*(_SLOW if self.faults.happens("slow call") else _LATENCY)))
 
-    def _kill(self, when: str, name: str) -> None:
+    def _kill(self, when: str, kind: str) -> None:
         process = self.kernel.process
         if process.task is not None and self.faults.happens(f"killed {when} a call"):
-            self.kernel.note(f"killed {when} {name}")
+            self.kernel.note(f"killed {when} {kind}")
+            self._count(f"killed {when} {kind}")
             process.is_alive = False
             raise Killed

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from random import Random
-from typing import Any
+from functools import partial
 
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
-from tests.simulation.checks import Checks
+from tests.simulation.checks import Checks, cause_of
 from tests.simulation.faults import Faults
 from tests.simulation.kernel import EPOCH, Kernel, Process
 from tests.simulation.lifecycle import Airflow, TaskInstance
@@ -60,7 +59,7 @@ class Simulation:
         self._faults = Faults(kernel.rng, EPOCH, self._dag.excluded)
         self._checks = Checks(kernel, self._dag.policies)
         self._bucket = Bucket(self._checks.on_put)
-        servers = Servers(kernel, self._faults)
+        servers = Servers(kernel, self._faults, self._checks.count)
         self._s3 = SimulatedS3(servers, self._bucket)
         self._vendor = Vendor(servers, self._checks.on_accept)
         self._checks.vendor, self._checks.bucket = self._vendor, self._bucket.objects
@@ -77,7 +76,7 @@ class Simulation:
 
     def _world(self) -> None:
         kernel = self._kernel
-        ends = [kernel.spawn(Process(f"airflow {task.name}"), lambda task=task: self._begin(task)) for task in self._dag.tasks]
+        ends = [kernel.spawn(Process(f"airflow {task.name}"), partial(self._begin, task)) for task in self._dag.tasks]
         for end in ends:
             kernel.wait(end)
         kernel.sleep(kernel.rng.choice(_HEALED_AFTER))
@@ -114,8 +113,3 @@ class Simulation:
         if task.state == "success":
             return "ledger_uri" not in task.result  # then it has an image, and not only a request
         return task.state == "skipped" or isinstance(cause_of(task.error), IdeogramObjectExists)
-
-
-def cause_of(error: BaseException | None) -> Any:
-    """Return the provider's error behind Airflow's."""
-    return getattr(error, "__cause__", None) or error

@@ -1,13 +1,15 @@
 """
 The accepted submits of a simulation, and the reasons for which an image may be paid twice.
 
-Invariant: these are the rules of ``docs/money-and-failure.md``, checked against what truly happened: what the code
-under test could know is noted as it learns it.
+Invariant: these are the rules of ``docs/money-and-failure.md``. They judge by what truly happened, and by when the
+sender last read the history, never by what the code under test believes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.history import HISTORY_LAG_MAX, SUBMIT_WINDOW
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
 _TOLERANCE = 30.0
 
 
+class Reason(StrEnum):
+    """Why an image may be paid again."""
+
+    EXPIRED = "the image can no longer be had"
+    OVERWRITE = "if_exists is 'overwrite'"
+    REPLACED = "its image was replaced by one of other inputs"
+    ANOTHER_STORED = "another request's image was stored over it"
+    PREFIX = "a person wants another image below the prefix"
+    OTHER_INPUTS = "it was given up for other inputs"
+    ANSWERED_5XX = "its submit was answered 500, 502 or 503"
+    RESUBMIT = "on_unknown_submit is 'resubmit'"
+    OTHER_TASK = "another task sent it hours ago"
+    CLEARED = "a person cleared the task"
+    UNDER_WAY = "it was under way when the later one was consented"
+    NOT_DURABLE = "durable is False, and a process died"
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Submit:
     """
@@ -29,7 +48,8 @@ class Submit:
 
     :param job: The request.
     :param task: The task instance that sent it.
-    :param target: The address of the image.
+    :param image: What names the image; below a prefix, each group of attempts has an image of its own.
+    :param key: The key of the image; a prefix ends in ``/``.
     :param fingerprint: What was asked for.
     :param max_tries: The task instance's when it sent it.
     :param intent_at: When the intent says that it was sent.
@@ -45,7 +65,8 @@ class Submit:
 
     job: Job
     task: TaskInstance
-    target: str
+    image: str
+    key: str
     fingerprint: str
     max_tries: int
     intent_at: float
@@ -55,8 +76,8 @@ class Submit:
     is_answered_5xx: bool = False
     is_recorded: bool = False
     stored_at: float | None = None
-    excuse: str = ""
-    consent: str = ""
+    excuse: str | None = None
+    consent: Reason | None = None
 
     @property
     def request_id(self) -> str:
@@ -93,64 +114,48 @@ class Policy:
     is_function: bool = False
 
 
-def may_follow(earlier: Submit, later: Submit, policy: Policy, others: list[Submit]) -> str | None:
+def may_follow(earlier: Submit, later: Submit, policy: Policy, others: Iterable[Submit]) -> Reason | None:
     """
-    Return why a submit may follow another one of the same image that is charged; None if it must not.
+    Return why a submit may follow another one of the same image that is charged and not stored; None if it must not.
 
-    :param others: All submits of the image.
+    :param others: All submits.
     """
-    now = later.job.submitted_at
     if not policy.durable:
-        return "durable=False, and a process died" if later.task.deaths > earlier.deaths else None
-    if earlier.excuse:
-        return earlier.excuse
-    if _is_expired(earlier, now):
-        return "it is expired"
-    if earlier.is_recorded:
-        return _is_late_intent(earlier, later)
-    return _may_follow_unknown(earlier, later, policy, others) or _is_late_intent(earlier, later)
+        return Reason.NOT_DURABLE if later.task.deaths > earlier.deaths else None
+    if earlier.excuse == Reason.OTHER_INPUTS:
+        return Reason.OTHER_INPUTS
+    if _is_expired(earlier, later.job.submitted_at):
+        return Reason.EXPIRED
+    if earlier.consent and later.intent_at < earlier.intent_at:
+        return Reason.UNDER_WAY
+    return None if earlier.is_recorded else _may_follow_unknown(earlier, later, policy, others)
 
 
 def _is_expired(earlier: Submit, now: float) -> bool:
-    """Return whether the image of an earlier request can no longer be had, as far as the vendor shows."""
+    """Return whether the image of a request can no longer be had, as far as the vendor shows."""
     age = now - earlier.job.submitted_at
-    shown = earlier.visible_at < now - _TOLERANCE
-    if age > FILE_LIFETIME - _TOLERANCE:
-        return True
-    return age > RESULT_LIFETIME and age > HISTORY_LAG_MAX - _TOLERANCE and not shown
+    is_shown = earlier.visible_at < now - _TOLERANCE
+    return age > FILE_LIFETIME - _TOLERANCE or (age > max(RESULT_LIFETIME, HISTORY_LAG_MAX) and not is_shown)
 
 
-def _is_late_intent(earlier: Submit, later: Submit) -> str | None:
-    """Return the reason if the later one was intended first: the earlier one was sent with a person's consent."""
-    return "it was under way when a person consented" if earlier.consent and later.intent_at < earlier.intent_at else None
-
-
-def _may_follow_unknown(earlier: Submit, later: Submit, policy: Policy, others: list[Submit]) -> str | None:
-    """Return why a submit may follow one whose id was never recorded."""
+def _may_follow_unknown(earlier: Submit, later: Submit, policy: Policy, others: Iterable[Submit]) -> Reason | None:
+    """Return why a submit may follow one whose id was not recorded: a readable history must not show just that one."""
     read_at = later.history_read_at
     if read_at is None:
         return None
     shown = [
         other
         for other in others
-        if other.visible_at <= read_at and other.inputs == earlier.inputs and other is not later and not other.excuse
+        if other.visible_at <= read_at and other.inputs == earlier.inputs and other is not later
     ]
-    is_in_window = earlier.job.submitted_at <= earlier.intent_at + SUBMIT_WINDOW
-    if earlier in shown and len(shown) == 1 and is_in_window:
+    if shown == [earlier] and earlier.job.submitted_at <= earlier.intent_at + SUBMIT_WINDOW:
         return None
-    if (
-        earlier.is_answered_5xx
-        and policy.resubmit_on_5xx
-        and read_at > earlier.job.submitted_at + HISTORY_LAG - _TOLERANCE
-    ):
-        return "its submit was answered 5xx"
+    waited = read_at - earlier.intent_at > HISTORY_LAG - _TOLERANCE
+    if earlier.is_answered_5xx and policy.resubmit_on_5xx and waited:
+        return Reason.ANSWERED_5XX
     if policy.resubmit:
-        return "on_unknown_submit is 'resubmit'"
+        return Reason.RESUBMIT
     if earlier.task is not later.task:
-        return "another task sent it hours ago" if now_minus(later, earlier) > HISTORY_LAG_MAX - _TOLERANCE else None
-    return "a person cleared the task" if later.max_tries != earlier.max_tries else None
-
-
-def now_minus(later: Submit, earlier: Submit) -> float:
-    """Return the seconds between two submits."""
-    return later.job.submitted_at - earlier.job.submitted_at
+        age = later.job.submitted_at - earlier.intent_at
+        return Reason.OTHER_TASK if age > HISTORY_LAG_MAX - _TOLERANCE else None
+    return Reason.CLEARED if later.max_tries != earlier.max_tries else None

@@ -32,7 +32,6 @@ from airflow_provider_ideogram.hooks import download
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import DEFAULT_HISTORY_URL, ConnectionSettings
 from airflow_provider_ideogram.hooks.image import SpooledImage
-from tests.simulation.faults import Faults
 from tests.simulation.servers import NotCarriedOut, ResponseLost, Servers
 
 API_KEY = "key-of-the-simulation"
@@ -103,11 +102,12 @@ class Vendor:
 
     def answer(self, call: Call[Any]) -> ApiResponse:
         """Send a call, and return the response."""
-        service, name, effect = self._route(call)
+        service, kind, about, effect = self._route(call)
+        self._servers.kernel.routine.notes.pop("submit", None)
         if self._servers.faults.happens("read refused") and service == "read":
             effect = _refuse
         try:
-            status, headers, body = self._servers.exchange(service, name, functools.partial(_respond, effect))
+            status, headers, body = self._servers.exchange(service, kind, about, functools.partial(_respond, effect))
         except NotCarriedOut:
             return self._failed(service, was_sent=False)
         except ResponseLost:
@@ -126,25 +126,26 @@ class Vendor:
         if kind < 0.6:
             raise ResponseNotReceived("ReadTimeout")
         status = kernel.rng.choice(_GATEWAY)
-        if service == "submit" and was_sent and status in (500, 502, 503):
+        if service == "submit" and "submit" in notes and status in (500, 502, 503):
             notes["submit"].is_answered_5xx = True
         return _response(status, {}, {"error": f"gateway {status}"}, kernel.now)
 
-    def _route(self, call: Call[Any]) -> tuple[str, str, Callable[[], Any]]:
-        """Return the server, the call in the trace, and its effect."""
+    def _route(self, call: Call[Any]) -> tuple[str, str, str, Callable[[], Any]]:
+        """Return the server, the kind of call, what it is about, and its effect."""
         url = urlsplit(call.path)
         if call.method == "POST":
             model, body = url.path.rsplit("/", 1)[1], dict(call.body or {})
-            return "submit", f"submit {body['prompt']} seed {body['seed']}", functools.partial(self._submit, model, body)
+            about = f"{body['prompt']} seed {body['seed']}"
+            return "submit", "submit", about, functools.partial(self._submit, model, body)
         if call.path.startswith(DEFAULT_HISTORY_URL):
             request_id = url.path.removeprefix(urlsplit(DEFAULT_HISTORY_URL).path).strip("/")
             if request_id:
-                return "history", f"history of {request_id[:8]}", functools.partial(self._history_row, request_id)
-            return "history", "history", functools.partial(self._history, dict(parse_qsl(url.query)))
+                return "history", "history row", request_id[:8], functools.partial(self._history_row, request_id)
+            return "history", "history", "", functools.partial(self._history, dict(parse_qsl(url.query)))
         match = _JOB_PATH.fullmatch(url.path)
         assert match is not None, call.path
         what, effect = ("status", self._status) if match[2] else ("result", self._result)
-        return "read", f"{what} of {match[1][:8]}", functools.partial(effect, match[1])
+        return "read", what, match[1][:8], functools.partial(effect, match[1])
 
     def _submit(self, model: str, inputs: dict[str, Any]) -> dict[str, Any]:
         faults, kernel = self._servers.faults, self._servers.kernel
@@ -154,7 +155,9 @@ class Vendor:
         if faults.happens("submit refused"):
             raise ApiError(*kernel.rng.choice(_REFUSALS))
         job = self.account.accept(model, inputs, synchronous=False)
-        kernel.note(f"accepted {job.request_id[:8]}, ends {'badly' if job.outcome.error else 'well'} at {job.done_at:.0f}")
+        kernel.note(
+            f"accepted {job.request_id[:8]}, ends {'badly' if job.outcome.error else 'well'} at {job.done_at:.0f}"
+        )
         self._on_accept(job)
         return {"request_id": job.request_id, "status": "QUEUED"}
 
@@ -193,7 +196,7 @@ class Vendor:
 
         try:
             status, _, body = self._servers.exchange(
-                "image", f"image of {request_id[:8]}", functools.partial(_respond, read)
+                "image", "image", request_id[:8], functools.partial(_respond, read)
             )
         except (NotCarriedOut, ResponseLost):
             raise download._unavailable("the image's host did not deliver it") from None
