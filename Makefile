@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test test-fast browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test test-fast browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-dataset bench-load bench-gallery simulate package requirements clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
@@ -77,6 +77,11 @@ docs: venv ## Build the documentation site in docs/_build/html, without network 
 fuzz: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
 fuzz: venv .fuzz/installed ## Fuzz the readers of responses, datasets, images and connections for 10 minutes (SECONDS=..., SEED=...)
 	PYTHONPATH=.fuzz/lib exec $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
+
+simulate: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
+simulate: export AIRFLOW__CORE__LOAD_EXAMPLES := False
+simulate: venv ## Simulate crashes and outages of every kind on a virtual clock, and check each charge (SEEDS=20000, PROFILE=..., SEED=...)
+	exec $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED),--seed $(SEED))
 
 demo: venv ## Run the nightly example DAG on a real Airflow, with a local API and a local S3 server
 	exec $(BIN)/python -m dev.demo

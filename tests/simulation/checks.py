@@ -1,0 +1,241 @@
+"""
+What must hold in every simulation, whatever happens: the guarantees of ``docs/money-and-failure.md``.
+
+Invariant: a check compares what the code under test says or does with the true state of the world, and never with what
+the code believes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_ideogram.exceptions import IdeogramError
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
+from tests.simulation.s3 import BUCKET, StoredObject
+from tests.simulation.submits import Policy, Reason, Submit, may_follow
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.emulator.jobs import Job
+    from tests.simulation.kernel import Kernel, Process
+    from tests.simulation.lifecycle import TaskInstance
+    from tests.simulation.vendor import Vendor
+
+_METADATA = "ideogram-"
+
+
+class Checks:
+    """
+    The checks of one simulation.
+
+    :param kernel: The clock.
+    :param policies: What the DAG says, by task instance's name.
+    """
+
+    def __init__(self, kernel: Kernel, policies: Mapping[str, Policy]) -> None:
+        self._kernel, self._policies = kernel, policies
+        self.vendor: Vendor | None = None
+        self.bucket: Mapping[str, StoredObject] = {}
+        self.reached: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.submits: dict[str, Submit] = {}
+        self._of_image: dict[str, list[Submit]] = defaultdict(list)
+        #: Every version of each image that was ever stored, by key and ETag.
+        self._stored: dict[tuple[str, str], StoredObject] = {}
+
+    def count(self, situation: str) -> None:
+        """Count a situation that was reached."""
+        self.reached[situation] += 1
+
+    def fail(self, text: str) -> None:
+        """Note a violation."""
+        self._kernel.note(f"VIOLATION {text}")
+        self.violations.append(text)
+
+    def on_accept(self, job: Job) -> None:
+        """Check that a submit follows its intent, and that no image is paid twice without a reason."""
+        assert self.vendor is not None
+        routine = self._kernel.routine
+        task: TaskInstance = routine.process.task
+        policy = self._policies[task.name]
+        intent = routine.notes.pop("intent", None) or self._without_ledger(task, job, policy)
+        if intent is None:
+            return
+        submit = Submit(
+            job=job,
+            task=task,
+            image=_image_of(intent),
+            key=intent["target"].removeprefix(f"s3://{BUCKET}/"),
+            fingerprint=intent["fingerprint"],
+            max_tries=intent["max_tries"],
+            intent_at=intent["intent_at"],
+            visible_at=self.vendor.account.visible_at[job.request_id],
+            history_read_at=routine.notes.pop("history read at", None),
+            deaths=task.deaths,
+        )
+        routine.notes["submit"] = submit
+        for earlier in self._of_image[submit.image]:
+            if earlier.is_live:
+                self._check_pair(earlier, submit, policy)
+        self._of_image[submit.image].append(submit)
+        self.submits[job.request_id] = submit
+        if routine.process.is_orphan:
+            self.count("submit by a process that Airflow had failed")
+
+    def _without_ledger(self, task: TaskInstance, job: Job, policy: Policy) -> Mapping[str, Any] | None:
+        if policy.durable:
+            self.fail(f"{job.request_id[:8]} was submitted without an intent in the ledger")
+            return None
+        now = self._kernel.now
+        return {
+            "target": task.name,
+            "owner": task.owner,
+            "fingerprint": str(job.prompt),
+            "max_tries": task.max_tries,
+            "intent_at": now,
+        }
+
+    def _check_pair(self, earlier: Submit, submit: Submit, policy: Policy) -> None:
+        """Check that a submit may follow an earlier one for the same image."""
+        is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
+        if earlier.fingerprint != submit.fingerprint and not is_same_call:
+            self._check_other_inputs(earlier, submit)
+            return
+        is_stored = earlier.stored_at is not None
+        reason = (
+            self._may_replace(earlier, submit, policy)
+            if is_stored
+            else may_follow(earlier, submit, policy, self.submits.values())
+        )
+        if reason is not None:
+            self.count(f"paid again: {reason}")
+        elif earlier.excuse is None:
+            self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
+        submit.consent = reason
+        if not is_stored:
+            earlier.excuse = earlier.excuse or reason or "a violation"
+
+    def _check_other_inputs(self, earlier: Submit, submit: Submit) -> None:
+        """Note that a request is given up for one with other inputs; another task's must not be running."""
+        if earlier.stored_at is not None or earlier.excuse:
+            return
+        now = self._kernel.now
+        is_running = now < earlier.job.done_at and now < earlier.job.record_expires_at
+        if earlier.task is not submit.task and earlier.is_recorded and is_running:
+            self.fail(f"{submit.image}: {submit.request_id[:8]} gives up {earlier.request_id[:8]} of another task")
+        earlier.excuse = Reason.OTHER_INPUTS
+
+    def _may_replace(self, earlier: Submit, submit: Submit, policy: Policy) -> Reason | None:
+        """Return why a submit may follow one whose image was stored."""
+        is_own = earlier.task is submit.task and earlier.max_tries == submit.max_tries
+        if submit.key.endswith("/"):
+            return None if is_own else Reason.PREFIX
+        there = self.bucket.get(submit.key)
+        if there is None or there.metadata.get(f"{_METADATA}fingerprint") != submit.fingerprint:
+            return Reason.REPLACED
+        if there.metadata.get(f"{_METADATA}request-id") != earlier.request_id:
+            return Reason.ANOTHER_STORED  # which is compared as well
+        return Reason.OVERWRITE if policy.if_exists == "overwrite" and not is_own else None
+
+    def on_put(self, key: str, stored: StoredObject) -> None:
+        """Note what is stored: intents, request ids, and images."""
+        if key.startswith(DEFAULT_LEDGER_PREFIX):
+            if ".dataset/" not in key:
+                self._on_record(json.loads(stored.body))
+            return
+        self._stored[key, stored.etag.strip('"')] = stored
+        submit = self.submits.get(stored.metadata.get(f"{_METADATA}request-id", ""))
+        if submit is not None:
+            submit.stored_at = submit.stored_at or self._kernel.now
+            if self._kernel.process.is_orphan:
+                self.count("image stored by a process that Airflow had failed")
+
+    def _on_record(self, record: Mapping[str, Any]) -> None:
+        submit = self.submits.get(record["request_id"] or "")
+        if submit is not None:
+            submit.is_recorded = True
+        elif record["request_id"] is None:
+            self._kernel.routine.notes["intent"] = record
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Count what a trigger found out."""
+        for report in event["requests"].values():
+            self.count(f"polled: {report['outcome']}")
+
+    def on_slice_end(
+        self, task: TaskInstance, process: Process, state: str, result: Any, error: BaseException | None
+    ) -> None:
+        """Check what a slice returns or raises."""
+        cause = cause_of(error)
+        if isinstance(cause, IdeogramError):
+            self.count(f"error: {cause.code}")
+            self._check_charged(task, cause)
+        elif state == "failed":
+            self.fail(f"{task.name} ends with an error that is not the provider's: {error!r}")
+        if state == "success" and not process.is_orphan:
+            self.check_result(task, result)
+        self.count(f"slice ends: {state}{' unseen' if process.is_orphan else ''}")
+
+    def _check_charged(self, task: TaskInstance, error: IdeogramError) -> None:
+        """Check what an error says of the money."""
+        submit = self.submits.get(error.request_id or "")
+        if submit is None or error.charged is None:
+            return
+        is_charged = submit.is_live and submit.job.done_at <= self._kernel.now
+        if error.charged is True and not is_charged:
+            self.fail(f"{task.name}: the error says that {submit.request_id[:8]} was charged: {error}")
+        if error.charged is False and submit.is_live:
+            self.fail(f"{task.name}: the error says that {submit.request_id[:8]} was not charged: {error}")
+
+    def check_result(self, task: TaskInstance, result: Mapping[str, Any]) -> None:
+        """Check the XCom of an image against the object that was stored."""
+        if "uri" not in result:
+            return
+        self.check_image(task, result)
+
+    def check_image(self, task: TaskInstance, line: Mapping[str, Any]) -> None:
+        """Check the description of an image."""
+        stored = self._stored.get((line["key"], line["etag"]))
+        submit = self.submits.get(line["request_id"])
+        if stored is None or submit is None:
+            self.fail(f"{task.name} names an image that was never stored: {line['key']} {line['etag']}")
+            return
+        facts = {
+            "sha256": hashlib.sha256(stored.body).hexdigest(),
+            "size_bytes": len(stored.body),
+            "request_id": stored.metadata.get(f"{_METADATA}request-id"),
+            "prompt": submit.inputs["prompt"],
+            "seed": submit.inputs["seed"],
+            "cost_usd": 0.0 if line["reused"] else submit.job.price,
+        }
+        for name, fact in facts.items():
+            if line[name] != fact:
+                self.fail(f"{task.name}: {name} is {line[name]!r}, and truly {fact!r}")
+        is_own = submit.task is task and submit.max_tries == task.max_tries
+        if line["reused"] and is_own:
+            self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
+        if not line["reused"] and submit.task is not task:
+            self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
+
+    def at_end(self) -> None:
+        """Check that no paid image was given up."""
+        for submit in self.submits.values():
+            if submit.is_live and submit.stored_at is None and not submit.excuse:
+                self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
+        records = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
+        if records:
+            self.fail(f"the ledger is not empty: {', '.join(records)}")
+
+
+def _image_of(intent: Mapping[str, Any]) -> str:
+    """Return what names the image: the target, and below a prefix the task instance as well."""
+    target: str = intent["target"]
+    return f"{target}{intent['owner']}" if target.endswith("/") else target
+
+
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """Return the provider's error behind Airflow's."""
+    return error.__cause__ if error is not None and isinstance(error.__cause__, IdeogramError) else error

@@ -1,0 +1,95 @@
+"""
+The DAGs of a simulation, by profile: which task instances there are, and what their authors chose.
+
+Invariant: a profile draws everything from the simulation's random numbers, and names everything that it draws in the
+trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
+from tests.simulation.lifecycle import TaskInstance
+from tests.simulation.s3 import BUCKET
+from tests.simulation.submits import Policy
+
+
+@dataclass
+class Dag:
+    """
+    The tasks of a simulation.
+
+    :param tasks: The task instances.
+    :param policies: What they say about money, by name.
+    :param excluded: Kinds of faults that would only disturb.
+    """
+
+    tasks: list[TaskInstance] = field(default_factory=list)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    excluded: frozenset[str] = frozenset()
+
+    def add(self, task: TaskInstance, policy: Policy) -> None:
+        """Add a task instance."""
+        self.tasks.append(task)
+        self.policies[task.name] = policy
+
+
+def _policy(rng: Random) -> Policy:
+    return Policy(
+        resubmit=rng.random() < 0.15,
+        resubmit_on_5xx=rng.random() < 0.8,
+        if_exists=rng.choice(("reuse", "reuse", "reuse", "overwrite", "fail")),
+    )
+
+
+def _common(rng: Random, policy: Policy) -> dict[str, Any]:
+    """Draw the arguments that all operators have."""
+    return {
+        "retries": 2,
+        "if_exists": policy.if_exists,
+        "on_unknown_submit": "resubmit" if policy.resubmit else "fail",
+        "resubmit_on_5xx": policy.resubmit_on_5xx,
+        "durable": policy.durable,
+        "timeout": rng.choice((60, 600, 600, 7200)),
+        "deferrable": rng.random() < 0.85,
+    }
+
+
+def _task(rng: Random, name: str, make: Callable[[TaskInstance], Any]) -> TaskInstance:
+    begins_at = rng.choice((0.0, rng.uniform(0.0, 60.0), rng.uniform(0.0, 4000.0)))
+    return TaskInstance(
+        name, make, retries=rng.choice((0, 2, 2, 3)), clears_left=rng.choice((0, 0, 1, 2)), begins_at=begins_at
+    )
+
+
+def image(rng: Random) -> Dag:
+    """One to three tasks generate an image at one target, or at two."""
+    dag = Dag()
+    keys = [rng.choice(("a.png", "a.png", "a.png", "images/")) for _ in range(1)] + ["b.png"]
+    for name in "ABC"[: rng.choice((1, 1, 2, 2, 3))]:
+        policy = _policy(rng)
+        arguments = {
+            **_common(rng, policy),
+            "s3_key": f"s3://{BUCKET}/{keys[rng.random() < 0.15]}",
+            "wait_for_completion": rng.random() < 0.9,
+            "seed": rng.choice((None, None, None, 7)),
+        }
+        prompt = rng.choice(("a lighthouse", "a lighthouse", f"a harbour of {name}"))
+        dag.add(_task(rng, name, _image_of(prompt, arguments)), policy)
+    return dag
+
+
+def _image_of(prompt: str, arguments: dict[str, Any]) -> Callable[[TaskInstance], Any]:
+    def make(task: TaskInstance) -> IdeogramGenerateImageOperator:
+        text = f"{prompt}, version {task.version}" if task.version else prompt
+        waits = {"wait_for_completion": True} if task.must_wait else {}
+        return IdeogramGenerateImageOperator(task_id=task.task_id, prompt=text, **arguments | waits)
+
+    return make
+
+
+PROFILES: dict[str, Callable[[Random], Dag]] = {"image": image}
