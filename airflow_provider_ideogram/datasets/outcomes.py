@@ -20,7 +20,14 @@ from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.slice import SliceContext
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import chunk_name
-from airflow_provider_ideogram.exceptions import IdeogramError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramContentBlocked,
+    IdeogramError,
+    IdeogramJobUnreachable,
+    IdeogramTemporaryError,
+    IdeogramTimeout,
+    IdeogramUnknownSubmit,
+)
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 #: Times, sizes, addresses and ids in an error's text.
@@ -111,11 +118,13 @@ def _note_failure(state: DatasetState, result: ItemResult) -> None:
         return
     if len(state.examples) < MAX_LISTED:
         state.examples.append(f"{line['id']}: {error}")
-    if line["status"] != ImageStatus.CONTENT_BLOCKED:
+    # An outage of submits has an end of its own, and says nothing about the items.
+    if not isinstance(error, IdeogramContentBlocked | IdeogramTemporaryError | IdeogramUnknownSubmit):
         failure = _without_particulars(error.reason, line)
         is_same = failure == state.last_failure
         state.consecutive_same_failures = state.consecutive_same_failures + 1 if is_same else 1
         state.last_failure = failure
+        state.last_failure_is_temporary = isinstance(error, IdeogramTimeout | IdeogramJobUnreachable)
 
 
 def _without_particulars(reason: str, line: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.start import input_digest, plan_run
 from airflow_provider_ideogram.datasets.state import DatasetState
 from airflow_provider_ideogram.datasets.submitting import submit
-from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_systematic
+from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_stopped
 from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, Workspace, invalid_state
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
@@ -140,7 +140,7 @@ class DatasetRunner:
         self.workspace.write(STATE, state.to_json())
         if errors:
             raise errors[0]
-        raise_if_systematic(context)
+        raise_if_stopped(context)
         wait = next_wait(context, progress)
         if wait is not None:
             self._show_progress()

@@ -14,6 +14,7 @@ from typing import Any
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.rows import Item
 
 VERSION = 1
@@ -104,7 +105,9 @@ class DatasetState:
     :param slices: The number of slices so far.
     :param max_tries: The task instance's, which changes on a clear.
     :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
+    :param outage: Whether submits may be sent.
     :param last_failure: The error of the last failed item, without its key, ids and numbers.
+    :param last_failure_is_temporary: Whether a retry can help though nothing else changes.
     :param consecutive_same_failures: The number of items that failed with it since another result.
     :param unsettled_requests: Requests that may be charged though the run does not wait for them, by the item's key.
     :param examples: The first failures, as ``id: error``.
@@ -133,7 +136,9 @@ class DatasetState:
     slices: int = 0
     max_tries: int = 0
     finished_at: float | None = None
+    outage: SubmitOutage = field(default_factory=SubmitOutage)
     last_failure: str = ""
+    last_failure_is_temporary: bool = False
     consecutive_same_failures: int = 0
     unsettled_requests: dict[str, UnsettledRequest] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
@@ -147,6 +152,8 @@ class DatasetState:
         if self.finished_at is None and self.written_at is not None:
             self.idle_seconds += now - self.written_at
         self.delayed = [replace(delayed, delayed_since=now) for delayed in self.delayed]
+        if self.outage.is_open:
+            self.outage.since = now
 
     def elapsed(self, now: float) -> float:
         """Return the seconds that the run has taken, without those between its attempts."""
@@ -159,6 +166,16 @@ class DatasetState:
         open_requests = len({item.item.key for item in self.in_flight} | unsettled)
         more = f"; {open_requests} more requests were or may be charged" if open_requests else ""
         return f"{self.cost_usd:.2f} USD were charged{more}"
+
+    def is_in_doubt(self, item: Item) -> bool:
+        """Return whether it is unknown whether a submit of the item was accepted."""
+        unsettled = self.unsettled_requests.get(item.key)
+        return unsettled is not None and unsettled.request_id is None
+
+    @property
+    def in_doubt(self) -> int:
+        """The number of delayed items with a submit in doubt."""
+        return sum(self.is_in_doubt(delayed.item) for delayed in self.delayed)
 
     @property
     def done(self) -> int:
@@ -181,6 +198,7 @@ class DatasetState:
         return plain | {
             "version": VERSION,
             "rate_limiter": self.rate_limiter.to_json(),
+            "outage": asdict(self.outage),
             "unsettled_requests": {key: asdict(request) for key, request in self.unsettled_requests.items()},
             "in_flight": [item.to_json() for item in self.in_flight],
             "delayed": [item.to_json() for item in self.delayed],
@@ -193,6 +211,7 @@ class DatasetState:
             raise ValueError(f"it has version {value['version']!r}; this provider reads version {VERSION}")
         known = {item.name: value[item.name] for item in fields(cls)}
         known["rate_limiter"] = RateLimiter.from_json(value["rate_limiter"])
+        known["outage"] = SubmitOutage(**value["outage"])
         known["unsettled_requests"] = {
             key: UnsettledRequest(**request) for key, request in value["unsettled_requests"].items()
         }

@@ -32,6 +32,7 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line, write_manifest
+from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
@@ -143,7 +144,9 @@ STATE_OF_RUN = DatasetState(
     slices=4,
     max_tries=2,
     finished_at=NOW + 60,
+    outage=SubmitOutage(since=NOW, failures=1, retry_at=NOW + 5, reason="502"),
     last_failure="The API failed",
+    last_failure_is_temporary=True,
     consecutive_same_failures=1,
     unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05)},
     examples=["failed: The API failed"],
