@@ -38,8 +38,9 @@ RESOLUTIONS = tuple(_SIZE_OF_RESOLUTION)
 #: Ideogram's own range. Segmind's pages name smaller ones that contradict each other; a seed that the API refuses costs
 #: nothing.
 MAX_SEED = 2**31 - 1
-#: Seeds are drawn from the smallest range that any of the vendor's pages names, so that each of them is valid.
-_DRAWN_SEEDS = (100, 99_999)
+#: Seeds are drawn from the whole range that the vendor's page of the model names: equal seeds of equal inputs can't be
+#: told apart in the account's history.
+_DRAWN_SEEDS = (100, 999_999)
 #: The vendor documents no limit. This one catches a whole document in place of a prompt.
 MAX_PROMPT_CHARACTERS = 10_000
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -146,6 +147,22 @@ class Ledger:
         if record is not None and record.request_id is not None and record.request_id == request_id:
             self.delete(key, record.etag)
 
+    def others(self, key: str, since: float) -> Iterator[LedgerRecord]:
+        """
+        Yield the bucket's records of other targets that were written after a time.
+
+        :param key: The key of the record that is left out.
+        :param since: The time in seconds since the epoch.
+        :raises IdeogramStorageError: If one can't be read.
+        """
+        for item in self._objects.list(self._bucket, self._prefix):
+            if item.key == key or item.modified_at < since or not item.key.endswith(".json"):
+                continue
+            stored = self._objects.get(self._bucket, item.key, max_bytes=MAX_BYTES)
+            with suppress(ValueError, TypeError, KeyError, RecursionError):  # the prefix has other objects, too
+                if stored is not None:
+                    yield parse_record(item.key, stored.etag, stored.body)
+
     def _remove(self, key: str, etag: str) -> bool:
         """Return whether this version of the record no longer exists."""
         try:
@@ -268,6 +285,10 @@ class NoLedger:
 
     def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
         """Do nothing."""
+
+    def others(self, key: str, since: float) -> Iterator[LedgerRecord]:  # noqa: ARG002
+        """Return no records."""
+        return iter(())
 
     def delete_for_request(self, key: str, request_id: str | None) -> None:
         """Do nothing."""

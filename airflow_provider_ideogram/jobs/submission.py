@@ -320,6 +320,7 @@ class Submitter:
         """Return the record with its request, None if a new one may be submitted."""
         reconciler = Reconciler(
             self.hook,
+            self.ledger,
             resubmit=self.resubmit and may_resubmit,
             resubmit_on_5xx=self.resubmit_on_5xx and may_resubmit,
         )
@@ -330,9 +331,13 @@ class Submitter:
             return None
         # No later than the request, so that its hour never ends later than counted.
         submitted_at = min(record.intent.intent_at, max(record.intent.first_submit_at, found.created_at))
-        return self._record_request(
-            replace(record, intent=replace(record.intent, intent_at=submitted_at)), found.request_id
-        )
+        settled = replace(record, intent=replace(record.intent, intent_at=submitted_at))
+        recorded = self._record_request(settled, found.request_id)
+        if reconciler.is_held(recorded):  # two tasks found it at the same time: each lets go, and searches again
+            self.ledger.restore(recorded, record)
+            busy = _target_busy(f"request {found.request_id} was just found for another target with the same inputs")
+            raise RetryLater(random.Random().uniform(RETRY_SECONDS, 2 * RETRY_SECONDS), busy)
+        return recorded
 
     def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
         """Return whether the request of another task still needs the target."""
