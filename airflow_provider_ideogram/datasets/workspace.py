@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from airflow_provider_ideogram.exceptions import IdeogramStorageError
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
 
 #: Rows in an object: a slice reads one or two, a million rows are two thousand.
 CHUNK_ROWS = 500
@@ -104,6 +107,13 @@ class Workspace:
         if not keep_state:
             self._objects.delete(self.bucket, self.prefix + STATE)
         self._objects.delete_many(self.bucket, keys)
+
+    def tidy_up(self, *, keep_state: bool = False) -> None:
+        """Delete all objects of a run whose manifest is written; a failure of S3 is only logged."""
+        try:
+            self.clear(keep_state=keep_state)
+        except IdeogramStorageError as error:
+            log.warning("%s. The images and the manifest are stored; %s can be deleted", error.reason, self.uri)
 
     def _keys(self, prefix: str) -> Iterator[str]:
         return (item.key for item in self._objects.list(self.bucket, self.prefix + prefix))

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramLedgerError, IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,6 @@ VERSION = 1
 _MAX_BYTES = 1 << 20
 #: Leaves room for the request id, which is added after the submit.
 _MAX_INTENT_BYTES = _MAX_BYTES - 1024
-_NO_CONDITIONS = (
-    "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
-)
-#: Hosts whose conditional writes are known to work.
-_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 #: Fields of the intent that a record has only if they differ from the default.
 _OPTIONAL = ("excluded_request_ids", "submit_attempts")
 
@@ -114,15 +109,16 @@ class Ledger:
     """
     The records of one bucket.
 
-    :param client: boto3's S3 client.
+    :param objects: The S3 layer.
     :param bucket: The bucket of the images.
     :param prefix: The prefix of the records' keys.
     """
 
     is_durable = True
 
-    def __init__(self, client: Any, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
-        self._objects = ObjectStore(client)
+    def __init__(self, objects: ObjectStore, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
+        self._objects = objects
+        self._probe = StoreProbe(objects, bucket, prefix)
         self._bucket = bucket
         self._prefix = prefix
 
@@ -135,6 +131,13 @@ class Ledger:
         own = hashlib.sha256(owner.encode()).hexdigest() if target.is_prefix else ""
         return f"{self._prefix}{target.key}{own}.json"
 
+    def check_store(self) -> None:
+        """Find out, once and before a submit, what the store supports; raises IdeogramLedgerError."""
+        try:
+            self._probe.run()
+        except IdeogramStorageError as error:
+            raise self._error("writing", f"{self._prefix}*", error) from error
+
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """
         Write the first record of a target.
@@ -144,14 +147,8 @@ class Ledger:
         :raises IdeogramLedgerError: If S3 does not accept it; nothing may be submitted then.
         """
         _check_size(key, intent)
-        endpoint = self._objects.client.meta.endpoint_url
-        has_conditions = urlsplit(endpoint).netloc.endswith(_AWS)
-        if not has_conditions and self.read(key) is not None:  # a store that ignores conditions would replace it
-            raise RecordConflict
-        record = self._put(LedgerRecord(key, "", intent), if_match=None)
-        if not has_conditions:
-            self._check_conditions(record)
-        return record
+        self.check_store()
+        return self._put(LedgerRecord(key, "", intent), if_match=None)
 
     def read(self, key: str) -> LedgerRecord | None:
         """Return the record, None if it is missing; raise IdeogramLedgerError if it can't be read or understood."""
@@ -169,6 +166,7 @@ class Ledger:
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
         _check_size(record.key, intent)
+        self.check_store()
         return self._put(LedgerRecord(record.key, "", intent), if_match=record.etag)
 
     def record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
@@ -252,17 +250,8 @@ class Ledger:
             raise RecordConflict from error
         return current
 
-    def _check_conditions(self, record: LedgerRecord) -> None:
-        """Write the record once more: a store that accepts it ignores conditions without saying so."""
-        try:
-            self._write(record, None)
-        except (PreconditionFailed, ConditionsNotSupported, IdeogramStorageError):
-            return  # refused as expected; a store that fails now says nothing about conditions
-        log.warning(_NO_CONDITIONS)
-
     def _put_unconditionally(self, record: LedgerRecord, if_match: str | None) -> LedgerRecord:
         """Write where S3 has no conditions: reading first leaves a moment in which two tasks can both pay."""
-        log.warning(_NO_CONDITIONS)
         current = self.read(record.key)
         if (current.etag if current else None) != if_match:
             raise RecordConflict
@@ -286,6 +275,9 @@ class NoLedger:
     def key_of(self, target: Target, owner: str) -> str:  # noqa: ARG002
         """Return an empty key."""
         return ""
+
+    def check_store(self) -> None:
+        """Do nothing."""
 
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """Return a record that is not stored."""
