@@ -171,11 +171,11 @@ class DatasetRunner:
         if state.failures > (limit * state.total if 0 < limit < 1 else limit):
             raise self._failure()
         if options.if_exists == "reuse":
-            self.workspace.clear()  # a later attempt finds all images
+            self.workspace.tidy_up()  # a later attempt finds all images
         else:
             state.finished_at = time.time()
             self.workspace.write(STATE, state.to_json())
-            self.workspace.clear(keep_state=True)
+            self.workspace.tidy_up(keep_state=True)
         return self.result()
 
     def result(self) -> dict[str, Any]:

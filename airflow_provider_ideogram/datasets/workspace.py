@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
 
 #: Rows in an object: a slice reads one or two, and a million rows take two thousand.
 CHUNK_ROWS = 500
@@ -108,6 +111,13 @@ class Workspace:
         if not keep_state:
             self._objects.delete(self.bucket, state, advice=GENERATED_STORED)
         self._objects.delete_many(self.bucket, keys, advice=GENERATED_STORED)
+
+    def tidy_up(self, *, keep_state: bool = False) -> None:
+        """Delete all objects of a run whose manifest is written; a failure of S3 is only logged."""
+        try:
+            self.clear(keep_state=keep_state)
+        except IdeogramStorageError as error:
+            log.warning("%s. The images and the manifest are stored; %s can be deleted", error.reason, self.uri)
 
     def _put(self, name: str, text: str) -> None:
         self._objects.put(

@@ -13,21 +13,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeGuard
-from urllib.parse import urlsplit
+from typing import TypeGuard
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
 
-_NO_CONDITIONS = (
-    "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
-)
-#: Hosts whose conditional writes are known to work.
-_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 #: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
 _ATTEMPTS = 3
 
@@ -40,15 +35,16 @@ class Ledger:
     """
     The records of one bucket.
 
-    :param client: boto3's S3 client.
+    :param objects: The S3 layer.
     :param bucket: The bucket of the images.
     :param prefix: The prefix of the records' keys.
     """
 
     is_durable = True
 
-    def __init__(self, client: Any, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
-        self._objects = ObjectStore(client)
+    def __init__(self, objects: ObjectStore, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
+        self._objects = objects
+        self._probe = StoreProbe(objects, bucket, prefix)
         self._bucket = bucket
         self._prefix = prefix
 
@@ -61,6 +57,13 @@ class Ledger:
         own = hashlib.sha256(owner.encode()).hexdigest() if target.is_prefix else ""
         return f"{self._prefix}{target.key}{own}.json"
 
+    def check_store(self) -> None:
+        """Find out, once and before a submit, what the store supports; raises IdeogramLedgerError."""
+        try:
+            self._probe.run()
+        except IdeogramStorageError as error:
+            raise self._error("writing", f"{self._prefix}*", error) from error
+
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """
         Write the first record of a target.
@@ -70,14 +73,8 @@ class Ledger:
         :raises IdeogramLedgerError: If S3 does not accept it; nothing may be submitted then.
         """
         check_size(key, intent)
-        endpoint = self._objects.client.meta.endpoint_url
-        has_conditions = urlsplit(endpoint).netloc.endswith(_AWS)
-        if not has_conditions and self.read(key) is not None:  # a store that ignores conditions would replace it
-            raise RecordConflict
-        record = self._put(LedgerRecord(key, "", intent), if_match=None)
-        if not has_conditions:
-            self._check_conditions(record)
-        return record
+        self.check_store()
+        return self._put(LedgerRecord(key, "", intent), if_match=None)
 
     def read(self, key: str) -> LedgerRecord | None:
         """
@@ -100,6 +97,7 @@ class Ledger:
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
         check_size(record.key, intent)
+        self.check_store()
         return self._put(LedgerRecord(record.key, "", intent), if_match=record.etag)
 
     def record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
@@ -220,17 +218,8 @@ class Ledger:
         )["ETag"]
         return etag
 
-    def _check_conditions(self, record: LedgerRecord) -> None:
-        """Write the record once more: a store that accepts it ignores conditions without saying so."""
-        try:
-            self._write(record, None)
-        except Exception:  # refused as expected; a store that fails now says nothing about conditions
-            return
-        log.warning(_NO_CONDITIONS)
-
     def _put_unconditionally(self, record: LedgerRecord, if_match: str | None) -> LedgerRecord:
         """Write where S3 has no conditions: reading first leaves a moment in which two tasks can both pay."""
-        log.warning(_NO_CONDITIONS)
         current = self.read(record.key)
         if (current.etag if current else None) != if_match:
             raise RecordConflict
@@ -261,6 +250,9 @@ class NoLedger:
     def key_of(self, target: Target, owner: str) -> str:  # noqa: ARG002
         """Return an empty key."""
         return ""
+
+    def check_store(self) -> None:
+        """Do nothing."""
 
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """Return a record that is not stored."""

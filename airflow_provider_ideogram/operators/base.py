@@ -162,7 +162,7 @@ class IdeogramTask(BaseOperator):
     def _ledger(self, target: Target) -> Ledger | NoLedger:
         from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
 
-        return Ledger(self._store.client, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
+        return Ledger(self._store.objects, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
 
     @cached_property
     def _store(self) -> ImageStore:

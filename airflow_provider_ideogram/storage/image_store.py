@@ -7,7 +7,6 @@ PUT whose bytes S3 compares with their hash.
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -117,6 +116,7 @@ class ImageStore:
             target.bucket,
             target.key,
             image.file,
+            sha256=image.sha256,
             advice=completed_not_stored(job.request_id),
             charged=True,
             **{
@@ -124,7 +124,6 @@ class ImageStore:
                 "Metadata": metadata | metadata_of(job, image, completion),
                 "ContentLength": image.size_bytes,
                 "ContentType": image.content_type,
-                "ChecksumSHA256": base64.b64encode(image.sha256).decode(),
             },
         )
         return ImageRecord.of_upload(job, image, target, response, completion)

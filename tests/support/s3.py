@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Stands in for the S3 layer where nothing is read from S3.
 NO_S3: Any = None
-_CONDITIONS = ("If-Match", "If-None-Match")
-_CONDITIONAL = ("PutObject", "DeleteObject")
 
 
 @pytest.fixture
@@ -97,34 +95,78 @@ def answered(
 
 
 @contextmanager
-def conditions_refused(client: S3Client) -> Iterator[None]:
-    """Make the server a store that answers 501 to conditional writes."""
+def headers_refused(client: S3Client, prefix: str, status: int, operation: str = "PutObject") -> Iterator[None]:
+    """Answer a call with an error if the name of a header, in lower case, begins with the prefix."""
 
     def refuse(request: Any) -> AWSResponse | None:
-        conditional = set(_CONDITIONS) & set(request.headers)
-        return s3_response(request, 501, "NotImplemented") if conditional else None
+        refused = any(name.lower().startswith(prefix) for name in request.headers)
+        return s3_response(request, status, "NotSupported") if refused else None
 
-    with intercepted(client, "PutObject", refuse), intercepted(client, "DeleteObject", refuse):
+    with intercepted(client, operation, refuse):
         yield
 
 
 @contextmanager
-def conditions_ignored(client: S3Client) -> Iterator[None]:
-    """Make the server a store that ignores the conditions of writes."""
+def conditions_refused(client: S3Client, status: int = 501) -> Iterator[None]:
+    """Make the server a store that refuses conditional writes and deletions."""
+    with headers_refused(client, "if-", status), headers_refused(client, "if-", status, "DeleteObject"):
+        yield
 
-    def strip(request: Any, **_: Any) -> None:
-        for name in _CONDITIONS:
-            del request.headers[name]
 
-    events = _events(client)
-    names = [f"before-sign.s3.{operation}" for operation in _CONDITIONAL]
-    for name in names:
-        events.register_first(name, strip)
+@contextmanager
+def deletions_misjudged(client: S3Client) -> Iterator[None]:
+    """Make the server a store that answers 412 to every conditional deletion."""
+    with headers_refused(client, "if-", 412, "DeleteObject"):
+        yield
+
+
+@contextmanager
+def checksums_sent(client: S3Client, when: str = "when_supported") -> Iterator[None]:
+    """Configure when the client sends checksums, until the end, also if the S3 layer changes it."""
+    config: Any = client.meta.config
+    with mock.patch.object(config, "request_checksum_calculation", when):
+        yield
+
+
+@contextmanager
+def _headers_changed(client: S3Client, operation: str, change: Callable[[Any], None]) -> Iterator[None]:
+    """Change the headers of each request of an operation before it is signed."""
+    events, event = _events(client), f"before-sign.s3.{operation}"
+
+    def handle(request: Any, **_: Any) -> None:
+        change(request.headers)
+
+    events.register_first(event, handle)
     try:
         yield
     finally:
-        for name in names:
-            events.unregister(name, strip)
+        events.unregister(event, handle)
+
+
+@contextmanager
+def conditions_ignored(client: S3Client, operations: Sequence[str] = ("PutObject", "DeleteObject")) -> Iterator[None]:
+    """Make the server a store that ignores the conditions of these operations."""
+
+    def strip(headers: Any) -> None:
+        del headers["If-Match"]
+        del headers["If-None-Match"]
+
+    with ExitStack() as stack:
+        for operation in operations:
+            stack.enter_context(_headers_changed(client, operation, strip))
+        yield
+
+
+@contextmanager
+def metadata_dropped(client: S3Client) -> Iterator[None]:
+    """Make the server a store that keeps no metadata."""
+
+    def strip(headers: Any) -> None:
+        for name in [name for name in headers if name.lower().startswith("x-amz-meta-")]:
+            del headers[name]
+
+    with _headers_changed(client, "PutObject", strip):
+        yield
 
 
 @contextmanager
@@ -144,25 +186,24 @@ def header_names_capitalized(client: S3Client, operation: str) -> Iterator[None]
 def metadata_not_copied(client: S3Client) -> Iterator[None]:
     """Make the server a store that copies an object's content only."""
 
-    def drop(request: Any, **_: Any) -> None:
-        if "x-amz-metadata-directive" not in request.headers:
-            request.headers["x-amz-metadata-directive"] = "REPLACE"
+    def replace(headers: Any) -> None:
+        if "x-amz-metadata-directive" not in headers:
+            headers["x-amz-metadata-directive"] = "REPLACE"
 
-    events, event = _events(client), "before-sign.s3.CopyObject"
-    events.register_first(event, drop)
-    try:
+    with _headers_changed(client, "CopyObject", replace):
         yield
-    finally:
-        events.unregister(event, drop)
 
 
 @contextmanager
-def first_response_lost(client: S3Client, operation: str) -> Iterator[list[int]]:
-    """Let the server carry out the first call of an operation, and answer 500; yield the true statuses."""
+def response_lost(client: S3Client, operation: str, call: int = 1) -> Iterator[list[int]]:
+    """Let the server carry out the n-th call of an operation, and answer 500; yield the true statuses."""
     statuses: list[int] = []
+    calls = 0
 
     def lose(request: Any) -> AWSResponse | None:
-        if statuses:
+        nonlocal calls
+        calls += 1
+        if calls != call:
             return None
         statuses.append(_send(request).status_code)
         return s3_response(request, 500, "InternalError")

@@ -366,7 +366,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_ledgers_record_is_written_as_before(name: str, bucket: S3Client) -> None:
-    RECORDS[name](Ledger(bucket, BUCKET))
+    RECORDS[name](Ledger(ObjectStore(bucket), BUCKET))
 
     check_written(name, content(bucket, ENTRY.key))
 
@@ -374,10 +374,10 @@ def test_ledgers_record_is_written_as_before(name: str, bucket: S3Client) -> Non
 @every_version
 @pytest.mark.parametrize("name", RECORDS)
 def test_ledgers_record_of_every_version_is_understood(name: str, version: str, bucket: S3Client) -> None:
-    written = RECORDS[name](Ledger(bucket, BUCKET))
+    written = RECORDS[name](Ledger(ObjectStore(bucket), BUCKET))
     put(bucket, ENTRY.key, version, name)
 
-    found = Ledger(bucket, BUCKET).read(ENTRY.key)
+    found = Ledger(ObjectStore(bucket), BUCKET).read(ENTRY.key)
     assert found is not None
     assert replace(found, etag="") == replace(written, etag="")
 

@@ -14,8 +14,9 @@ import pytest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
 from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered, first_response_lost, intercepted, s3_response
+from tests.support.s3 import answered, intercepted, response_lost, s3_response
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class TestConflicts:
         assert logged() == []
 
     def test_status_409_is_a_conflict(self, ledger: Ledger, client: S3Client) -> None:
+        ledger.write_intent("_ideogram/another.json", INTENT)  # probes the store
         conflict = "ConditionalRequestConflict"
         with answered(client, "PutObject", 409, conflict), pytest.raises(RecordConflict):
             ledger.write_intent(KEY, INTENT)
@@ -158,6 +160,7 @@ class TestConflicts:
                 client, operation, lambda request: s3_response(request, answers.pop(), "Conflict") if answers else None
             )
 
+        ledger.check_store()
         with once("PutObject"):
             intended = ledger.write_intent(KEY, INTENT)
         with once("PutObject"):
@@ -180,7 +183,7 @@ class TestLostResponse:
     """S3 writes the record and its response is lost: botocore repeats the call, which conflicts with its own write."""
 
     def test_intent_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
-        with first_response_lost(client, "PutObject") as statuses:
+        with response_lost(client, "PutObject") as statuses:
             record = ledger.write_intent(KEY, INTENT)
 
         assert statuses == [200]
@@ -190,7 +193,7 @@ class TestLostResponse:
     def test_request_id_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
         record = ledger.write_intent(KEY, INTENT)
 
-        with first_response_lost(client, "PutObject"):
+        with response_lost(client, "PutObject"):
             recorded = ledger.record_request(record, "r-1")
 
         assert ledger.read(KEY) == recorded
@@ -199,7 +202,7 @@ class TestLostResponse:
     def test_new_intent_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
         ended = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
 
-        with first_response_lost(client, "PutObject"):
+        with response_lost(client, "PutObject"):
             replaced = ledger.replace(ended, OTHER)
 
         assert ledger.read(KEY) == replaced
@@ -208,18 +211,18 @@ class TestLostResponse:
 
 class TestKeys:
     def test_key_has_one_record_for_all_tasks(self, client: S3Client) -> None:
-        ledger, target = Ledger(client, "bucket"), Target("bucket", "images/lighthouse.png")
+        ledger, target = Ledger(ObjectStore(client), "bucket"), Target("bucket", "images/lighthouse.png")
         assert ledger.key_of(target, "a") == ledger.key_of(target, "b") == KEY
 
     def test_prefix_has_a_record_for_each_task_instance(self, client: S3Client) -> None:
-        ledger, target = Ledger(client, "bucket"), Target("bucket", "images/")
+        ledger, target = Ledger(ObjectStore(client), "bucket"), Target("bucket", "images/")
         keys = {ledger.key_of(target, owner) for owner in ("dag/run/task/0", "dag/run/task/1", "dag/run2/task/0")}
         assert len(keys) == 3
         assert all(key.startswith("_ideogram/images/") and key.endswith(".json") for key in keys)
         assert ledger.key_of(target, "dag/run/task/0") in keys
 
     def test_prefix_of_the_ledger_is_an_argument(self, client: S3Client) -> None:
-        ledger = Ledger(client, "bucket", "private/ledger/")
+        ledger = Ledger(ObjectStore(client), "bucket", "private/ledger/")
         assert ledger.key_of(Target("bucket", "a.png"), "x") == "private/ledger/a.png.json"
 
 
@@ -278,7 +281,7 @@ def test_record_too_large_to_be_read_is_not_written(client: S3Client, bucket: st
         length = MAX_INTENT_BYTES - len(body_of(LedgerRecord(KEY, "", empty))) + excess
         return replace(INTENT, request=replace(SENT, model_params={"image": "x" * length}))
 
-    ledger = Ledger(client, bucket)
+    ledger = Ledger(ObjectStore(client), bucket)
     for write in (ledger.write_intent, lambda key, intent: ledger.replace(LedgerRecord(key, "etag", INTENT), intent)):
         with pytest.raises(IdeogramInvalidInput, match=r"Nothing was sent or charged.*1,047,553 bytes in the ledger"):
             write(KEY, sized(1))

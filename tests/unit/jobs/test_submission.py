@@ -386,7 +386,7 @@ class TestRequestIdNotRecorded:
     def test_error_is_logged_and_the_request_continues(
         self, world: World, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with answered(world.client, "PutObject", status, from_call=3):  # the intent, and the check of conditions
+        with answered(world.client, "PutObject", status, from_call=2):  # the first is the intent
             job, _ = world.get_or_submit()
 
         [accepted] = world.emulator.requests()

@@ -1,0 +1,138 @@
+"""
+What a store can do, found out before anything is paid.
+
+Invariant: afterwards the S3 layer uses conditions only where the store honours them. The probe writes an object of its
+own at the ledger's prefix, and deletes it. AWS is known to do all of this, and is not probed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ConditionsNotSupported, PreconditionFailed
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+#: The beginning of the object's name; the names of records end with ``.json``.
+_NAME = ".probe-"
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
+_NO_CONDITIONS = (
+    "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
+)
+_METADATA = {"ideogram-probe": "1"}
+
+
+class StoreProbe:
+    """
+    The probe of one bucket, which is made once.
+
+    :param objects: The S3 layer, which is told what the store does not support.
+    :param bucket: The bucket.
+    :param prefix: The prefix of the probe's object.
+    """
+
+    def __init__(self, objects: ObjectStore, bucket: str, prefix: str) -> None:
+        self._objects, self._bucket, self._prefix = objects, bucket, prefix
+        self._lock = Lock()
+        self._is_done = False
+
+    def run(self) -> None:
+        """
+        Probe the store unless that is done.
+
+        :raises IdeogramStorageError: If an object can't be written or read; the next call probes again.
+        """
+        with self._lock:
+            if not self._is_done and not self._is_aws:
+                self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
+            self._is_done = True
+
+    @property
+    def _is_aws(self) -> bool:
+        return (urlsplit(self._objects.client.meta.endpoint_url).hostname or "").endswith(_AWS)
+
+    def _probe(self, key: str) -> None:
+        objects = self._objects
+        first = self._write(key, b"1")
+        try:
+            objects.writes_conditionally = self._honours_conditions_of_writes(key, first)
+            current = self._describe(key)
+            objects.deletes_conditionally = objects.writes_conditionally and self._honours_conditions_of_deletions(
+                key, first, current["ETag"]
+            )
+        finally:
+            self._remove(key)
+        if not objects.writes_conditionally:
+            log.warning(_NO_CONDITIONS)
+        if not _METADATA.items() <= current["Metadata"].items():
+            log.warning(
+                "The S3 store does not keep metadata: stored images are not recognized, and clearing a task or running "
+                "it again pays for its image again"
+            )
+
+    def _write(self, key: str, body: bytes, **condition: Any) -> str:
+        """Write as images are written, and return the ETag."""
+        sha256 = hashlib.sha256(body).digest()
+        etag: str = self._objects.put(
+            self._bucket, key, body, sha256=sha256, Metadata=_METADATA, ContentType="text/plain", **condition
+        )["ETag"]
+        return etag
+
+    def _is_accepted(self, key: str, **condition: Any) -> bool:
+        """Return whether the store accepts a write with this condition."""
+        try:
+            self._write(key, b"2", **condition)
+        except PreconditionFailed:
+            return False
+        return True
+
+    def _honours_conditions_of_writes(self, key: str, first: str) -> bool:
+        """Replace the first version under a condition, and try to replace it under two that don't hold."""
+        try:
+            return (
+                not self._is_accepted(key, if_missing=True)
+                # If S3's response was lost, botocore has repeated the write, which is refused then.
+                and (self._is_accepted(key, if_match=first) or self._describe(key)["ETag"] != first)
+                and not self._is_accepted(key, if_match=first)
+            )
+        except ConditionsNotSupported:
+            return False
+
+    def _honours_conditions_of_deletions(self, key: str, first: str, current: str) -> bool:
+        """Try to delete the first version, which was replaced, and delete the current one."""
+        try:
+            return not self._is_deleted(key, first) and self._is_deleted(key, current)
+        except ConditionsNotSupported:
+            return False
+        except IdeogramStorageError:
+            return True  # the role may not delete, which says nothing about conditions
+
+    def _is_deleted(self, key: str, etag: str) -> bool:
+        try:
+            self._objects.delete(self._bucket, key, if_match=etag)
+        except PreconditionFailed:
+            # If S3's response was lost, botocore has repeated the deletion, which is refused then.
+            return self._objects.head(self._bucket, key) is None
+        return True
+
+    def _describe(self, key: str) -> Mapping[str, Any]:
+        head = self._objects.head(self._bucket, key)
+        if head is None:
+            raise IdeogramStorageError(f"s3://{self._bucket}/{key} was written, and is missing", NOTHING_CHARGED)
+        return head
+
+    def _remove(self, key: str) -> None:
+        try:
+            self._objects.delete(self._bucket, key)
+        except IdeogramStorageError as error:
+            log.warning("%s. The object can be deleted", error.reason)

@@ -1,0 +1,156 @@
+"""What the probe finds out about a store, and what it leaves behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import boto3
+import pytest
+
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.probe import StoreProbe
+from tests.support.s3 import (
+    answered,
+    checksums_sent,
+    conditions_ignored,
+    conditions_refused,
+    deletions_misjudged,
+    headers_refused,
+    intercepted,
+    metadata_dropped,
+    response_lost,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Store: TypeAlias = "Callable[[S3Client], AbstractContextManager[Any]]"
+
+
+def _conforming(_: S3Client) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _ignored_by_deletions(client: S3Client) -> AbstractContextManager[None]:
+    return conditions_ignored(client, ["DeleteObject"])
+
+
+def _write_lost(client: S3Client) -> AbstractContextManager[list[int]]:
+    return response_lost(client, "PutObject", call=3)  # the first two writes are not expected to replace a version
+
+
+def _deletion_lost(client: S3Client) -> AbstractContextManager[list[int]]:
+    return response_lost(client, "DeleteObject", call=2)
+
+
+@pytest.fixture
+def objects(client: S3Client) -> Iterator[ObjectStore]:
+    with checksums_sent(client):
+        yield ObjectStore(client)
+
+
+@pytest.fixture
+def probe(objects: ObjectStore, bucket: str) -> StoreProbe:
+    return StoreProbe(objects, bucket, "_ideogram/")
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return the probe's warnings."""
+    return lambda: [record.getMessage() for record in caplog.records if record.name.endswith("storage.probe")]
+
+
+@pytest.mark.parametrize(
+    ("store", "writes", "deletions"),
+    [
+        (_conforming, True, True),
+        (conditions_refused, False, False),
+        (conditions_ignored, False, False),
+        (deletions_misjudged, True, False),
+        (_ignored_by_deletions, True, False),
+        (_write_lost, True, True),
+        (_deletion_lost, True, True),
+    ],
+)
+def test_conditions_are_used_where_they_are_honoured(
+    store: Store,
+    writes: bool,
+    deletions: bool,
+    probe: StoreProbe,
+    objects: ObjectStore,
+    client: S3Client,
+    bucket: str,
+    warned: Callable[[], list[str]],
+) -> None:
+    with store(client):
+        probe.run()
+    assert (objects.writes_conditionally, objects.deletes_conditionally) == (writes, deletions)
+    assert ["no conditional writes" in text for text in warned()] == ([] if writes else [True])
+    assert list(objects.list(bucket, "")) == []
+
+
+def test_store_that_keeps_no_metadata_is_a_warning(
+    probe: StoreProbe, client: S3Client, warned: Callable[[], list[str]]
+) -> None:
+    with metadata_dropped(client):
+        probe.run()
+    [warning] = warned()
+    assert "does not keep metadata" in warning
+
+
+def test_refused_checksum_is_found_out(probe: StoreProbe, objects: ObjectStore, client: S3Client, bucket: str) -> None:
+    with headers_refused(client, "x-amz-checksum-", 400):
+        probe.run()
+        assert objects.writes_conditionally
+        writes: list[Any] = []
+        with intercepted(client, "PutObject", writes.append):
+            objects.put(bucket, "cat.webp", b"1", sha256=b"")
+    assert len(writes) == 1
+
+
+def test_threads_probe_once(probe: StoreProbe, client: S3Client) -> None:
+    reads: list[Any] = []
+    with intercepted(client, "HeadObject", reads.append):
+        probe.run()
+        calls = len(reads)
+        threads = [threading.Thread(target=probe.run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(reads) == calls
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "HeadObject"])
+def test_failed_probe_is_repeated(
+    operation: str, probe: StoreProbe, objects: ObjectStore, client: S3Client, bucket: str
+) -> None:
+    with answered(client, operation, 503), pytest.raises(IdeogramStorageError, match=r"/_ideogram/\.probe-"):
+        probe.run()
+    assert list(objects.list(bucket, "")) == []
+    with conditions_refused(client):
+        probe.run()
+    assert not objects.writes_conditionally
+
+
+def test_role_that_may_not_delete_is_a_warning(
+    probe: StoreProbe, objects: ObjectStore, client: S3Client, warned: Callable[[], list[str]]
+) -> None:
+    with answered(client, "DeleteObject", 403):
+        probe.run()
+    [warning] = warned()
+    assert warning.startswith("Deleting s3://")
+    assert objects.writes_conditionally
+
+
+def test_aws_is_not_probed() -> None:
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="s")
+    asked: list[str] = []
+    client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))
+    StoreProbe(ObjectStore(client), "bucket", "_ideogram/").run()
+    client.close()
+    assert asked == []
