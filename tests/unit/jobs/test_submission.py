@@ -222,9 +222,14 @@ class TestFailed:
             f"The vendor no longer holds the image of request {request_id}. A new request is submitted" in caplog.text
         )
 
-    @OWNERS
-    def test_blocked_content_is_not_submitted_again(self, world: World, owner: str) -> None:
+    @pytest.mark.parametrize(("owner", "max_tries"), [(OTHER_TASK, 2), (ME, 5)], ids=["another task", "clear"])
+    def test_blocked_content_is_submitted_again(self, world: World, owner: str, max_tries: int) -> None:
         request_id = blocked(world, owner)
+        job, _ = world.get_or_submit(max_tries=max_tries)
+        assert job.request_id == world.existing_record().request_id != request_id
+
+    def test_blocked_content_is_not_submitted_by_a_retry(self, world: World) -> None:
+        request_id = blocked(world, ME)
 
         job, poll = world.get_or_submit()
 
