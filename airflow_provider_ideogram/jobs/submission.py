@@ -38,6 +38,7 @@ from airflow_provider_ideogram.storage.image_record import (
     made_by,
     made_from,
     paid_by_group,
+    submitted_at_of,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Submitter:
                 if existing.not_submitted:
                     return self._submit_over(existing, intent, head, settled=True)
                 return self._reattach(existing, intent, head)
-        raise RetryLater(RETRY_SECONDS, _target_busy(f"another task just changed the record {self._record_key}"))
+        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self._record_key} was changed just now"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
@@ -162,7 +163,7 @@ class Submitter:
         if self.keeps_first_inputs and paid_by_group(head, self._group):
             request = request_of_image(self.hook, self.target, head)
         if made_from(head, request):
-            self.ledger.delete_for_request(self._record_key, made_by(head))
+            self.ledger.delete_for_image(self._record_key, made_by(head), submitted_at_of(head))
         return self._image.usable(head, request)
 
     def _stored_meanwhile(
@@ -197,7 +198,7 @@ class Submitter:
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
-                busy = _target_busy(f"{record.intent.owner} is submitting a request for it")
+                busy = _target_busy(f"{self._whose(record)} may be submitting a request for it")
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
             found = self._reconcile(record, intent)
             if found is None:
@@ -210,12 +211,12 @@ class Submitter:
             recover(self.hook, poll, record.intent.request)
         if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
-            raise _target_busy(f"request {record.request_id} of {record.intent.owner}, with other inputs, is {state}")
+            raise _target_busy(f"request {record.request_id} of {self._whose(record)}, with other inputs, is {state}")
         if not same:
             log.warning(
                 "Request %s of %s was submitted for %s with other inputs. It is abandoned, and a new one is submitted",
                 record.request_id,
-                record.intent.owner,
+                self._whose(record),
                 record.intent.target,
             )
             return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
@@ -225,7 +226,7 @@ class Submitter:
         ):
             log.warning("%s. A new request is submitted", poll.failure().reason)
             return self._submit_over(record, intent, head, settled=True)
-        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, record.intent.owner)
+        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._whose(record))
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
@@ -341,6 +342,10 @@ class Submitter:
     def _owns(self, record: LedgerRecord) -> bool:
         return record.intent.owner == self.owner
 
+    def _whose(self, record: LedgerRecord) -> str:
+        """Return the record's task in words."""
+        return "an earlier attempt of this task" if self._owns(record) else f"the task {record.intent.owner}"
+
     def _replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Write the intent over the record; the same inputs keep the seed that was drawn before."""
         same = record.intent.fingerprint == intent.fingerprint
@@ -365,11 +370,11 @@ class Submitter:
 
 def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:
     """Return why a record could not be written; the advice of a ledger's error is about a task without a submit."""
-    return problem.reason if isinstance(problem, IdeogramLedgerError) else "another task replaced its record"
+    return problem.reason if isinstance(problem, IdeogramLedgerError) else "its record was replaced meanwhile"
 
 
 def _target_busy(why: str) -> IdeogramTargetBusy:
-    """Return the error of a target that another task uses."""
+    """Return the error of a target that another attempt or task uses."""
     return IdeogramTargetBusy(
         f"The target is in use: {why}",
         "Nothing was charged. A retry checks again; give each task its own key, or run the tasks one after another.",
