@@ -2,7 +2,8 @@
 ``@task.ideogram``: a function returns the prompt.
 
 Invariant: the function's result is sent unchanged, never rendered as a template, and recorded before the submit;
-another attempt sends the same without calling the function again, until a person clears the task.
+another attempt sends the same without calling the function again, until a person clears the task. If two attempts call
+it at once, which Airflow can bring about, both use the result that is recorded first.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
         **DecoratedOperator.template_fields_renderers,
         **IdeogramGenerateImageOperator.template_fields_renderers,
     }
+    _keeps_first_inputs = True
     custom_operator_name = "@task.ideogram"
     # The function returns the prompt.
     parameters = IdeogramBaseOperator.parameters

@@ -17,6 +17,7 @@ from typing import TypeGuard
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
+from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
@@ -122,7 +123,7 @@ class Ledger:
         if self._remove(record.key, record.etag):
             return
         try:
-            with suppress(RecordConflict):  # another task replaced it, or it is deleted after all
+            with suppress(RecordConflict):  # it was replaced, or it is deleted after all
                 self._put(replace(record, not_submitted=True), if_match=record.etag)
         except IdeogramLedgerError as error:
             log.warning("%s. It will count as an unknown submit, although nothing was submitted", error.reason)
@@ -134,15 +135,24 @@ class Ledger:
         If it can't be written the intent stays, and counts as an unknown submit.
         """
         try:
-            with suppress(RecordConflict):  # another task replaced it
+            with suppress(RecordConflict):  # it was replaced
                 self._put(replaced, if_match=record.etag)
         except IdeogramLedgerError as error:
             log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
 
-    def delete_for_request(self, key: str, request_id: str | None) -> None:
-        """Delete the record if it is of this request, whose image is stored."""
+    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
+        """
+        Delete the record if it is of the request whose image is stored.
+
+        :param submitted_at: When it was submitted, in ISO 8601: it tells the request of a record without its id, since
+            the intent's time is taken for it.
+        """
         record = self.read(key)
-        if record is not None and record.request_id is not None and record.request_id == request_id:
+        if record is None:
+            return
+        intended_at = iso_utc(record.intent.intent_at)
+        is_same = intended_at == submitted_at if record.request_id is None else record.request_id == request_id
+        if is_same:
             self.delete(key, record.etag)
 
     def others(self, key: str, since: float) -> Iterator[LedgerRecord]:
@@ -282,5 +292,5 @@ class NoLedger:
         """Return no records."""
         return iter(())
 
-    def delete_for_request(self, key: str, request_id: str | None) -> None:
+    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
         """Do nothing."""

@@ -134,7 +134,7 @@ class Reconciler:
             ids.difference_update(intent.excluded_request_ids)
             others = list(self._others(record)) if ids else []
             if any(_may_be_submitting(other, intent) for other in others):
-                return _Search(None, "shows a request that another task may be submitting", is_temporary=True)
+                return _Search(None, "shows a request that may be on its way for another target", is_temporary=True)
             rows = [self.hook.find_in_history(id_) for id_ in ids.difference(other.request_id for other in others)]
         except Exception as error:  # of any class: "could not be read" is never "is not there"
             # Without a history, or with one that refuses the key, another search has the same result.

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.submission import Submitter
 
-#: Seconds by which Airflow's clock may be ahead of S3's.
-_CLOCK_SKEW = 300.0
-
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     """
@@ -79,6 +76,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     }
     flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "wait_for_completion")
     parameters: ClassVar[Sequence[str]] = tuple(CHECKS)
+
+    #: Whether another attempt sends what the first one recorded: for a subclass whose inputs are computed.
+    _keeps_first_inputs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -156,6 +156,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
+            keeps_first_inputs=self._keeps_first_inputs,
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
@@ -180,8 +181,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
 
 def _tried_since(context: Context) -> float | None:
-    """Return the earliest start of earlier attempts in seconds since the epoch, None for the first attempt."""
-    if context["ti"].try_number <= 1:
-        return None
-    started = context["dag_run"].start_date
-    return started.timestamp() - _CLOCK_SKEW if started else 0.0
+    """Return the earliest start of the task's attempts in seconds since the epoch, None if it is unknown."""
+    is_first = context["ti"].try_number <= 1
+    started = context["ti"].start_date if is_first else context["dag_run"].start_date
+    if started is None:
+        return None if is_first else 0.0
+    return float(started.timestamp())

@@ -113,8 +113,8 @@ class IdeogramJobTask(IdeogramTask):
             if poll.hour_is_over(time.time()):  # its state is in the account's history only, which no trigger polls
                 self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
             self._defer_until_done(job)
-        if poll.is_terminal_failure:
-            self._delete_record(job)
+        if poll.is_terminal_failure and not (poll.outcome is Outcome.CONTENT_BLOCKED and _has_retries(context)):
+            self._delete_record(job)  # that of a blocked request tells a retry not to submit it again
         raise poll.failure()
 
     def _store_image(
@@ -198,3 +198,9 @@ class IdeogramJobTask(IdeogramTask):
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))
+
+
+def _has_retries(context: Context) -> bool:
+    """Return whether Airflow may run the task again without a person: this process may end before Airflow knows why."""
+    ti = context["ti"]
+    return bool(ti.try_number <= ti.max_tries)

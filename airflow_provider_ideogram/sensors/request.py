@@ -177,7 +177,10 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
         request_id = known["request_id"]
         if record := self._find_record(request_id):
-            return replace(record.job, target=target.uri)
+            if record.intent.target == target.uri:
+                return record.job
+            # Another target's record stays: a task for that one still needs it.
+            return replace(record.job, target=target.uri, record_key=None, record_etag=None)
         asked, submitted_at = self._from_argument(known) or self._from_history(hook, request_id) or (None, time.time())
         fingerprint = known.get("fingerprint") or (asked.fingerprint if asked else "")
         return Job(request_id, submitted_at, asked, fingerprint, target.uri)

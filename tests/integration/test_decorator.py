@@ -203,6 +203,28 @@ class TestAnotherAttempt:
         assert world.accepted == 1
 
 
+def test_two_slices_at_once_pay_for_the_first_prompt(decorate: Decorate, world: World) -> None:
+    """Airflow may fail an attempt that goes on, and start the next one before the first has recorded its request."""
+    runs: list[TaskRun] = []
+
+    def poster() -> str:
+        if len(runs) == 1:
+            runs.append(decorate(second))
+            assert runs[1].execute().state == "deferred"
+        return "the first prompt"
+
+    def second() -> str:
+        return "the second prompt"
+
+    second.__name__ = poster.__name__  # the same task
+    runs.append(decorate(poster))
+    assert_succeeded(world.run(runs[0]))
+    assert_succeeded(world.to_end(runs[1], runs[1].resume(runs[1].fire())))
+
+    [request] = world.emulator.requests()
+    assert request.inputs["prompt"] == "the second prompt" == runs[0].xcom()["prompt"] == runs[1].xcom()["prompt"]
+
+
 def test_wait_for_the_rate_limit_keeps_what_was_returned(decorate: Decorate, world: World) -> None:
     world.emulator.fault("submit", "error", status=429, retry_after=30)
     prompts = Prompts()

@@ -14,6 +14,7 @@ import pytest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
 from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
+from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered, intercepted, response_lost, s3_response
@@ -65,15 +66,21 @@ class TestRecord:
     @pytest.mark.parametrize("request_id", ["r-2", None])
     def test_record_of_another_request_stays(self, request_id: str | None, ledger: Ledger) -> None:
         record = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
-        ledger.delete_for_request(KEY, request_id)
+        ledger.delete_for_image(KEY, request_id, iso_utc(INTENT.intent_at))
         assert ledger.read(KEY) == record
-        ledger.delete_for_request(KEY, "r-1")
+        ledger.delete_for_image(KEY, "r-1", None)
         assert ledger.read(KEY) is None
 
-    def test_intent_without_request_stays_when_an_image_is_found(self, ledger: Ledger) -> None:
+    def test_intent_without_id_stays_for_an_image_of_another_time(self, ledger: Ledger) -> None:
         record = ledger.write_intent(KEY, INTENT)
-        ledger.delete_for_request(KEY, None)
+        for submitted_at in (None, iso_utc(INTENT.intent_at + 1)):
+            ledger.delete_for_image(KEY, "r-1", submitted_at)
         assert ledger.read(KEY) == record
+
+    def test_intent_without_id_is_deleted_for_its_own_image(self, ledger: Ledger) -> None:
+        ledger.write_intent(KEY, INTENT)
+        ledger.delete_for_image(KEY, "r-1", iso_utc(INTENT.intent_at))
+        assert ledger.read(KEY) is None
 
 
 class TestConflicts:

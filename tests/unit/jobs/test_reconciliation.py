@@ -62,7 +62,8 @@ class TestInProgress:
 
         assert caught.value.delay == pytest.approx(delay, abs=1e-3)
         assert isinstance(caught.value.error, IdeogramTargetBusy)
-        assert owner in str(caught.value)
+        assert (owner in str(caught.value)) is (owner != ME)
+        assert ("an earlier attempt of this task" in str(caught.value)) is (owner == ME)
         assert world.submits() == 1
         assert "history" not in world.emulator.stats().calls
         assert world.record() == left
@@ -106,7 +107,7 @@ class TestUnknownSubmit:
 
         world.get_or_submit(OTHER_INPUTS)
 
-        assert f"Request {accepted.request_id} of {ME} was submitted for" in caplog.text
+        assert f"Request {accepted.request_id} of an earlier attempt of this task was submitted for" in caplog.text
         assert world.accepted() == 2
 
     @OWNERS
@@ -313,7 +314,7 @@ class TestHistory:
         other = replace(left.intent, owner=OTHER_TASK, intent_at=world.clock.now)
         world.ledger.write_intent("_ideogram/images/another.png.json", other)
 
-        with pytest.raises(RetryLater, match="another task may be submitting"):
+        with pytest.raises(RetryLater, match="on its way for another target"):
             world.get_or_submit(max_tries=3)
         world.pass_time(HISTORY_LAG)
 
