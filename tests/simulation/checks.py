@@ -61,6 +61,8 @@ class Checks:
         routine = self._kernel.routine
         task: TaskInstance = routine.process.task
         policy = self._policies[task.name]
+        if policy.is_sensor:
+            self.fail(f"sensor {task.name} submitted {job.request_id[:8]}")
         intent = routine.notes.pop("intent", None) or self._without_ledger(task, job, policy)
         if intent is None:
             return
@@ -149,7 +151,10 @@ class Checks:
         self._stored[key, stored.etag.strip('"')] = stored
         submit = self.submits.get(stored.metadata.get(f"{_METADATA}request-id", ""))
         if submit is not None:
-            submit.stored_at = submit.stored_at or self._kernel.now
+            if key == submit.key or (submit.key.endswith("/") and key.startswith(submit.key)):
+                submit.stored_at = submit.stored_at or self._kernel.now
+            else:
+                submit.is_elsewhere = True
             if self._kernel.process.is_orphan:
                 self.count("image stored by a process that Airflow had failed")
 
@@ -212,21 +217,27 @@ class Checks:
             "cost_usd": 0.0 if line["reused"] else submit.job.price,
         }
         for name, fact in facts.items():
-            if line[name] != fact:
+            is_unknown = line[name] is None and name in ("prompt", "seed") and self._policies[task.name].is_sensor
+            if line[name] != fact and not is_unknown:
                 self.fail(f"{task.name}: {name} is {line[name]!r}, and truly {fact!r}")
         is_own = submit.task is task and submit.max_tries == task.max_tries
         if line["reused"] and is_own:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
-        if not line["reused"] and submit.task is not task:
+        if not line["reused"] and submit.task is not task and not self._policies[task.name].is_sensor:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
 
-    def at_end(self) -> None:
-        """Check that no paid image was given up."""
+    def at_end(self, *, may_refuse: bool) -> None:
+        """
+        Check that no paid image was given up, and that the ledger is empty.
+
+        :param may_refuse: Whether a task refuses to replace an image, and so does not tidy up after another one.
+        """
         for submit in self.submits.values():
-            if submit.is_live and submit.stored_at is None and not submit.excuse:
+            is_stored = submit.stored_at is not None or submit.is_elsewhere
+            if submit.is_live and not is_stored and not submit.excuse:
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         records = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
-        if records:
+        if records and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(records)}")
 
 

@@ -8,11 +8,13 @@ trace.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from airflow_provider_ideogram.decorators.ideogram import _IdeogramDecoratedOperator
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
+from airflow_provider_ideogram.sensors import IdeogramRequestSensor
 from tests.simulation.lifecycle import TaskInstance
 from tests.simulation.s3 import BUCKET
 from tests.simulation.submits import Policy
@@ -92,4 +94,59 @@ def _image_of(prompt: str, arguments: dict[str, Any]) -> Callable[[TaskInstance]
     return make
 
 
-PROFILES: dict[str, Callable[[Random], Dag]] = {"image": image}
+def decorator(rng: Random) -> Dag:
+    """A function returns the prompt, another one each time that it is called; sometimes of two tasks for one target."""
+    dag = Dag(excluded=frozenset({"inputs changed"}))
+    key = rng.choice(("a.png", "images/"))
+    for name in "AB"[: rng.choice((1, 1, 2))]:
+        policy = replace(_policy(rng), is_function=True)
+        arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/{key}"}
+        dag.add(_task(rng, name, _decorated_of(name, arguments)), policy)
+    return dag
+
+
+def _decorated_of(name: str, arguments: dict[str, Any]) -> Callable[[TaskInstance], Any]:
+    def make(task: TaskInstance) -> Any:
+        def draft() -> str:
+            task.calls += 1
+            return f"a lighthouse of {name}, draft {task.calls}"
+
+        return _IdeogramDecoratedOperator(task_id=task.task_id, python_callable=draft, **arguments)
+
+    return make
+
+
+def sensor(rng: Random) -> Dag:
+    """A task submits a request and ends; a sensor stores its image, at the same target or elsewhere."""
+    dag = Dag()
+    policy = _policy(rng)
+    arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/a.png", "wait_for_completion": False}
+    submitting = _task(rng, "A", _image_of("a lighthouse", arguments))
+    dag.add(submitting, policy)
+    watching = Policy(if_exists=rng.choice(("reuse", "overwrite")), is_sensor=True)
+    own = {
+        "s3_key": f"s3://{BUCKET}/{rng.choice(('a.png', 'a.png', 'elsewhere.png', 'elsewhere/'))}",
+        "if_exists": watching.if_exists,
+        "timeout": rng.choice((60, 3600)),
+        "deferrable": rng.random() < 0.85,
+    }
+    task = _task(rng, "S", _sensor_of(submitting, own, takes_id=rng.random() < 0.2))
+    task.after = submitting
+    dag.add(task, watching)
+    if rng.random() < 0.3:
+        policy = _policy(rng)
+        arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/a.png"}
+        dag.add(_task(rng, "B", _image_of("a lighthouse", arguments)), policy)
+    return dag
+
+
+def _sensor_of(submitting: TaskInstance, arguments: dict[str, Any], *, takes_id: bool) -> Callable[[TaskInstance], Any]:
+    def make(task: TaskInstance) -> IdeogramRequestSensor:
+        result = submitting.last_result
+        request = result["request_id"] if takes_id else result
+        return IdeogramRequestSensor(task_id=task.task_id, request=request, **arguments)
+
+    return make
+
+
+PROFILES: dict[str, Callable[[Random], Dag]] = {"image": image, "sensor": sensor, "decorator": decorator}
