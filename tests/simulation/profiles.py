@@ -13,11 +13,15 @@ from random import Random
 from typing import Any
 
 from airflow_provider_ideogram.decorators.ideogram import _IdeogramDecoratedOperator
+from airflow_provider_ideogram.operators.dataset import IdeogramGenerateDatasetOperator
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 from airflow_provider_ideogram.sensors import IdeogramRequestSensor
 from tests.simulation.lifecycle import TaskInstance
 from tests.simulation.s3 import BUCKET
 from tests.simulation.submits import Policy
+
+_PREFIX = "set/"
+_PRICE = 0.05
 
 
 @dataclass
@@ -28,11 +32,13 @@ class Dag:
     :param tasks: The task instances.
     :param policies: What they say about money, by name.
     :param excluded: Kinds of faults that would only disturb.
+    :param needs_usd: Returns what a task has spent, and needs for the images that it still has to pay.
     """
 
     tasks: list[TaskInstance] = field(default_factory=list)
     policies: dict[str, Policy] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
+    needs_usd: Callable[[TaskInstance], float] = field(default=lambda _: 0.0)
 
     def add(self, task: TaskInstance, policy: Policy) -> None:
         """Add a task instance."""
@@ -149,4 +155,65 @@ def _sensor_of(submitting: TaskInstance, arguments: dict[str, Any], *, takes_id:
     return make
 
 
-PROFILES: dict[str, Callable[[Random], Dag]] = {"image": image, "sensor": sensor, "decorator": decorator}
+def dataset(rng: Random) -> Dag:
+    """One or two tasks generate the same dataset, whose chunks are small."""
+    dag = Dag()
+    rows = rng.choice((2, 4, 7))
+    for name in "DE"[: rng.choice((1, 1, 2))]:
+        dag.add(*_dataset_task(rng, name, dag, rows))
+    return dag
+
+
+def mixed(rng: Random) -> Dag:
+    """A dataset, and single images at some of its keys."""
+    dag = Dag()
+    rows = rng.choice((2, 4))
+    dag.add(*_dataset_task(rng, "D", dag, rows))
+    for number, name in enumerate("AB"[: rng.choice((1, 2))]):
+        policy = _policy(rng)
+        arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/{_PREFIX}r{number}"}
+        dag.add(_task(rng, name, _image_of(_prompt(number, 0), arguments)), policy)
+    return dag
+
+
+def _dataset_task(rng: Random, name: str, dag: Dag, rows: int) -> tuple[TaskInstance, Policy]:
+    policy = replace(_policy(rng), rows=rows)
+    if rng.random() < 0.4:
+        policy = replace(policy, max_cost_usd=round(_PRICE * (rows + rng.choice((0, 0, 1))), 2))
+    arguments = {
+        **_common(rng, policy),
+        "deferrable": True,
+        "s3_prefix": f"s3://{BUCKET}/{_PREFIX}",
+        "max_in_flight": rng.choice((1, 2, 3, 50)),
+        "max_failures": rng.choice((0, 0, 1)),
+        "requests_per_minute": rng.choice((None, None, 20)),
+        "dedupe": rng.random() < 0.2,
+    }
+    return _task(rng, name, _dataset_of(rows, arguments, policy, dag)), policy
+
+
+def _dataset_of(rows: int, arguments: dict[str, Any], policy: Policy, dag: Dag) -> Callable[[TaskInstance], Any]:
+    def make(task: TaskInstance) -> IdeogramGenerateDatasetOperator:
+        prompts = [{"id": f"r{row}", "prompt": _prompt(row, task.version)} for row in range(rows)]
+        if arguments["dedupe"]:
+            prompts.append({"id": "copy", "prompt": _prompt(0, task.version)})
+        limit = policy.max_cost_usd
+        if task.must_wait and limit is not None and dag.needs_usd(task) > limit + _PRICE / 2:
+            limit = None  # a person raises it
+        return IdeogramGenerateDatasetOperator(task_id=task.task_id, prompts=prompts, max_cost_usd=limit, **arguments)
+
+    return make
+
+
+def _prompt(row: int, version: int) -> str:
+    """Return a row's prompt: a change of the inputs mends one row."""
+    return f"row {row}, version {version}" if version and row == version % 2 else f"row {row}"
+
+
+PROFILES: dict[str, Callable[[Random], Dag]] = {
+    "image": image,
+    "sensor": sensor,
+    "decorator": decorator,
+    "dataset": dataset,
+    "mixed": mixed,
+}

@@ -58,6 +58,7 @@ class Simulation:
         self._dag: Dag = PROFILES[profile](kernel.rng)
         self._faults = Faults(kernel.rng, EPOCH, self._dag.excluded)
         self._checks = Checks(kernel, self._dag.policies)
+        self._dag.needs_usd = self._checks.needs_usd
         self._bucket = Bucket(self._checks.on_put)
         servers = Servers(kernel, self._faults, self._checks.count)
         self._s3 = SimulatedS3(servers, self._bucket)
