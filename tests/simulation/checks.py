@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from tests.simulation.s3 import BUCKET, StoredObject
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tests.simulation.vendor import Vendor
 
 _METADATA = "ideogram-"
+_PRICE, _TOLERANCE = 0.05, 0.001
 
 
 class Checks:
@@ -43,6 +46,8 @@ class Checks:
         self.violations: list[str] = []
         self.submits: dict[str, Submit] = {}
         self._of_image: dict[str, list[Submit]] = defaultdict(list)
+        #: The lines of the last manifest that a task wrote.
+        self._manifests: dict[str, list[Mapping[str, Any]]] = {}
         #: Every version of each image that was ever stored, by key and ETag.
         self._stored: dict[tuple[str, str], StoredObject] = {}
 
@@ -61,6 +66,8 @@ class Checks:
         routine = self._kernel.routine
         task: TaskInstance = routine.process.task
         policy = self._policies[task.name]
+        if policy.is_sensor:
+            self.fail(f"sensor {task.name} submitted {job.request_id[:8]}")
         intent = routine.notes.pop("intent", None) or self._without_ledger(task, job, policy)
         if intent is None:
             return
@@ -81,6 +88,7 @@ class Checks:
             if earlier.is_live:
                 self._check_pair(earlier, submit, policy)
         self._of_image[submit.image].append(submit)
+        self._check_budget(submit, policy)
         self.submits[job.request_id] = submit
         if routine.process.is_orphan:
             self.count("submit by a process that Airflow had failed")
@@ -97,6 +105,26 @@ class Checks:
             "max_tries": task.max_tries,
             "intent_at": now,
         }
+
+    def _check_budget(self, submit: Submit, policy: Policy) -> None:
+        """Check that a dataset task does not spend more than it may; a clear does not raise the limit."""
+        limit = policy.max_cost_usd
+        spent = self._spent(submit.task, submit.max_tries)
+        if limit is not None and spent > limit + _TOLERANCE and not submit.task.must_wait:
+            self.fail(f"{submit.task.name} spends {spent:.2f} USD, and may spend {limit:.2f}")
+
+    def _spent(self, task: TaskInstance, max_tries: int | None = None) -> float:
+        """Return what a task's requests cost, or those of a group of its attempts."""
+        return sum(
+            submit.job.price
+            for submit in [*self.submits.values()]
+            if submit.task is task and submit.is_live and max_tries in (None, submit.max_tries)
+        )
+
+    def needs_usd(self, task: TaskInstance) -> float:
+        """Return what a dataset task has spent, and needs for its rows without a paid request."""
+        own = {s.image for s in self.submits.values() if s.task is task and s.is_live and not s.excuse}
+        return self._spent(task) + _PRICE * (self._policies[task.name].rows - len(own))
 
     def _check_pair(self, earlier: Submit, submit: Submit, policy: Policy) -> None:
         """Check that a submit may follow an earlier one for the same image."""
@@ -146,10 +174,16 @@ class Checks:
             if ".dataset/" not in key:
                 self._on_record(json.loads(stored.body))
             return
+        if key.endswith(MANIFEST):
+            self._manifests[self._kernel.process.task.name] = [json.loads(line) for line in stored.body.splitlines()]
+            return
         self._stored[key, stored.etag.strip('"')] = stored
         submit = self.submits.get(stored.metadata.get(f"{_METADATA}request-id", ""))
         if submit is not None:
-            submit.stored_at = submit.stored_at or self._kernel.now
+            if key == submit.key or (submit.key.endswith("/") and key.startswith(submit.key)):
+                submit.stored_at = submit.stored_at or self._kernel.now
+            else:
+                submit.is_elsewhere = True
             if self._kernel.process.is_orphan:
                 self.count("image stored by a process that Airflow had failed")
 
@@ -192,11 +226,30 @@ class Checks:
 
     def check_result(self, task: TaskInstance, result: Mapping[str, Any]) -> None:
         """Check the XCom of an image against the object that was stored."""
-        if "uri" not in result:
-            return
-        self.check_image(task, result)
+        if "manifest_uri" in result:
+            self._check_dataset(task, result)
+        elif "uri" in result:
+            self._check_image(task, result)
 
-    def check_image(self, task: TaskInstance, line: Mapping[str, Any]) -> None:
+    def _check_dataset(self, task: TaskInstance, result: Mapping[str, Any]) -> None:
+        """Check the XCom of a dataset, and the manifest that its process wrote."""
+        lines = self._manifests[task.name]
+        rows = [line["row"] for line in lines]
+        if rows != list(range(result["total"])):
+            self.fail(f"{task.name}: the manifest has the rows {rows}, and {result['total']} are planned")
+        counted = Counter(line["status"] for line in lines)
+        said = {status.value: result[status.value] for status in ImageStatus if result[status.value]}
+        if said != counted:
+            self.fail(f"{task.name}: counts {said}, and truly {dict(counted)}")
+        cost = sum(line["cost_usd"] or 0.0 for line in lines)
+        if abs(cost - result["cost_usd"]) > _TOLERANCE:
+            self.fail(f"{task.name}: cost_usd is {result['cost_usd']}, and its lines have {cost:.2f}")
+        for line in lines:
+            self.count(f"line: {line['status']}")
+            if line["error"] is None:
+                self._check_image(task, line)
+
+    def _check_image(self, task: TaskInstance, line: Mapping[str, Any]) -> None:
         """Check the description of an image."""
         stored = self._stored.get((line["key"], line["etag"]))
         submit = self.submits.get(line["request_id"])
@@ -212,21 +265,28 @@ class Checks:
             "cost_usd": 0.0 if line["reused"] else submit.job.price,
         }
         for name, fact in facts.items():
-            if line[name] != fact:
+            is_unknown = line[name] is None and name in ("prompt", "seed") and self._policies[task.name].is_sensor
+            if line[name] != fact and not is_unknown:
                 self.fail(f"{task.name}: {name} is {line[name]!r}, and truly {fact!r}")
         is_own = submit.task is task and submit.max_tries == task.max_tries
         if line["reused"] and is_own:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
-        if not line["reused"] and submit.task is not task:
+        if not line["reused"] and submit.task is not task and not self._policies[task.name].is_sensor:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
 
-    def at_end(self) -> None:
-        """Check that no paid image was given up."""
+    def at_end(self, *, may_refuse: bool) -> None:
+        """
+        Check that no paid image was given up, and that the ledger is empty.
+
+        :param may_refuse: Whether a task refuses to replace an image, and so does not tidy up after another one.
+        """
         for submit in self.submits.values():
-            if submit.is_live and submit.stored_at is None and not submit.excuse:
+            is_stored = submit.stored_at is not None or submit.is_elsewhere
+            if submit.is_live and not is_stored and not submit.excuse:
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
-        records = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
-        if records:
+        own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
+        records = [key for key in own if not key.endswith("/state.json")]  # which stays unless images are reused
+        if records and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(records)}")
 
 

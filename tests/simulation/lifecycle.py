@@ -44,6 +44,7 @@ class TaskInstance:
     :param retries: The task's retries.
     :param clears_left: How often a person clears it.
     :param begins_at: Seconds from the beginning until it is scheduled.
+    :param after: The task instance that has to succeed before.
     """
 
     name: str
@@ -51,6 +52,7 @@ class TaskInstance:
     retries: int = 2
     clears_left: int = 0
     begins_at: float = 0.0
+    after: TaskInstance | None = None
     dag_id: str = "dag"
     task_id: str = "task"
     map_index: int = -1
@@ -59,7 +61,13 @@ class TaskInstance:
     error: BaseException | None = None
     result: Any = None
     xcoms: dict[str, Any] = field(default_factory=dict)
+    #: The result of the last attempt that succeeded.
+    last_result: Any = None
     max_tries: int = field(init=False)
+    #: Set when nothing more happens to it until the world is healed.
+    ended: Signal = field(default_factory=Signal)
+    #: How often its function was called.
+    calls: int = 0
     #: How often the task's inputs were changed, which takes effect with the next attempt.
     version: int = 0
     #: Whether it waits for its image, though its author may have said otherwise.
@@ -79,6 +87,11 @@ class TaskInstance:
     def owner(self) -> str:
         """Its id in the ledger."""
         return owner_id(self)
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether the task before it has succeeded."""
+        return self.after is None or self.after.last_result is not None
 
     def fail(self, error: BaseException | None, *, is_final: bool = False) -> None:
         """End the attempt without success."""
@@ -221,6 +234,7 @@ class Airflow:
         task.result = end.result
         if end.state in ("success", "skipped"):
             task.state = end.state
+            task.last_result = end.result or task.last_result
         elif end.state == "failed":
             task.fail(end.error, is_final=end.is_final)
         return end

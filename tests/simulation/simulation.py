@@ -58,6 +58,7 @@ class Simulation:
         self._dag: Dag = PROFILES[profile](kernel.rng)
         self._faults = Faults(kernel.rng, EPOCH, self._dag.excluded)
         self._checks = Checks(kernel, self._dag.policies)
+        self._dag.needs_usd = self._checks.needs_usd
         self._bucket = Bucket(self._checks.on_put)
         servers = Servers(kernel, self._faults, self._checks.count)
         self._s3 = SimulatedS3(servers, self._bucket)
@@ -84,19 +85,26 @@ class Simulation:
         for seconds in _ROUNDS:
             kernel.sleep(seconds)
             for task in self._dag.tasks:
-                if not self._is_done(task):
+                if task.can_begin and not self._is_done(task):
                     self._again(task)
         for task in self._dag.tasks:
-            if not self._is_done(task):
+            if task.can_begin and not self._is_done(task):
                 self._checks.fail(f"{task.name} never succeeds: {task.error}")
         if any(key.startswith(DEFAULT_LEDGER_PREFIX) for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
-                self._again(task)
-        self._checks.at_end()
+                if task.can_begin:
+                    self._again(task)
+        self._checks.at_end(
+            may_refuse=any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
+        )
 
     def _begin(self, task: TaskInstance) -> None:
+        if task.after is not None:
+            self._kernel.wait(task.after.ended)
         self._kernel.sleep(task.begins_at)
-        self._airflow.run(task)
+        if task.can_begin:
+            self._airflow.run(task)
+        self._kernel.fire(task.ended)
 
     def _heal(self) -> None:
         self._faults.is_on = False

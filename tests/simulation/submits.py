@@ -58,7 +58,8 @@ class Submit:
     :param deaths: The killed processes of the task until then.
     :param is_answered_5xx: Whether the sender was answered 500, 502 or 503.
     :param is_recorded: Whether the ledger has had its id.
-    :param stored_at: When its image was stored.
+    :param stored_at: When its image was stored at its key.
+    :param is_elsewhere: Whether its image was stored at another key.
     :param excuse: Why its image need not be stored.
     :param consent: Why it was sent though an earlier one may have been accepted.
     """
@@ -76,6 +77,7 @@ class Submit:
     is_answered_5xx: bool = False
     is_recorded: bool = False
     stored_at: float | None = None
+    is_elsewhere: bool = False
     excuse: str | None = None
     consent: Reason | None = None
 
@@ -105,6 +107,9 @@ class Policy:
     :param if_exists: The argument of this name.
     :param durable: The argument of this name.
     :param is_function: Whether a function returns the prompt, which is called once for each clear.
+    :param is_sensor: Whether it stores the images of requests that others submit.
+    :param max_cost_usd: The argument of this name.
+    :param rows: The number of a dataset's rows.
     """
 
     resubmit: bool = False
@@ -112,6 +117,9 @@ class Policy:
     if_exists: str = "reuse"
     durable: bool = True
     is_function: bool = False
+    is_sensor: bool = False
+    max_cost_usd: float | None = None
+    rows: int = 0
 
 
 def may_follow(earlier: Submit, later: Submit, policy: Policy, others: Iterable[Submit]) -> Reason | None:
