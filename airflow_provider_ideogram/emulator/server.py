@@ -22,7 +22,14 @@ from airflow_provider_ideogram.emulator.account import Account
 from airflow_provider_ideogram.emulator.delivery import deliver
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.errors import ApiError
-from airflow_provider_ideogram.emulator.history import HISTORY_PATH, OutputUrl, history_row, page_of_history
+from airflow_provider_ideogram.emulator.history import (
+    GENERATIONS_PATH,
+    HISTORY_PATH,
+    OutputUrl,
+    history_row,
+    page_of_generations,
+    page_of_history,
+)
 from airflow_provider_ideogram.emulator.jobs import Job
 from airflow_provider_ideogram.emulator.results import FORMS_WITH_BYTES, RAW, URL, URL_LIST, image_fields
 from airflow_provider_ideogram.emulator.validation import check_content_type, read_inputs
@@ -60,6 +67,7 @@ class Api:
         app.router.add_post("/v1/{model}", self.generate)
         app.router.add_get(HISTORY_PATH, self.history)
         app.router.add_get(HISTORY_PATH + "/{request_id}", self.history_of_one)
+        app.router.add_get(GENERATIONS_PATH, self.generations)
         app.router.add_get("/images/{name}", self.image)
         admin.add_routes(app, self._account)
         return app
@@ -150,6 +158,20 @@ class Api:
         async def execute() -> web.Response:
             job = self._account.history_job(request.match_info["request_id"])
             return _json(history_row(job, self._account.now(), _image_url_of(request)))
+
+        return await self._deliver(request, "history", "", execute)
+
+    async def generations(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a page of the outputs."""
+        self._begin_call(request, "history")
+
+        async def execute() -> web.Response:
+            account = self._account
+            return _json(
+                page_of_generations(
+                    account.jobs(), request.query, account.now(), _image_url_of(request), account.is_in_history
+                )
+            )
 
         return await self._deliver(request, "history", "", execute)
 
