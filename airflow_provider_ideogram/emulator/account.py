@@ -77,6 +77,7 @@ class Account:
         self.store = JobStore(self.settings)
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
+        self.last_error: str | None = None
         self.rate_limited = 0
         self.key_leaks = 0
         self._limiter = RateLimiter()

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -39,6 +39,9 @@ _TICK_SECONDS = 0.25
 #: Synchronous calls and endless responses are aborted this long after the server was told to stop.
 _SHUTDOWN_SECONDS = 0.1
 _FAILED_STATUS = 422
+#: Bytes of an error's body that are kept.
+_MAX_NOTED = 200
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _POLLS = ("status", "result")
 #: The name of an image file: request id, number of the output unless it is the first, and extension.
 _FILE_NAME = re.compile(r"([^_.]+)(?:_([1-9]\d{0,3}))?\.(\w+)")
@@ -58,7 +61,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Return the application that serves the API and the admin calls."""
-        app = web.Application(middlewares=[_error_responses])
+        app = web.Application(middlewares=[self._note_errors, _error_responses])
         app.router.add_post("/v2/{model}", self.submit)
         app.router.add_get("/v2/requests/{request_id}/status", self.status)
         app.router.add_get("/v2/requests/{request_id}", self.result)
@@ -71,6 +74,15 @@ class Api:
         app.router.add_get("/images/{name}", self.image)
         admin.add_routes(app, self._account)
         return app
+
+    @web.middleware
+    async def _note_errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Keep the last error response of the API for the report of a failed test."""
+        response = await handler(request)
+        if response.status >= 400 and isinstance(response, web.Response) and not request.path.startswith("/_"):
+            text = bytes(response.body or b"")[:_MAX_NOTED].decode("utf-8", "replace")  # type: ignore[arg-type]
+            self._account.last_error = f"{request.method} {request.path}: HTTP {response.status} {text}"
+        return response
 
     def close(self) -> None:
         """Stop the thread that draws images."""
@@ -255,9 +267,7 @@ async def serve(account: Account) -> AsyncIterator[str]:
 
 
 @web.middleware
-async def _error_responses(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _error_responses(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ApiError as error:
