@@ -39,12 +39,7 @@ from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem, UnsettledRequest
 from airflow_provider_ideogram.datasets.waiting import Wait
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
-from airflow_provider_ideogram.exceptions import (
-    IdeogramContentBlocked,
-    IdeogramRateLimited,
-    IdeogramServerUnavailable,
-    IdeogramUnknownSubmit,
-)
+from airflow_provider_ideogram.exceptions import IdeogramContentBlocked, IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.jobs.ledger import Intent, Ledger, LedgerRecord
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
@@ -116,7 +111,7 @@ BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocke
 PART = [
     failed_line(BLOCKED, IdeogramContentBlocked("Request request-3 was blocked", request_id="request-3"), 0.0),
     stored_line(TO_DO, RECORD),
-    failed_line(FAILED, IdeogramUnknownSubmit("The API failed"), None),
+    failed_line(FAILED, IdeogramServerUnavailable("The API failed"), None),
     stored_line(
         COPY, replace(RECORD, uri="s3://formats/images/twin.png", key="images/twin.png", reused=True, cost_usd=0.0)
     ),
