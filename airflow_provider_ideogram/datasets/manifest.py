@@ -16,8 +16,8 @@ from typing import IO, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
-from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, Workspace
-from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramLedgerError
+from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, PlanLost, Workspace
+from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
@@ -67,7 +67,7 @@ def write_manifest(
     workspace: Workspace,
     output_prefix: Target,
     total: int,
-    parts: int,
+    plan: int,
     objects: ObjectStore,
     extra_args: Mapping[str, Any],
 ) -> None:
@@ -75,20 +75,18 @@ def write_manifest(
     Write the lines of all parts as one manifest, in input order.
 
     :param total: The number of rows.
-    :param parts: The number of parts.
+    :param plan: The number of the slice that made the plan.
     :param extra_args: The user's arguments of ``put_object``.
-    :raises IdeogramLedgerError: If a row has no line, because a part was deleted.
+    :raises PlanLost: If a row has no line, because a part was removed.
     """
     with (
         tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as lines,
         tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as manifest,
     ):
-        workspace.copy_lines("part", parts, lines)
+        lines.writelines(workspace.part_lines(plan))
         for row, offset in enumerate(_offsets_by_row(lines, total)):
             if offset == _NO_LINE:
-                raise IdeogramLedgerError(
-                    f"{workspace.uri} has no line of row {row}: a part was deleted", GENERATED_STORED
-                )
+                raise PlanLost(f"{workspace.uri} has no line of row {row}: a part was removed", GENERATED_STORED)
             lines.seek(offset)
             manifest.write(lines.readline())
         manifest.seek(0)

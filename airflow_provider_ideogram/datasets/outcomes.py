@@ -19,7 +19,7 @@ from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.slice import SliceContext
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
-from airflow_provider_ideogram.datasets.workspace import chunk_name
+from airflow_provider_ideogram.datasets.workspace import part_name
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
@@ -85,8 +85,10 @@ def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None
     results = list(results)
     if not results:
         return
-    context.workspace.write_lines(chunk_name("part", context.state.parts), [result.line for result in results])
-    context.state.parts += 1
+    state = context.state
+    name = part_name(state.plan, state.slices, state.parts)
+    context.workspace.write_lines(name, [result.line for result in results])
+    state.parts += 1
     for result in results:
         context.state.counts[result.line["status"]] += 1
         _count_cost(context.state, result)

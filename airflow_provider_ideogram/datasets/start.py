@@ -53,27 +53,28 @@ def plan_run(
     workspace: Workspace,
     output_prefix: Target,
     digest: str,
+    before: DatasetState,
 ) -> DatasetState:
     """
     Read and check the input, write the plan to the workspace, and return the first state.
 
     :param digest: The input's digest.
+    :param before: The state of the present slice, whose number becomes that of the plan.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
     store.find(output_prefix)  # checks the bucket and the upload's arguments
     checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
-        plan = make_plan(_rows(options, store.objects), checker, earlier, workspace, options.if_exists)
-    try:
-        _check_cost(options, plan)
-    except IdeogramInvalidInput:
-        workspace.clear()
-        raise
+        rows = _rows(options, store.objects)
+        plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists)
+    _check_cost(options, plan)
     metrics.reused(plan.reused)
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
+        plan=before.slices,
+        slices=before.slices,
         total=plan.total,
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,

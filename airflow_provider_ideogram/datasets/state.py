@@ -86,7 +86,8 @@ class DatasetState:
     """
     The state of a run.
 
-    :param input_digest: Identifies the rows and the parameters.
+    :param input_digest: Identifies the rows and the parameters; empty if they are to be planned.
+    :param plan: The number of the slice that made the plan.
     :param total: The number of rows.
     :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
@@ -102,7 +103,7 @@ class DatasetState:
     :param cost_is_estimate: Whether a cost is a list price.
     :param observed_costs: The highest true cost of an image by model.
     :param images_without_cost: Generated images whose cost is unknown.
-    :param slices: The number of slices so far.
+    :param slices: The number of slices so far, the present one included.
     :param max_tries: The task instance's, which changes on a clear.
     :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
     :param outage: Whether submits may be sent.
@@ -122,6 +123,7 @@ class DatasetState:
     todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
+    plan: int = 0
     written_at: float | None = None
     idle_seconds: float = 0.0
     next_chunk: int = 0
@@ -146,6 +148,11 @@ class DatasetState:
     copied_chunks: int = 0
     in_flight: list[InFlightItem] = field(default_factory=list)
     delayed: list[DelayedItem] = field(default_factory=list)
+
+    @classmethod
+    def unplanned(cls, now: float) -> DatasetState:
+        """Return the state of a run before its plan."""
+        return cls(input_digest="", total=0, todo_chunks=0, started_at=now, rate_limiter=RateLimiter())
 
     def begin_attempt(self, now: float) -> None:
         """Take up the state of an earlier attempt: the time since its last slice counts for nothing."""

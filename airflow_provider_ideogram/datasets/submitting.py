@@ -262,7 +262,7 @@ def take_items(context: SliceContext, progress: SliceProgress, room: int, now: f
     items = _admitted(budget, progress, iter(due[:room]))
     state.delayed = [delayed for delayed in state.delayed if delayed not in items]
     while len(items) < room and not progress.budget_reached and is_open and state.next_chunk < state.todo_chunks:
-        lines = context.workspace.read_lines(chunk_name("todo", state.next_chunk))
+        lines = context.workspace.read_lines(chunk_name(state.plan, "todo", state.next_chunk))
         planned = lines[state.next_offset : state.next_offset + room - len(items)]
         admitted = _admitted(budget, progress, (DelayedItem(Item.from_json(line), now, now) for line in planned))
         items += admitted

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name
+from airflow_provider_ideogram.datasets.workspace import Workspace, part_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
@@ -119,7 +119,7 @@ def store_dataset(s3: S3Client) -> None:
 def part_key(number: int) -> str:
     """Return the key of a part of the running dataset."""
     workspace = Workspace.of(NO_S3, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
-    return workspace.prefix + chunk_name("part", number)
+    return workspace.prefix + part_name(1, 1, number)
 
 
 def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
