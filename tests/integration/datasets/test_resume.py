@@ -87,3 +87,31 @@ def test_missing_file_of_prompts_fails_without_a_retry(make: Make, task_runner: 
 
     assert result.state == "failed"
     assert f"prompts_path: '{world.uri('rows.jsonl')}' does not exist" in str(result.error)
+
+
+def test_missing_chunk_is_planned_again(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(max_in_flight=2))
+    run.execute()
+    event = run.fire()
+    [chunk] = [key for key in world.object_keys("_ideogram/") if "/todo-" in key]
+    world.s3.delete_object(Bucket=world.bucket, Key=chunk)
+    result = world.to_end(run, run.resume(event))
+    assert (result.state, "is missing" in str(result.error)) == ("up_for_retry", True)
+
+    assert_results_agree(world, run, world.to_end(run, run.retry()))
+    assert world.accepted == 5
+
+
+def test_state_of_a_slice_before_the_end_ends_no_later_attempt(
+    make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    run = task_runner(make(max_in_flight=2))
+    result = run.execute()
+    [state] = [key for key in world.object_keys("_ideogram/") if key.endswith("state.json")]
+    stale = world.stored(state)
+    assert world.to_end(run, result).state == "success"
+    world.put(state, stale)  # as by a store without conditional writes
+
+    assert world.to_end(run, run.clear()).state == "up_for_retry"
+    assert world.to_end(run, run.retry()).state == "success"
+    assert (world.accepted, world.object_keys("_ideogram/")) == (5, [])
