@@ -222,6 +222,7 @@ class DatasetRunner:
     def _plan(self, source: str) -> DatasetState:
         options, objects = self.options, self.store.objects
         self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
+        self.ledger.check_store()
         checker = RowChecker(options.defaults, self.output_prefix, options.key_template, dedupe=options.dedupe)
         workspaces = self.workspace.all_of(self.output_prefix, options.ledger_prefix)
         with closing(EarlierImages(objects, self.output_prefix, workspaces)) as earlier:
