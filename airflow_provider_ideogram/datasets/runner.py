@@ -99,6 +99,8 @@ class DatasetRunner:
 
         :raises IdeogramInvalidInput: If a row is not valid, or the estimated cost is above ``max_cost_usd``.
         """
+        self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
+        self.ledger.check_store()
         digest = input_digest(self.options, self.output_prefix, self.store.objects)
         found, version = read_state(self.workspace)
         is_cleared = found is not None and self.max_tries != found.max_tries

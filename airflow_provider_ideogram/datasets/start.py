@@ -1,8 +1,7 @@
 """
 The start of a dataset's run: its input, its plan and its first state.
 
-Invariant: everything that can fail without a submit is checked here: the bucket, the upload's arguments, every row, and
-the estimated cost.
+Invariant: what can fail without a submit is checked before the first one: every row, and the estimated cost.
 """
 
 from __future__ import annotations
@@ -62,7 +61,6 @@ def plan_run(
     :param before: The state of the present slice, whose number becomes that of the plan.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
-    store.find(output_prefix)  # checks the bucket and the upload's arguments
     checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:

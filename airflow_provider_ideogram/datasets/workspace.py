@@ -112,9 +112,9 @@ class Workspace:
             response = self._objects.put(self.bucket, key, body, **arguments)
         except PreconditionFailed as conflict:
             current = self._objects.get(self.bucket, key)
-            if current is None or current.body != body:  # otherwise S3's response was lost, and botocore wrote again
-                raise _superseded() from conflict
-            return current.etag
+            if current is not None and current.body == body:  # S3's response was lost, and botocore wrote again
+                return current.etag
+            raise _superseded() from conflict
         version: str = response["ETag"]
         return version
 

@@ -59,7 +59,12 @@ class Ledger:
         return f"{self._prefix}{target.key}{own}.json"
 
     def check_store(self) -> None:
-        """Find out, once and before a submit, what the store supports; raises IdeogramLedgerError."""
+        """
+        Find out, once and before a submit, what the store supports.
+
+        :raises IdeogramInvalidInput: If the bucket refuses an argument of ``s3_extra_args``, or requires another.
+        :raises IdeogramLedgerError: If nothing can be written or read.
+        """
         try:
             self._probe.run()
         except IdeogramStorageError as error:
@@ -242,7 +247,8 @@ class Ledger:
         return kind(
             f"{doing.capitalize()} the ledger's record s3://{self._bucket}/{key} failed ({cause})",
             "Nothing was submitted by this attempt; a request may have been submitted earlier. Give the worker's role "
-            f"access to {self._prefix}*, also where a bucket policy requires encryption headers, or set durable=False.",
+            f"access to {self._prefix}*, and s3_extra_args the encryption that the bucket's policy requires, such as "
+            "ServerSideEncryption, or set durable=False.",
             charged=None,
         )
 

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.bucket_arguments import with_every_read, with_every_write
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -78,10 +79,13 @@ class ObjectStore:
     What the store does not support is remembered, so that it is asked once.
 
     :param client: boto3's S3 client.
+    :param extra_args: The user's arguments of ``put_object``; what a bucket may require goes with each call.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, extra_args: Mapping[str, Any] | None = None) -> None:
         self.client = client
+        self.extra_args = dict(extra_args or {})
+        self._write_args, self._read_args = with_every_write(self.extra_args), with_every_read(self.extra_args)
         #: Whether conditional writes, and conditional deletions, are tried.
         self.writes_conditionally = self.deletes_conditionally = True
 
@@ -90,14 +94,15 @@ class ObjectStore:
     ) -> StoredObject | None:
         """Return an object, None if it is missing; of a larger one than ``max_bytes`` only the beginning."""
         with storage_errors(f"Reading s3://{bucket}/{key}", advice):
-            response = _unless_missing(self.client.get_object, Bucket=bucket, Key=key)
+            response = _unless_missing(self.client.get_object, **self._read_args, Bucket=bucket, Key=key)
             return response and StoredObject(response["Body"].read(max_bytes), response["ETag"])
 
     def open(self, bucket: str, key: str) -> IO[bytes]:
         """Open an object for reading as a stream, whose reads raise IdeogramStorageError; the caller closes it."""
         doing = f"Reading s3://{bucket}/{key}"
         with storage_errors(doing, NOTHING_CHARGED):
-            return io.BufferedReader(_Body(self.client.get_object(Bucket=bucket, Key=key)["Body"], doing))
+            response = self.client.get_object(**self._read_args, Bucket=bucket, Key=key)
+            return io.BufferedReader(_Body(response["Body"], doing))
 
     def stream(self, bucket: str, key: str, **options: Any) -> Mapping[str, Any] | None:
         """
@@ -106,12 +111,14 @@ class ObjectStore:
         :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
         """
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            return _with_lower_case_metadata(_unless_missing(self.client.get_object, Bucket=bucket, Key=key, **options))
+            options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
+            return _with_lower_case_metadata(_unless_missing(self.client.get_object, **options))
 
     def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         """Return S3's description of an object, None if it is missing."""
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            return _with_lower_case_metadata(_unless_missing(self.client.head_object, Bucket=bucket, Key=key))
+            options = {**self._read_args, "Bucket": bucket, "Key": key}
+            return _with_lower_case_metadata(_unless_missing(self.client.head_object, **options))
 
     def put(
         self,
@@ -140,7 +147,7 @@ class ObjectStore:
         condition = {"IfMatch": if_match} if if_match is not None else {"IfNoneMatch": "*"} if if_missing else {}
         if condition and not self.writes_conditionally:
             raise ConditionsNotSupported
-        call = {**arguments, **condition, "Bucket": bucket, "Key": key, "Body": body}
+        call = {**self._write_args, **arguments, **condition, "Bucket": bucket, "Key": key, "Body": body}
         with storage_errors(f"Writing s3://{bucket}/{key}", advice, charged=charged), _conditions(condition):
             return self._put_with_checksum(call, sha256)
 
@@ -168,13 +175,16 @@ class ObjectStore:
         """Copy an object with its metadata, and return S3's response; ``source`` is its bucket and key."""
         with storage_errors(f"Copying s3://{'/'.join(source)} to s3://{bucket}/{key}", NOTHING_CHARGED):
             response: Mapping[str, Any] = self.client.copy_object(
-                **arguments, CopySource={"Bucket": source[0], "Key": source[1]}, Bucket=bucket, Key=key
+                **{**self._write_args, **arguments},
+                CopySource={"Bucket": source[0], "Key": source[1]},
+                Bucket=bucket,
+                Key=key,
             )
         return response
 
     def list(self, bucket: str, prefix: str, *, delimiter: str = "") -> Iterator[ListedObject]:
         """Yield the objects below a prefix in the order of their keys, a thousand a call."""
-        options = {"Delimiter": delimiter} if delimiter else {}
+        options = {**self._read_args, **({"Delimiter": delimiter} if delimiter else {})}
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options)
         with storage_errors(f"Listing s3://{bucket}/{prefix}", NOTHING_CHARGED):
             for page in pages:
@@ -194,7 +204,7 @@ class ObjectStore:
             raise ConditionsNotSupported
         with storage_errors(f"Deleting s3://{bucket}/{key}", advice), _conditions(condition):
             try:
-                self.client.delete_object(**condition, Bucket=bucket, Key=key)
+                self.client.delete_object(**self._read_args, **condition, Bucket=bucket, Key=key)
             except ClientError as error:
                 if not condition or status_of(error) != _PRECONDITION_FAILED:
                     raise
@@ -216,7 +226,7 @@ class ObjectStore:
         batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         with storage_errors(f"Deleting {len(keys)} objects of s3://{bucket}", advice):
             try:
-                response = self.client.delete_objects(Bucket=bucket, Delete=batch)
+                response = self.client.delete_objects(**self._read_args, Bucket=bucket, Delete=batch)
             except ClientError as error:
                 if status_of(error) not in (*_NOT_SUPPORTED, _NOT_PERMITTED):
                     raise

@@ -1,8 +1,9 @@
 """
 What a store can do, found out before anything is paid.
 
-Invariant: afterwards the S3 layer uses conditions only where the store honours them. The probe writes an object of its
-own at the ledger's prefix, and deletes it. AWS is known to do all of this, and is not probed.
+Invariant: afterwards the S3 layer uses conditions only where the store honours them, and the bucket accepts the user's
+arguments. The probe writes an object of its own at the ledger's prefix, and deletes it. AWS is known to honour
+conditions, and is not probed without arguments.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ConditionsNotSupported, PreconditionFailed
-
-if TYPE_CHECKING:
-    from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.storage.bucket_arguments import ENCRYPTION, probed
+from airflow_provider_ideogram.storage.objects import (
+    NOTHING_CHARGED,
+    ConditionsNotSupported,
+    ObjectStore,
+    PreconditionFailed,
+)
 
 log = logging.getLogger(__name__)
 
 #: The beginning of the object's name; the names of records end with ``.json``.
 _NAME = ".probe-"
 _AWS = (".amazonaws.com", ".amazonaws.com.cn")
+#: How buckets refuse arguments; some stores answer 500 to an encryption that they don't have.
+_REFUSALS = (400, 403, 405, 500, 501)
 _NO_CONDITIONS = (
     "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
 )
@@ -50,10 +56,11 @@ class StoreProbe:
         """
         Probe the store unless that is done.
 
+        :raises IdeogramInvalidInput: If the bucket refuses an argument of ``s3_extra_args``, or requires another.
         :raises IdeogramStorageError: If an object can't be written or read; the next call probes again.
         """
         with self._lock:
-            if not self._is_done and not self._is_aws:
+            if not self._is_done and (self._objects.extra_args or not self._is_aws):
                 self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
             self._is_done = True
 
@@ -62,16 +69,20 @@ class StoreProbe:
         return (urlsplit(self._objects.client.meta.endpoint_url).hostname or "").endswith(_AWS)
 
     def _probe(self, key: str) -> None:
-        objects = self._objects
-        first = self._write(key, b"1")
+        first = self._write_with_all_arguments(key)
         try:
-            objects.writes_conditionally = self._honours_conditions_of_writes(key, first)
-            current = self._describe(key)
-            objects.deletes_conditionally = objects.writes_conditionally and self._honours_conditions_of_deletions(
-                key, first, current["ETag"]
-            )
+            if not self._is_aws:
+                self._check_features(key, first)
         finally:
             self._remove(key)
+
+    def _check_features(self, key: str, first: str) -> None:
+        objects = self._objects
+        objects.writes_conditionally = self._honours_conditions_of_writes(key, first)
+        current = self._describe(key)
+        objects.deletes_conditionally = objects.writes_conditionally and self._honours_conditions_of_deletions(
+            key, first, current["ETag"]
+        )
         if not objects.writes_conditionally:
             log.warning(_NO_CONDITIONS)
         if not _METADATA.items() <= current["Metadata"].items():
@@ -79,6 +90,36 @@ class StoreProbe:
                 "The S3 store does not keep metadata: stored images are not recognized, and clearing a task or running "
                 "it again pays for its image again"
             )
+
+    def _write_with_all_arguments(self, key: str) -> str:
+        arguments = probed(self._objects.extra_args)
+        try:
+            return self._write(key, b"1", **arguments)
+        except IdeogramStorageError as error:
+            problem = self._problem_of(key, arguments) if error.status_code in _REFUSALS else None
+            if problem is None:
+                raise
+            raise IdeogramInvalidInput.of([f"s3_extra_args: {problem} ({error.reason})"]) from error
+
+    def _problem_of(self, key: str, arguments: Mapping[str, Any]) -> str | None:
+        """Find the argument that the bucket refuses, or requires, by writing without it, or with it."""
+        names = list(arguments)
+        encryption = [name for name in names if name in ENCRYPTION]
+        for left_out in (*([name] for name in names if name not in ENCRYPTION), encryption, names):
+            if left_out and self._accepts(key, {name: arguments[name] for name in names if name not in left_out}):
+                return f"the bucket {self._bucket} refuses {', '.join(left_out)}"
+        for value in () if encryption else ("AES256", "aws:kms"):
+            if self._accepts(key, {**arguments, "ServerSideEncryption": value}):
+                return f"the bucket {self._bucket} requires 'ServerSideEncryption': {value!r}"
+        return None
+
+    def _accepts(self, key: str, arguments: Mapping[str, Any]) -> bool:
+        try:
+            ObjectStore(self._objects.client).put(self._bucket, key, b"1", **arguments)
+        except IdeogramStorageError:
+            return False
+        self._remove(key)
+        return True
 
     def _write(self, key: str, body: bytes, **condition: Any) -> str:
         """Write as images are written, and return the ETag."""

@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import botocore.httpsession
 import pytest
 
 from airflow_provider_ideogram.emulator.running import RunningEmulator, connection_to, run_emulator
 from airflow_provider_ideogram.emulator.settings import DEFAULT_FORBIDDEN_KEY, EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from tests.support.s3 import s3_response
 from tests.support.world import KEY, assert_error
 
 if TYPE_CHECKING:
@@ -224,3 +226,22 @@ def test_submit_without_a_connection_is_repeated(image_task: ImageTask, monkeypa
         assert image_task().execute().state == "deferred"
 
         assert started[0].stats().accepted == 1
+
+
+def test_argument_that_the_bucket_refuses_fails_before_a_call(
+    image_task: ImageTask, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = botocore.httpsession.URLLib3Session.send
+
+    def refuse_acl(session: Any, request: Any) -> Any:
+        if request.method == "PUT" and "x-amz-acl" in request.headers:
+            return s3_response(request, 400, "AccessControlListNotSupported")
+        return put(session, request)
+
+    monkeypatch.setattr(botocore.httpsession.URLLib3Session, "send", refuse_acl)
+
+    result = image_task(retries=3, s3_extra_args={"ACL": "private", "Tagging": "team=art"}).execute()
+
+    assert result.state == "failed"
+    assert_error(result, "nothing was sent or charged", "s3_extra_args: the bucket", "refuses ACL (")
+    assert (world.emulator.stats().calls, world.object_keys()) == ({}, [])

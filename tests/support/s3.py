@@ -107,6 +107,17 @@ def headers_refused(client: S3Client, prefix: str, status: int, operation: str =
 
 
 @contextmanager
+def header_required(client: S3Client, name: str) -> Iterator[None]:
+    """Answer 403 to a write without a header, as a bucket's policy can."""
+
+    def refuse(request: Any) -> AWSResponse | None:
+        return None if name in request.headers else s3_response(request, 403, "AccessDenied")
+
+    with intercepted(client, "PutObject", refuse):
+        yield
+
+
+@contextmanager
 def conditions_refused(client: S3Client, status: int = 501) -> Iterator[None]:
     """Make the server a store that refuses conditional writes and deletions."""
     with headers_refused(client, "if-", status), headers_refused(client, "if-", status, "DeleteObject"):

@@ -370,3 +370,59 @@ def test_copy_keeps_metadata(store: ObjectStore, bucket: str) -> None:
     assert (head["ETag"], head["Metadata"]) == (copied["CopyObjectResult"]["ETag"], {"title": "cat"})
     with pytest.raises(IdeogramStorageError, match=f"Copying s3://{bucket}/missing to s3://{bucket}/copy failed"):
         store.copy((bucket, "missing"), bucket, "copy")
+
+
+class TestUserArguments:
+    """What a bucket may require goes with the calls of the S3 layer."""
+
+    @staticmethod
+    def _calls(client: S3Client, extra_args: dict[str, Any], bucket: str) -> dict[str, dict[str, Any]]:
+        """Use every call, and return the last parameters of each."""
+        sent: dict[str, dict[str, Any]] = {}
+
+        def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+            sent[model.name] = params
+
+        objects = ObjectStore(client, extra_args)
+        events: Any = client.meta.events
+        events.register("provide-client-params.s3", note)
+        try:
+            objects.put(bucket, KEY, b"1")
+            objects.copy((bucket, KEY), bucket, "copy")
+            objects.head(bucket, KEY)
+            objects.get(bucket, KEY)
+            list(objects.list(bucket, ""))
+            objects.delete_many(bucket, ["copy"])
+            objects.delete(bucket, KEY)
+        finally:
+            events.unregister("provide-client-params.s3", note)
+        return sent
+
+    def test_encryption_access_and_payer_go_with_writes(self, client: S3Client, bucket: str) -> None:
+        shared = {
+            "ACL": "bucket-owner-full-control",
+            "ServerSideEncryption": "aws:kms",
+            "SSEKMSKeyId": "arn:aws:kms:us-east-1:123456789012:key/1",
+            "RequestPayer": "requester",
+        }
+        sent = self._calls(client, {**shared, "Tagging": "team=art", "StorageClass": "GLACIER"}, bucket)
+        for operation in ("PutObject", "CopyObject"):
+            assert shared.items() <= sent[operation].items()
+            assert not {"Tagging", "StorageClass"} & sent[operation].keys()
+
+    def test_payer_goes_with_reads_and_deletions(self, client: S3Client, bucket: str) -> None:
+        sent = self._calls(client, {"RequestPayer": "requester", "ACL": "private"}, bucket)
+        for operation in ("HeadObject", "GetObject", "ListObjectsV2", "DeleteObject", "DeleteObjects"):
+            assert sent[operation]["RequestPayer"] == "requester"
+            assert "ACL" not in sent[operation]
+
+    @pytest.mark.parametrize(
+        "public",
+        [
+            {"ACL": "public-read"},
+            {"ACL": "authenticated-read"},
+            {"GrantRead": 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'},
+        ],
+    )
+    def test_no_argument_makes_records_public(self, public: dict[str, str], client: S3Client, bucket: str) -> None:
+        assert not public.keys() & self._calls(client, public, bucket)["PutObject"].keys()

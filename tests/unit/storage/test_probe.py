@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import boto3
 import pytest
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.probe import StoreProbe
 from tests.support.s3 import (
@@ -19,10 +19,12 @@ from tests.support.s3 import (
     conditions_ignored,
     conditions_refused,
     deletions_misjudged,
+    header_required,
     headers_refused,
     intercepted,
     metadata_dropped,
     response_lost,
+    s3_response,
 )
 
 if TYPE_CHECKING:
@@ -154,3 +156,78 @@ def test_aws_is_not_probed() -> None:
     StoreProbe(ObjectStore(client), "bucket", "_ideogram/").run()
     client.close()
     assert asked == []
+
+
+ARGUMENTS = {
+    "ACL": "bucket-owner-full-control",
+    "ServerSideEncryption": "aws:kms",
+    "SSEKMSKeyId": "arn:aws:kms:us-east-1:123456789012:key/1",
+    "Tagging": "team=art",
+    "StorageClass": "STANDARD_IA",
+}
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("header", "status", "named"),
+        [
+            ("x-amz-acl", 400, "refuses ACL ("),
+            ("x-amz-server-side-encryption", 400, "refuses ServerSideEncryption, SSEKMSKeyId ("),
+            ("x-amz-server-side-encryption", 500, "refuses ServerSideEncryption, SSEKMSKeyId ("),
+            ("x-amz-tagging", 403, "refuses Tagging ("),
+            ("x-amz-storage-class", 400, "refuses StorageClass ("),
+        ],
+    )
+    def test_refused_argument_is_named(
+        self, header: str, status: int, named: str, client: S3Client, bucket: str
+    ) -> None:
+        objects = ObjectStore(client, ARGUMENTS)
+        with (
+            headers_refused(client, header, status),
+            pytest.raises(IdeogramInvalidInput, match=r"nothing was sent or charged.*s3_extra_args: ") as caught,
+        ):
+            StoreProbe(objects, bucket, "_ideogram/").run()
+        assert f"the bucket {bucket} {named}" in str(caught.value)
+        assert list(objects.list(bucket, "")) == []
+
+    def test_arguments_that_are_refused_together_are_named(self, client: S3Client, bucket: str) -> None:
+        objects = ObjectStore(client, {"ACL": "private", "Tagging": "team=art"})
+        with (
+            headers_refused(client, "x-amz-acl", 400),
+            headers_refused(client, "x-amz-tagging", 400),
+            pytest.raises(IdeogramInvalidInput, match=r"refuses ACL, Tagging \("),
+        ):
+            StoreProbe(objects, bucket, "_ideogram/").run()
+
+    def test_required_encryption_is_named(self, probe: StoreProbe, client: S3Client) -> None:
+        with (
+            header_required(client, "x-amz-server-side-encryption"),
+            pytest.raises(IdeogramInvalidInput, match="requires 'ServerSideEncryption': 'AES256'"),
+        ):
+            probe.run()
+
+    def test_refusal_without_arguments_stays_what_it_is(self, probe: StoreProbe, client: S3Client) -> None:
+        with answered(client, "PutObject", 403), pytest.raises(IdeogramStorageError, match="AccessDenied"):
+            probe.run()
+
+    def test_object_is_written_as_the_image_and_deleted(self, client: S3Client, bucket: str) -> None:
+        objects = ObjectStore(client, ARGUMENTS | {"ObjectLockMode": "GOVERNANCE", "Metadata": {"title": "cat"}})
+        with intercepted(client, "PutObject", (writes := list[Any]()).append):
+            StoreProbe(objects, bucket, "_ideogram/").run()
+        headers = {name.lower() for name in writes[0].headers}
+        assert {"x-amz-acl", "x-amz-tagging", "x-amz-storage-class"} <= headers
+        assert not {"x-amz-object-lock-mode", "x-amz-meta-title"} & headers
+        assert list(objects.list(bucket, "")) == []
+
+    def test_aws_is_asked_for_arguments_only(self) -> None:
+        client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="s")
+        asked: list[str] = []
+
+        def answer(request: Any) -> Any:
+            asked.append(request.method)
+            return s3_response(request, 200, headers={"ETag": '"1"'})
+
+        with intercepted(client, "PutObject", answer), intercepted(client, "DeleteObject", answer):
+            StoreProbe(ObjectStore(client, {"ACL": "private"}), "bucket", "_ideogram/").run()
+        client.close()
+        assert asked == ["PUT", "DELETE"]
