@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.simulation.s3 import SimulatedS3
 
 CONNECTION = SimpleNamespace(
-    conn_id="ideogram_default", password=API_KEY, host=None, schema=None, port=None, login=None
+    conn_id="ideogram_default", password=API_KEY, host=None, schema=None, port=None, login=None, extra=None
 )
 _real_time, _real_sleep, _real_uuid4 = time.time, time.sleep, uuid.uuid4
 _SystemRandom = random.SystemRandom
