@@ -76,7 +76,7 @@ class Submitter:
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     :param tried_since: When the task's first attempt began at the earliest, in seconds since the epoch by Airflow's
         clock; None if that is unknown.
-    :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, whatever its own.
+    :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
     """
 
     hook: IdeogramHook
@@ -111,7 +111,7 @@ class Submitter:
         return result
 
     def _get_or_submit(self, request: GenerationRequest, *, absent: bool) -> ImageRecord | tuple[Job, RequestPoll]:
-        self.hook.get_conn()  # whatever is wrong with the connection is found before the intent
+        self.hook.get_conn()  # an error of the connection precedes the intent
         head = None if absent and self.ledger.is_durable else self.store.find(self.target)
         stored = self._stored(head, request) if head else None
         if stored is not None:

@@ -1,8 +1,8 @@
 """
 The image at a target, as one task sees it.
 
-Invariant: an image that an attempt of this task paid for is its result, whatever ``if_exists`` says. Nothing here
-submits.
+Invariant: an image that an attempt of this task paid for is its result, also if ``if_exists`` is not ``reuse``. Nothing
+here submits.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+#: The method that Airflow names when the deferral's time is over or its trigger failed.
+_TRIGGER_FAILED = "__fail__"
 #: Seconds between two attempts to fetch or store a completed image.
 FETCH_RETRY_SECONDS = 30.0
 
@@ -80,7 +84,28 @@ class IdeogramJobTask(IdeogramTask):
         """End the task as the provider's errors and ``on_content_blocked`` ask for."""
         skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
         with airflow_failures(context["ti"], durable=self.durable, skipped=skipped, final=self._final):
-            yield
+            try:
+                yield
+            except (AirflowFailException, AirflowSkipException, IdeogramJobError):
+                raise
+            except Exception as error:
+                if self.durable or self._job is None:
+                    raise
+                # Without a ledger a retry would submit and pay again, although this process knows the request.
+                reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
+                raise job_unreachable(self._job.request_id, reason) from error
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; without a ledger, one that Airflow ended fails the task without a retry."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            if self.durable or next_method != _TRIGGER_FAILED:
+                raise
+            raise AirflowFailException(
+                f"Airflow ended the deferral: {error}. A request may be running, which no attempt can find with "
+                "durable=False: a retry would submit and pay for a new one. Clear the task to do so."
+            ) from error
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
         """Wait on the worker, by the same decisions as the trigger."""
