@@ -97,7 +97,7 @@ class StoreProbe:
             return self._write(key, b"1", **arguments)
         except IdeogramStorageError as error:
             problem = self._problem_of(key, arguments) if error.status_code in _REFUSALS else None
-            if problem is None:
+            if problem is None or self._accepts(key, arguments):  # the refusal was temporary
                 raise
             raise IdeogramInvalidInput.of([f"s3_extra_args: {problem} ({error.reason})"]) from error
 

@@ -210,6 +210,21 @@ class TestArguments:
         with answered(client, "PutObject", 403), pytest.raises(IdeogramStorageError, match="AccessDenied"):
             probe.run()
 
+    @pytest.mark.parametrize(("status", "calls"), [(403, 1), (403, 2), (500, 5)])
+    def test_temporary_refusal_is_no_problem_of_an_argument(
+        self, status: int, calls: int, client: S3Client, bucket: str
+    ) -> None:
+        answers = iter([status] * calls)
+
+        def refuse(request: Any) -> Any:
+            refusal = next(answers, None)
+            return refusal and s3_response(request, refusal, "AccessDenied")
+
+        objects = ObjectStore(client, {"ACL": "private"})
+        with intercepted(client, "PutObject", refuse), pytest.raises(IdeogramStorageError, match="AccessDenied"):
+            StoreProbe(objects, bucket, "_ideogram/").run()
+        assert list(objects.list(bucket, "")) == []
+
     def test_object_is_written_as_the_image_and_deleted(self, client: S3Client, bucket: str) -> None:
         objects = ObjectStore(client, ARGUMENTS | {"ObjectLockMode": "GOVERNANCE", "Metadata": {"title": "cat"}})
         with intercepted(client, "PutObject", (writes := list[Any]()).append):
