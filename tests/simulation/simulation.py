@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
-from airflow_provider_ideogram.exceptions import IdeogramObjectExists
+from airflow_provider_ideogram.exceptions import IdeogramJobFailed, IdeogramObjectExists, IdeogramResultExpired
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from tests.simulation.checks import Checks, cause_of
 from tests.simulation.faults import Faults
@@ -26,6 +26,7 @@ from tests.simulation.vendor import Vendor
 #: Seconds until the world is healed after the last task has ended, and between the rounds of clears then: the history's
 #: longest delay and the longest wait for another task are three hours.
 _HEALED_AFTER, _ROUNDS = (0.0, 300.0, 4_000.0, 12_000.0), (0.0, 600.0, 4 * 3600.0, 4 * 3600.0)
+_NO_IMAGE = (IdeogramJobFailed, IdeogramResultExpired)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Simulation:
             kernel.sleep(seconds)
             for task in self._dag.tasks:
                 if task.can_begin and not self._is_done(task):
+                    if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
+                        self._again(task.after)  # a sensor waits for a request that will never have an image
                     self._again(task)
         for task in self._dag.tasks:
             if task.can_begin and not self._is_done(task):
