@@ -83,6 +83,7 @@ class Simulation:
             kernel.wait(end)
         kernel.sleep(kernel.rng.choice(_HEALED_AFTER))
         self._heal()
+        healed_at = kernel.now
         for seconds in _ROUNDS:
             kernel.sleep(seconds)
             for task in self._dag.tasks:
@@ -97,9 +98,8 @@ class Simulation:
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
                 if task.can_begin:
                     self._again(task)
-        self._checks.at_end(
-            may_refuse=any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
-        )
+        refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
+        self._checks.at_end(healed_at, may_refuse=refused)
 
     def _begin(self, task: TaskInstance) -> None:
         if task.after is not None:
