@@ -86,20 +86,22 @@ class Simulation:
         healed_at = kernel.now
         for seconds in _ROUNDS:
             kernel.sleep(seconds)
-            for task in self._dag.tasks:
-                if task.can_begin and not self._is_done(task):
-                    if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
-                        self._again(task.after)  # a sensor waits for a request that will never have an image
-                    self._again(task)
+            self._clear_what_failed()
         for task in self._dag.tasks:
             if task.can_begin and not self._is_done(task):
                 self._checks.fail(f"{task.name} never succeeds: {task.error}")
         if any(key.startswith(DEFAULT_LEDGER_PREFIX) for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
-                if task.can_begin:
-                    self._again(task)
+                self._again(task)
         refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
         self._checks.at_end(healed_at, may_refuse=refused)
+
+    def _clear_what_failed(self) -> None:
+        for task in self._dag.tasks:
+            if task.can_begin and not self._is_done(task):
+                if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
+                    self._again(task.after)  # a sensor waits for a request that will never have an image
+                self._again(task)
 
     def _begin(self, task: TaskInstance) -> None:
         if task.after is not None:
@@ -116,8 +118,9 @@ class Simulation:
             task.clears_left, task.must_wait = 0, True
 
     def _again(self, task: TaskInstance) -> None:
-        self._airflow.clear(task)
-        self._airflow.run(task)
+        if task.can_begin:
+            self._airflow.clear(task)
+            self._airflow.run(task)
 
     def _is_done(self, task: TaskInstance) -> bool:
         """Return whether a task has succeeded, or rightly refuses to replace an image."""
