@@ -72,7 +72,8 @@ class Simulation:
         kernel, checks = self._kernel, self._checks
         with running(Running(kernel, self._vendor, self._s3), chunk_rows=3):
             kernel.spawn(Process("world"), self._world)
-            kernel.run()
+            if not kernel.run():
+                checks.violations.append("the tasks never end")
         reached = checks.reached + Counter({f"fault: {kind}": n for kind, n in self._faults.happened.items()})
         return Result(checks.violations, reached, kernel.digest, kernel.trace)
 
