@@ -27,7 +27,7 @@ from airflow.sdk.bases.operator import ExecutorSafeguard
 from greenlet import getcurrent
 
 from airflow_provider_ideogram.api.poll_schedule import JobDurations
-from airflow_provider_ideogram.datasets import plan
+from airflow_provider_ideogram.datasets import plan, runner
 from airflow_provider_ideogram.hooks import download, ideogram
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.operators import base
@@ -211,7 +211,8 @@ def replaced() -> Iterator[None]:
 
 
 def _modules_with(imported: type) -> list[ModuleType]:
-    """Return the package's modules that have imported a class by its name."""
+    """Return the package's modules that have imported a class by its name; operators import most of them late."""
+    assert runner.__name__ in sys.modules
     modules = [module for name, module in sys.modules.items() if name.startswith("airflow_provider_ideogram.")]
     return [module for module in modules if vars(module).get(imported.__name__) is imported]
 
