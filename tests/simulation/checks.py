@@ -307,4 +307,5 @@ def _image_of(intent: Mapping[str, Any]) -> str:
 
 def cause_of(error: BaseException | None) -> BaseException | None:
     """Return the provider's error behind Airflow's."""
-    return error.__cause__ if error is not None and isinstance(error.__cause__, IdeogramError) else error
+    is_wrapped = not isinstance(error, IdeogramError) and isinstance(getattr(error, "__cause__", None), IdeogramError)
+    return error.__cause__ if error is not None and is_wrapped else error
