@@ -19,6 +19,8 @@ from greenlet import getcurrent, greenlet
 
 #: When each simulation begins, in seconds since the epoch.
 EPOCH = 1_800_000_000.0
+#: Lines of a trace after which a simulation counts as endless; a hundred are usual.
+MAX_STEPS = 20_000
 
 
 class Killed(BaseException):
@@ -89,6 +91,7 @@ class Kernel:
         self._queue: list[tuple[float, int, Routine, int]] = []
         self._scheduled = 0
         self._hub = getcurrent()
+        self._is_over = False
 
     @property
     def routine(self) -> Routine:
@@ -130,33 +133,41 @@ class Kernel:
         self._schedule(routine, self.now)
         return ended
 
-    def run(self) -> None:
-        """Run all routines to their ends; what one raises ends the simulation."""
+    def run(self) -> bool:
+        """
+        Run all routines to their ends; what one raises ends the simulation.
+
+        :return: Whether they ended within MAX_STEPS lines of the trace.
+        """
         while self._queue:
+            if len(self.trace) > MAX_STEPS:
+                self._is_over = True
+                return False
             at, _, routine, wake = heapq.heappop(self._queue)
             if wake == routine.wake and not routine.dead:
                 self.now = at
                 routine.switch()
+        return True
 
     def sleep(self, seconds: float) -> None:
         """Let time pass for the current routine."""
         routine = self.routine
-        routine.process.check()
+        self._check(routine)
         self._schedule(routine, self.now + max(seconds, 0.0))
         self._hub.switch()
-        routine.process.check()
+        self._check(routine)
 
     def wait(self, signal: Signal, timeout: float | None = None) -> bool:
         """Wait for a signal; return whether it came within the timeout, in seconds."""
         routine = self.routine
-        routine.process.check()
+        self._check(routine)
         if not signal.is_fired:
             routine.wake += 1
             signal.waiting.append((routine, routine.wake))
             if timeout is not None:
                 self._push(routine, self.now + max(timeout, 0.0))
             self._hub.switch()
-        routine.process.check()
+        self._check(routine)
         return signal.is_fired
 
     def fire(self, signal: Signal, value: Any = None) -> None:
@@ -167,6 +178,12 @@ class Kernel:
         for routine, wake in signal.waiting:
             if routine.wake == wake:
                 self._schedule(routine, self.now)
+
+    def _check(self, routine: Routine) -> None:
+        """Raise Killed if the routine must not run on."""
+        if self._is_over:
+            raise Killed
+        routine.process.check()
 
     def _schedule(self, routine: Routine, at: float) -> None:
         routine.wake += 1

@@ -64,6 +64,9 @@ class TaskInstance:
     #: The result of the last attempt that succeeded.
     last_result: Any = None
     max_tries: int = field(init=False)
+    #: When its DAG run, which a clear starts again, and its attempt began, in seconds since the epoch.
+    run_started_at: float = EPOCH
+    started_at: float = EPOCH
     #: Set when nothing more happens to it until the world is healed.
     ended: Signal = field(default_factory=Signal)
     #: How often its function was called.
@@ -118,6 +121,7 @@ class SimulatedTi:
         self._task, self._process, self._servers = task, process, servers
         self.dag_id, self.run_id, self.task_id, self.map_index = task.dag_id, task.run_id, task.task_id, task.map_index
         self.try_number, self.max_tries = task.try_number, task.max_tries
+        self.start_date = datetime.fromtimestamp(task.started_at, UTC)
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Store an XCom; Airflow ignores a process whose task it has failed."""
@@ -176,6 +180,7 @@ class Airflow:
         if self._faults.happens("inputs changed"):
             task.version += 1
         task.clear()
+        task.run_started_at = self._kernel.now
         self._checks.count(f"cleared after {task.error and type(task.error).__name__}")
         self._kernel.note(f"{task.name} is cleared")
 
@@ -187,6 +192,7 @@ class Airflow:
         task.xcoms, task.error, task.result, task.state = {}, None, None, "running"
         while True:
             self._wait_for_worker()
+            task.started_at = task.started_at if number else self._kernel.now
             process = Process(f"{task.name}{task.try_number}.{number}", task)
             end = self._run_slice(task, process, method, kwargs)
             if end is None or end.deferral is None:
@@ -248,8 +254,8 @@ class Airflow:
     def _slice(self, task: TaskInstance, process: Process, method: str | None, kwargs: Mapping[str, Any]) -> _End:
         """Run the operator's code in a process of its own."""
         ti = SimulatedTi(task, process, self._servers)
-        started = datetime.fromtimestamp(EPOCH, UTC)
-        context: dict[str, Any] = {"ti": ti, "dag_run": SimpleNamespace(start_date=started), "outlet_events": {}}
+        dag_run = SimpleNamespace(start_date=datetime.fromtimestamp(task.run_started_at, UTC))
+        context: dict[str, Any] = {"ti": ti, "dag_run": dag_run, "outlet_events": {}}
         process.context = context
         end = self._execute(task, context, method, kwargs)
         self._kernel.note(f"slice ends: {end.state} {end.error or ''}")

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
-from airflow_provider_ideogram.exceptions import IdeogramObjectExists
+from airflow_provider_ideogram.exceptions import IdeogramJobFailed, IdeogramObjectExists, IdeogramResultExpired
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from tests.simulation.checks import Checks, cause_of
 from tests.simulation.faults import Faults
@@ -26,6 +26,7 @@ from tests.simulation.vendor import Vendor
 #: Seconds until the world is healed after the last task has ended, and between the rounds of clears then: the history's
 #: longest delay and the longest wait for another task are three hours.
 _HEALED_AFTER, _ROUNDS = (0.0, 300.0, 4_000.0, 12_000.0), (0.0, 600.0, 4 * 3600.0, 4 * 3600.0)
+_NO_IMAGE = (IdeogramJobFailed, IdeogramResultExpired)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Simulation:
         kernel, checks = self._kernel, self._checks
         with running(Running(kernel, self._vendor, self._s3), chunk_rows=3):
             kernel.spawn(Process("world"), self._world)
-            kernel.run()
+            if not kernel.run():
+                checks.violations.append("the tasks never end")
         reached = checks.reached + Counter({f"fault: {kind}": n for kind, n in self._faults.happened.items()})
         return Result(checks.violations, reached, kernel.digest, kernel.trace)
 
@@ -82,21 +84,25 @@ class Simulation:
             kernel.wait(end)
         kernel.sleep(kernel.rng.choice(_HEALED_AFTER))
         self._heal()
+        healed_at = kernel.now
         for seconds in _ROUNDS:
             kernel.sleep(seconds)
-            for task in self._dag.tasks:
-                if task.can_begin and not self._is_done(task):
-                    self._again(task)
+            self._clear_what_failed()
         for task in self._dag.tasks:
             if task.can_begin and not self._is_done(task):
                 self._checks.fail(f"{task.name} never succeeds: {task.error}")
         if any(key.startswith(DEFAULT_LEDGER_PREFIX) for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
-                if task.can_begin:
-                    self._again(task)
-        self._checks.at_end(
-            may_refuse=any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
-        )
+                self._again(task)
+        refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
+        self._checks.at_end(healed_at, may_refuse=refused)
+
+    def _clear_what_failed(self) -> None:
+        for task in self._dag.tasks:
+            if task.can_begin and not self._is_done(task):
+                if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
+                    self._again(task.after)  # a sensor waits for a request that will never have an image
+                self._again(task)
 
     def _begin(self, task: TaskInstance) -> None:
         if task.after is not None:
@@ -113,8 +119,9 @@ class Simulation:
             task.clears_left, task.must_wait = 0, True
 
     def _again(self, task: TaskInstance) -> None:
-        self._airflow.clear(task)
-        self._airflow.run(task)
+        if task.can_begin:
+            self._airflow.clear(task)
+            self._airflow.run(task)
 
     def _is_done(self, task: TaskInstance) -> bool:
         """Return whether a task has succeeded, or rightly refuses to replace an image."""

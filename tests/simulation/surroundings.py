@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio  # noqa: F401  # before time is replaced
 import logging
 import random
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from random import Random
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
@@ -30,7 +33,7 @@ from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.operators import base
 from airflow_provider_ideogram.storage import image_store
 from airflow_provider_ideogram.triggers import request as request_trigger
-from tests.simulation.kernel import Kernel, Routine
+from tests.simulation.kernel import Kernel, Routine, Signal
 from tests.simulation.vendor import API_KEY, SimulatedClient, Vendor
 
 if TYPE_CHECKING:
@@ -128,6 +131,32 @@ class SimulatedPool:
         return (_result_of(*ended[number]) for number, _ in planned)
 
 
+class SimulatedSemaphore:
+    """
+    A semaphore whose holders are routines.
+
+    :param value: How many may hold it at once.
+    """
+
+    def __init__(self, value: int = 1) -> None:
+        self._left = value
+        self._waiting: list[Signal] = []
+
+    def __enter__(self) -> Self:
+        kernel = _running[-1].kernel
+        while not self._left:
+            released = Signal()
+            self._waiting.append(released)
+            kernel.wait(released)
+        self._left -= 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left += 1
+        if self._waiting:
+            _running[-1].kernel.fire(self._waiting.pop(0))
+
+
 def _result_of(result: Any, error: Exception | None) -> Any:
     if error is not None:
         raise error
@@ -165,7 +194,6 @@ def replaced() -> Iterator[None]:
             (random, "Random", _random),
             (random, "SystemRandom", _system_random),
             (uuid, "uuid4", _uuid4),
-            (runner, "ThreadPoolExecutor", SimulatedPool),
             (ideogram, "SegmindClient", _client),
             (ideogram.IdeogramHook, "settings", property(lambda _: connection_settings())),
             (download, "_client", lambda _: stack_of_nothing()),
@@ -176,7 +204,17 @@ def replaced() -> Iterator[None]:
             (ExecutorSafeguard, "test_mode", True),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
+        for real, simulated in ((ThreadPoolExecutor, SimulatedPool), (threading.Semaphore, SimulatedSemaphore)):
+            for module in _modules_with(real):
+                stack.enter_context(mock.patch.object(module, real.__name__, simulated))
         yield
+
+
+def _modules_with(imported: type) -> list[ModuleType]:
+    """Return the package's modules that have imported a class by its name; operators import most of them late."""
+    assert runner.__name__ in sys.modules
+    modules = [module for name, module in sys.modules.items() if name.startswith("airflow_provider_ideogram.")]
+    return [module for module in modules if vars(module).get(imported.__name__) is imported]
 
 
 def stack_of_nothing() -> ExitStack:
