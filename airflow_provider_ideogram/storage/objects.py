@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -26,6 +26,7 @@ _CONFLICT = 409  # S3's response to one of two conditional writes at the same ti
 _PRECONDITION_FAILED = 412
 _NOT_IMPLEMENTED = 501
 _DELETED_AT_ONCE = 1000
+_FORBIDDEN = 403
 NOTHING_CHARGED = "Nothing was charged by this call to S3."
 
 
@@ -183,7 +184,14 @@ class ObjectStore:
     def check_bucket(self, bucket: str, advice: str) -> None:
         """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
         with storage_errors(f"Reading the bucket s3://{bucket}", advice):
-            self.client.head_bucket(Bucket=bucket)
+            try:
+                self.client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if status_of(error) != _NOT_FOUND:
+                    raise
+                raise IdeogramStorageRefused(
+                    f"Bucket {bucket!r} does not exist", f"{advice} Create it, or correct the name of the bucket."
+                ) from error
 
 
 class _Body(io.RawIOBase):
@@ -218,7 +226,10 @@ def storage_errors(doing: str, advice: str, *, charged: bool = False) -> Iterato
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise IdeogramStorageError(
+        # After a charge the task is retried all the same, while a person can permit the write.
+        permanent = isinstance(error, ClientError) and _is_permanent(error) and not charged
+        kind = IdeogramStorageRefused if permanent else IdeogramStorageError
+        raise kind(
             f"{doing} failed: {error}",
             advice,
             charged=charged,
@@ -240,6 +251,15 @@ def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def _is_permanent(error: ClientError) -> bool:
+    """Return whether another attempt is refused, too, until a person changes something."""
+    return status_of(error) == _FORBIDDEN or (status_of(error) == _NOT_FOUND and _code_of(error) == "NoSuchBucket")
+
+
+def _code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
+
+
 def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -257,6 +277,6 @@ def _unless_missing(call: Any, **arguments: Any) -> Any:
     try:
         return call(**arguments)
     except ClientError as error:
-        if status_of(error) == _NOT_FOUND and error.response.get("Error", {}).get("Code") != "NoSuchBucket":
+        if status_of(error) == _NOT_FOUND and _code_of(error) != "NoSuchBucket":
             return None
         raise
