@@ -258,7 +258,7 @@ def test_record_too_large_to_be_read_is_not_written(client: S3Client, bucket: st
 
     ledger = Ledger(client, bucket)
     for write in (ledger.write_intent, lambda key, intent: ledger.replace(LedgerRecord(key, "etag", INTENT), intent)):
-        with pytest.raises(IdeogramInvalidInput, match=r"Nothing was sent or charged.*1,047,553 bytes in the ledger"):
+        with pytest.raises(IdeogramInvalidInput, match="1,047,553 bytes in the ledger"):
             write(KEY, sized(1))
     assert ledger.read(KEY) is None
     recorded = ledger.record_request(ledger.write_intent(KEY, sized(0)), "r" * 128)
