@@ -45,7 +45,7 @@ def _tree(kind: type[IdeogramError]) -> Iterator[type[IdeogramError]]:
 ERRORS = pytest.mark.parametrize("kind", list(_tree(IdeogramError)), ids=lambda kind: kind.__name__)
 TEMPORARY = pytest.mark.parametrize(
     "kind",
-    [kind for kind in [IdeogramTemporaryError, *_tree(IdeogramTemporaryError)] if kind.__name__ not in NO_RETRY],
+    [IdeogramTemporaryError, *(kind for kind in _tree(IdeogramTemporaryError) if kind.retryable)],
     ids=lambda kind: kind.__name__,
 )
 
