@@ -18,6 +18,7 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response
     │   ├── IdeogramTargetBusy           another task's request for the same target is running
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
+    │       ├── IdeogramStorageRefused   … for good: no such bucket, or access denied
     │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
     │           └── IdeogramInvalidRecord    … since it is not of the ledger's form
     └── IdeogramJobError                 a request was, or may have been, submitted
@@ -182,6 +183,13 @@ class IdeogramStorageError(IdeogramTemporaryError):
     """S3, or the worker's disk, does not accept or return what is needed."""
 
     code = "storage"
+
+
+class IdeogramStorageRefused(IdeogramStorageError):
+    """S3 refuses before a charge, and would refuse another attempt: no such bucket, access denied, invalid key."""
+
+    code = "storage_refused"
+    retryable = False
 
 
 class IdeogramTargetBusy(IdeogramTemporaryError):

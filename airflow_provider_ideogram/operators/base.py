@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator,
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, check_choice
 from airflow_provider_ideogram.api.values import seconds, shown
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.links import IdeogramImageLink, SegmindRequestLink
+from airflow_provider_ideogram.links import IdeogramImageLink
 from airflow_provider_ideogram.operators.templates import has_template, is_literal
 from airflow_provider_ideogram.storage.target import (
     DEFAULT_LEDGER_PREFIX,
@@ -43,13 +43,14 @@ BACKSTOP_SECONDS = 300.0
 #: Characters of a key that are percent-encoded in an asset's URI: Airflow drops the fragment and sorts the query.
 _ENCODED_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
 #: The gallery finds the tasks of this provider by these links.
-_LINKS: tuple[BaseOperatorLink, ...] = (IdeogramImageLink(), SegmindRequestLink())
+_LINKS: tuple[BaseOperatorLink, ...] = (IdeogramImageLink(),)
 
 
 class IdeogramTask(BaseOperator):
     """A task that uses the API and S3; subclasses set the attributes from their arguments."""
 
     ui_color = "#e9e1fb"
+    own_links: ClassVar[Sequence[BaseOperatorLink]] = _LINKS
     operator_extra_links: Collection[BaseOperatorLink] = _LINKS
 
     aws_conn_id: str | None
@@ -71,8 +72,8 @@ class IdeogramTask(BaseOperator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Add the links to those of a subclass: the gallery finds its tasks by them."""
         super().__init_subclass__(**kwargs)
-        others = [link for link in cls.operator_extra_links if type(link) not in map(type, _LINKS)]
-        cls.operator_extra_links = (*_LINKS, *others)
+        others = [link for link in cls.operator_extra_links if type(link) not in map(type, cls.own_links)]
+        cls.operator_extra_links = (*cls.own_links, *others)
 
     def _check_arguments(self) -> None:
         """

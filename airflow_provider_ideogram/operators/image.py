@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
+from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.api.values import path_text
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
@@ -118,6 +120,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             request = asked or self._request(context, submitter)
+            called_at = time.time()
             try:
                 result = submitter.get_or_submit(request)
             except RetryLater as later:
@@ -128,6 +131,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             job, poll = result
             self._job = job
             context["ti"].xcom_push(key="request_id", value=job.request_id)
+            if job.submitted_at >= called_at:
+                self._log_submit(job)
             if not self.wait_for_completion:
                 return self._submitted(job, target)
             if self.deferrable and not poll.settled:
@@ -157,6 +162,22 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
             keeps_first_inputs=self._keeps_first_inputs,
+        )
+
+    def _log_submit(self, job: Job) -> None:
+        request = job.request
+        if request is None:
+            return
+        price = list_price(request.model)
+        self.log.info(
+            "Submitted request %s: %s, style %s, seed %s, %s, %s; expected in about %.0f s",
+            job.request_id,
+            request.resolution,
+            request.style_type,
+            request.seed,
+            request.model,
+            "at an unknown price" if price is None else f"about {price} USD",
+            EXPECTED_SECONDS,
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from airflow_provider_ideogram.exceptions import (
     job_unreachable,
     request_continues,
 )
+from airflow_provider_ideogram.links import SegmindRequestLink
+from airflow_provider_ideogram.links.ideogram import gallery_address, has_gallery
 from airflow_provider_ideogram.operators.base import IdeogramTask
 from airflow_provider_ideogram.operators.failures import airflow_failures
 from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
@@ -48,6 +50,7 @@ FETCH_RETRY_SECONDS = 30.0
 class IdeogramJobTask(IdeogramTask):
     """A task whose result is the image of one request."""
 
+    own_links = (*IdeogramTask.own_links, SegmindRequestLink())
     s3_key: str
     s3_bucket: str | None
     on_content_blocked: str
@@ -73,6 +76,13 @@ class IdeogramJobTask(IdeogramTask):
             poll.take_report(report)
         with self._failures(context), self._hook() as hook:
             return self._finish(context, hook, job, poll, trigger_error=event["error"])
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request of this slice, None before one was submitted or found; read by the link."""
+        if self._job is not None:
+            return self._job.request_id
+        return self._result["request_id"] if self._result else None
 
     def on_kill(self) -> None:
         """Log that the request continues: the API has no cancel call."""
@@ -159,6 +169,16 @@ class IdeogramJobTask(IdeogramTask):
                 self._delete_record(job)
             raise
         self._delete_record(job)
+        self.log.info(
+            "Stored %s: %s x %s pixels, %d KiB, %s USD%s. Gallery: %s",
+            record.uri,
+            record.width,
+            record.height,
+            round((record.size_bytes or 0) / 1024),
+            record.original_cost_usd,
+            " (estimate)" if record.cost_is_estimate else "",
+            gallery_address(context["ti"]) if has_gallery() else "none below Airflow 3.1",
+        )
         return self._succeed(context, record)
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.storage.bucket_arguments import with_every_read, with_every_write
 
 if TYPE_CHECKING:
@@ -236,7 +236,14 @@ class ObjectStore:
     def check_bucket(self, bucket: str, advice: str) -> None:
         """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
         with storage_errors(f"Reading the bucket s3://{bucket}", advice):
-            self.client.head_bucket(Bucket=bucket)
+            try:
+                self.client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if status_of(error) != _NOT_FOUND:
+                    raise
+                raise IdeogramStorageRefused(
+                    f"Bucket {bucket!r} does not exist", f"{advice} Create it, or correct the name of the bucket."
+                ) from error
 
 
 class _Body(io.RawIOBase):
@@ -271,7 +278,10 @@ def storage_errors(doing: str, advice: str, *, charged: bool = False) -> Iterato
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise IdeogramStorageError(
+        # After a charge the task is retried all the same, while a person can permit the write.
+        permanent = isinstance(error, ClientError) and _is_permanent(error) and not charged
+        kind = IdeogramStorageRefused if permanent else IdeogramStorageError
+        raise kind(
             f"{doing} failed: {error}",
             advice,
             charged=charged,
@@ -291,6 +301,15 @@ def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
         if condition and status in _NOT_SUPPORTED:
             raise ConditionsNotSupported from error
         raise
+
+
+def _is_permanent(error: ClientError) -> bool:
+    """Return whether another attempt is refused, too, until a person changes something."""
+    return status_of(error) == _NOT_PERMITTED or (status_of(error) == _NOT_FOUND and _code_of(error) == "NoSuchBucket")
+
+
+def _code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
 
 
 def status_of(error: ClientError) -> int:
@@ -323,6 +342,6 @@ def _unless_missing(call: Any, **arguments: Any) -> Any:
     try:
         return call(**arguments)
     except ClientError as error:
-        if status_of(error) == _NOT_FOUND and error.response.get("Error", {}).get("Code") != "NoSuchBucket":
+        if status_of(error) == _NOT_FOUND and _code_of(error) != "NoSuchBucket":
             return None
         raise

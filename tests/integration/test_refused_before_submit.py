@@ -187,7 +187,8 @@ class TestErrorsOfOthers:
 def test_missing_bucket_is_found_before_a_call(image_task: ImageTask, world: World) -> None:
     result = image_task(retries=3, s3_bucket="no-such-bucket").execute()
 
-    assert_error(result, "s3://no-such-bucket", "Nothing was charged")
+    assert result.state == "failed"
+    assert_error(result, "Bucket 'no-such-bucket' does not exist. Nothing was charged. Create it")
     assert world.emulator.stats().calls == {}
 
 

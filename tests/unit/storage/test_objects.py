@@ -101,9 +101,9 @@ class TestRead:
             store.get(bucket, KEY)
         with pytest.raises(IdeogramStorageError, match="NoSuchBucket"):
             store.put(bucket, KEY, b"")
-        with pytest.raises(IdeogramStorageError, match=f"Reading the bucket s3://{bucket} failed") as caught:
+        with pytest.raises(IdeogramStorageError, match=f"Bucket '{bucket}' does not exist") as caught:
             store.check_bucket(bucket, "Nothing was charged.")
-        assert caught.value.advice == "Nothing was charged."
+        assert caught.value.advice == "Nothing was charged. Create it, or correct the name of the bucket."
 
     @pytest.mark.parametrize("status", [301, 400, 403, 416, 500, 503])
     def test_other_statuses_are_errors(self, status: int, store: ObjectStore, client: S3Client, bucket: str) -> None:
