@@ -34,7 +34,8 @@ class Plan:
     The plan of a run.
 
     :param total: The number of rows.
-    :param reused: The number of images that are stored already.
+    :param counts: The number of images that are stored already, by status.
+    :param own_cost_usd: What the vendor charged for those that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
@@ -44,7 +45,8 @@ class Plan:
     """
 
     total: int = 0
-    reused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    own_cost_usd: float = 0.0
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     to_do: Counter[str] = field(default_factory=Counter)
@@ -52,9 +54,10 @@ class Plan:
     copy_chunks: int = 0
     parts: int = 0
 
-    def add_reused(self, line: dict[str, Any]) -> None:
+    def add_stored(self, line: dict[str, Any]) -> None:
         """Count the line of a stored image."""
-        self.reused += 1
+        self.counts[line["status"]] += 1
+        self.own_cost_usd += line.get("cost_usd") or 0.0
         self.original_cost_usd += line.get("original_cost_usd") or 0.0
         self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
 
@@ -102,17 +105,19 @@ def make_plan(
     plan, counted = Plan(), _CountedRows(rows)
     todo, copies, parts = (_Chunks(workspace, number, kind) for kind in ("todo", "copy", "part"))
     for item in checker.items(counted):
-        line = earlier.line_of(item) if if_exists == "reuse" else None
+        is_own = earlier.is_own(item)
+        line = earlier.line_of(item) if if_exists == "reuse" or is_own else None
         if line is not None:
-            plan.add_reused(line)
+            plan.add_stored(line)
             parts.add(line)
-        elif if_exists == "fail" and earlier.has(item):
+        elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
             copies.add(item.to_json())
         else:
             plan.to_do[item.request.model] += 1
-            todo.add(replace(item, absent=not earlier.has(item)).to_json())
+            # An image of the run itself, made from inputs that were changed since, is replaced in any case.
+            todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
     plan.total = counted.rows
     checker.raise_for_bad_rows(plan.total)
     for chunks in (todo, copies, parts):

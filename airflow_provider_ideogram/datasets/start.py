@@ -65,11 +65,12 @@ def plan_run(
     store.find(output_prefix)  # checks the bucket and the upload's arguments
     checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
-    with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
+    own = workspace.parts_of(before.plan)
+    with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
         rows = _rows(options, store.objects)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists)
     _check_cost(options, plan)
-    metrics.reused(plan.reused)
+    metrics.reused(plan.counts[ImageStatus.REUSED])
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
@@ -79,12 +80,16 @@ def plan_run(
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
+        cost_usd=before.cost_usd if before.input_digest else plan.own_cost_usd,
+        observed_costs=before.observed_costs,
+        images_without_cost=before.images_without_cost,
         original_cost_usd=plan.original_cost_usd,
         cost_is_estimate=plan.cost_is_estimate,
-        started_at=now,
+        started_at=before.started_at,
+        idle_seconds=before.idle_seconds,
         rate_limiter=RateLimiter.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
     )
-    state.counts[ImageStatus.REUSED] = plan.reused
+    state.counts |= plan.counts
     return state
 
 
@@ -116,7 +121,7 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
     log.info(
         "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
         plan.total,
-        plan.reused,
+        plan.counts.total(),
         count,
         cost,
         and_unpriced,

@@ -457,7 +457,7 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
     for item in (TO_DO, COPY):
         bucket.put_object(Bucket=BUCKET, Key=item.key, Body=IMAGE)
 
-    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/")
+    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/", "own/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
     assert earlier.line_of(TO_DO) == stored_line(TO_DO, reused)
