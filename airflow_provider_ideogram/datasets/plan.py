@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
     from airflow_provider_ideogram.datasets.rows import Item, RowChecker
-    from airflow_provider_ideogram.datasets.state import DatasetState
+    from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Plan:
     :param original_cost_usd: What the vendor charged for those when they were generated.
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
+    :param continued: The requests of an earlier plan that items of this one wait for, by the item's key.
     :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
     :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
@@ -50,6 +51,7 @@ class Plan:
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     to_do: Counter[str] = field(default_factory=Counter)
+    continued: dict[str, UnsettledRequest] = field(default_factory=dict)
     todo_chunks: int = 0
     copy_chunks: int = 0
     parts: int = 0
@@ -92,6 +94,7 @@ def make_plan(
     workspace: Workspace,
     number: int,
     if_exists: str,
+    open_requests: Mapping[str, UnsettledRequest],
 ) -> Plan:
     """
     Read and check all rows, and write the plan to the workspace.
@@ -99,6 +102,7 @@ def make_plan(
     :param rows: Each row with its place in the input.
     :param number: The number of the slice that makes the plan.
     :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
+    :param open_requests: Requests of an earlier plan that may be charged, by the item's key.
     :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
     :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
@@ -115,7 +119,11 @@ def make_plan(
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            plan.to_do[item.request.model] += 1
+            request = open_requests.get(item.key)
+            if request is not None and request.fingerprint == item.request.fingerprint:
+                plan.continued[item.key] = request
+            else:
+                plan.to_do[item.request.model] += 1
             # An image of the run itself, made from inputs that were changed since, is replaced in any case.
             todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
     plan.total = counted.rows

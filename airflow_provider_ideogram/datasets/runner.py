@@ -250,6 +250,7 @@ class DatasetRunner:
             state=self.state,
             owner=self.owner,
             max_tries=self.max_tries,
+            save_state=self._write_state,
         )
 
     def _show_progress(self, manifest_uri: str | None = None) -> None:

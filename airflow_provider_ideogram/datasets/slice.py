@@ -45,6 +45,7 @@ class SliceContext:
     :param state: The run's state, which the steps change.
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
+    :param save_state: Writes the state.
     """
 
     options: DatasetOptions
@@ -56,6 +57,7 @@ class SliceContext:
     state: DatasetState
     owner: str
     max_tries: int
+    save_state: Callable[[], None]
 
     def target(self, key: str) -> Target:
         """Return the address of a key."""

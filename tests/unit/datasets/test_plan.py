@@ -35,7 +35,7 @@ def test_columns_of_others_forge_no_line_of_the_log(
         caplog.at_level(logging.INFO),
         closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/", "own/")) as earlier,
     ):
-        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "reuse")
+        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "reuse", {})
 
     assert (plan.total, plan.to_do) == (1, {"ideogram-2a-txt-2-img": 1})
     (said,) = [message for message in caplog.messages if message.startswith("Columns that are not parameters")]
