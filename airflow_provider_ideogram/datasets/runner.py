@@ -173,6 +173,8 @@ class DatasetRunner:
         if self._is_slice_over:  # a waiting worker runs several slices
             self._claim(self.state, self._version)
         errors = self._run_steps(context, progress, reports)
+        for line in progress.summary():
+            log.warning("%s", line)
         self._write_state()
         self._is_slice_over = True
         if errors:

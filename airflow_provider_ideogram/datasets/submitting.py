@@ -7,7 +7,6 @@ submitted.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +37,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-
-log = logging.getLogger(__name__)
 
 #: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
 PACE_SECONDS = 4.0
@@ -229,7 +226,7 @@ class _BurstSubmitter:
         now = time.time()
         if now + delay > delayed.delayed_since + PATIENCE_SECONDS:
             return self._failed(delayed.item, error)
-        log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
+        self.progress.notes.append((error.code, f"{delayed.item.id}: {error.reason}. Next attempt in {delay:.0f} s"))
         return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
 
     def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
