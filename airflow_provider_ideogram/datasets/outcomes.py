@@ -68,16 +68,16 @@ class ItemResult:
     ) -> ItemResult:
         """Return the result of an item whose request may still be charged, or is charged and may be completed."""
         metrics.failed(error.code)
-        unsettled = unsettled_request(context, item, error, cost_usd=cost_usd)
+        unsettled = unsettled_request(context, item, error.request_id, cost_usd=cost_usd)
         return cls(failed_line(item, error, cost_usd), error, unsettled)
 
 
 def unsettled_request(
-    context: SliceContext, item: Item, error: IdeogramError, *, cost_usd: float | None = None
+    context: SliceContext, item: Item, request_id: str | None, *, cost_usd: float | None = None
 ) -> UnsettledRequest:
-    """Return the request of an error; without a known cost, the estimate is reserved in the budget."""
+    """Return an item's request; without a known cost, the estimate is reserved in the budget."""
     estimate = estimated_cost(context.options, context.state, item.request.model) if cost_usd is None else 0.0
-    return UnsettledRequest(error.request_id, counted_usd=cost_usd or 0.0, estimate_usd=estimate)
+    return UnsettledRequest(request_id, cost_usd or 0.0, estimate, item.request.fingerprint)
 
 
 def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None:

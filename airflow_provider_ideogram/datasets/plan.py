@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
     from airflow_provider_ideogram.datasets.rows import Item, RowChecker
-    from airflow_provider_ideogram.datasets.state import DatasetState
+    from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 
 log = logging.getLogger(__name__)
 
@@ -34,27 +34,32 @@ class Plan:
     The plan of a run.
 
     :param total: The number of rows.
-    :param reused: The number of images that are stored already.
+    :param counts: The number of images that are stored already, by status.
+    :param own_cost_usd: What the vendor charged for those that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
+    :param continued: The requests of an earlier plan that items of this one wait for, by the item's key.
     :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
     :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
     """
 
     total: int = 0
-    reused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    own_cost_usd: float = 0.0
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     to_do: Counter[str] = field(default_factory=Counter)
+    continued: dict[str, UnsettledRequest] = field(default_factory=dict)
     todo_chunks: int = 0
     copy_chunks: int = 0
     parts: int = 0
 
-    def add_reused(self, line: dict[str, Any]) -> None:
+    def add_stored(self, line: dict[str, Any]) -> None:
         """Count the line of a stored image."""
-        self.reused += 1
+        self.counts[line["status"]] += 1
+        self.own_cost_usd += line.get("cost_usd") or 0.0
         self.original_cost_usd += line.get("original_cost_usd") or 0.0
         self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
 
@@ -89,6 +94,7 @@ def make_plan(
     workspace: Workspace,
     number: int,
     if_exists: str,
+    open_requests: Mapping[str, UnsettledRequest],
 ) -> Plan:
     """
     Read and check all rows, and write the plan to the workspace.
@@ -96,23 +102,30 @@ def make_plan(
     :param rows: Each row with its place in the input.
     :param number: The number of the slice that makes the plan.
     :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
+    :param open_requests: Requests of an earlier plan that may be charged, by the item's key.
     :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
     :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
     plan, counted = Plan(), _CountedRows(rows)
     todo, copies, parts = (_Chunks(workspace, number, kind) for kind in ("todo", "copy", "part"))
     for item in checker.items(counted):
-        line = earlier.line_of(item) if if_exists == "reuse" else None
+        is_own = earlier.is_own(item)
+        line = earlier.line_of(item) if if_exists == "reuse" or is_own else None
         if line is not None:
-            plan.add_reused(line)
+            plan.add_stored(line)
             parts.add(line)
-        elif if_exists == "fail" and earlier.has(item):
+        elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            plan.to_do[item.request.model] += 1
-            todo.add(replace(item, absent=not earlier.has(item)).to_json())
+            request = open_requests.get(item.key)
+            if request is not None and request.fingerprint == item.request.fingerprint:
+                plan.continued[item.key] = request
+            else:
+                plan.to_do[item.request.model] += 1
+            # An image of the run itself, made from inputs that were changed since, is replaced in any case.
+            todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
     plan.total = counted.rows
     checker.raise_for_bad_rows(plan.total)
     for chunks in (todo, copies, parts):

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -107,10 +107,13 @@ class DatasetRunner:
         if found is not None and found.finished_at and not is_cleared and found.input_digest == digest:
             self._state = found
             return
-        state = found or DatasetState.unplanned(time.time())
-        state.begin_attempt(time.time())
+        now = time.time()
+        state = found or DatasetState.unplanned(now)
+        if state.finished_at:  # a person has cleared the task, or the input changed: a new run
+            state = replace(DatasetState.unplanned(now), slices=state.slices)
+        state.begin_attempt(now)
         self._claim(state, version)
-        if state.finished_at or state.input_digest != digest or not self._continue(is_cleared):
+        if state.input_digest != digest or not self._continue(is_cleared):
             self._plan(digest)
         self.state.max_tries = self.max_tries
 
@@ -172,6 +175,8 @@ class DatasetRunner:
         if self._is_slice_over:  # a waiting worker runs several slices
             self._claim(self.state, self._version)
         errors = self._run_steps(context, progress, reports)
+        for line in progress.summary():
+            log.warning("%s", line)
         self._write_state()
         self._is_slice_over = True
         if errors:
@@ -249,6 +254,7 @@ class DatasetRunner:
             state=self.state,
             owner=self.owner,
             max_tries=self.max_tries,
+            save_state=self._write_state,
         )
 
     def _show_progress(self, manifest_uri: str | None = None) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
-from airflow_provider_ideogram.datasets.state import DatasetState
+from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
@@ -63,11 +63,13 @@ def plan_run(
     """
     checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
-    with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
+    own = workspace.parts_of(before.plan)
+    with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
         rows = _rows(options, store.objects)
-        plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists)
+        open_requests = _open_requests(options, before)
+        plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
     _check_cost(options, plan)
-    metrics.reused(plan.reused)
+    metrics.reused(plan.counts[ImageStatus.REUSED])
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
@@ -77,13 +79,35 @@ def plan_run(
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
+        cost_usd=before.cost_usd if before.input_digest else plan.own_cost_usd,
+        abandoned_usd=before.abandoned_usd
+        + sum(request.estimate_usd or 0.0 for key, request in open_requests.items() if key not in plan.continued),
+        unsettled_requests=plan.continued,
+        observed_costs=before.observed_costs,
+        images_without_cost=before.images_without_cost,
         original_cost_usd=plan.original_cost_usd,
         cost_is_estimate=plan.cost_is_estimate,
-        started_at=now,
+        started_at=before.started_at,
+        idle_seconds=before.idle_seconds,
         rate_limiter=RateLimiter.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
     )
-    state.counts[ImageStatus.REUSED] = plan.reused
+    state.counts |= plan.counts
     return state
+
+
+def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, UnsettledRequest]:
+    """Return the requests that may be charged, by the item's key."""
+    in_flight = {
+        entry.item.key: UnsettledRequest(
+            entry.job.request_id,
+            counted_usd=0.0,
+            estimate_usd=estimated_cost(options, before, entry.item.request.model),
+            fingerprint=entry.item.request.fingerprint,
+        )
+        for entry in before.in_flight
+        if not entry.job.paid_by_other_task
+    }
+    return before.unsettled_requests | in_flight
 
 
 def _rows(options: DatasetOptions, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
@@ -114,7 +138,7 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
     log.info(
         "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
         plan.total,
-        plan.reused,
+        plan.counts.total(),
         count,
         cost,
         and_unpriced,

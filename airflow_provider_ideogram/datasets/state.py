@@ -74,11 +74,13 @@ class UnsettledRequest:
     :param request_id: The vendor's id, None after an unknown submit.
     :param counted_usd: The part of its cost that ``DatasetState.cost_usd`` includes.
     :param estimate_usd: What it may still cost, None if that is unknown.
+    :param fingerprint: The fingerprint of its inputs.
     """
 
     request_id: str | None
     counted_usd: float
     estimate_usd: float | None
+    fingerprint: str
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class DatasetState:
     :param parts: The number of parts with lines of decided items.
     :param counts: The number of decided items by status.
     :param cost_usd: What the vendor charged for the run's requests, as far as it is known.
+    :param abandoned_usd: The estimate of requests that no item waits for, since the input was changed.
     :param original_cost_usd: What the vendor charged for all images, reused ones included, when they were generated.
     :param cost_is_estimate: Whether a cost is a list price.
     :param observed_costs: The highest true cost of an image by model.
@@ -131,6 +134,7 @@ class DatasetState:
     parts: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ImageStatus, 0))
     cost_usd: float = 0.0
+    abandoned_usd: float = 0.0
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     observed_costs: dict[str, float] = field(default_factory=dict)

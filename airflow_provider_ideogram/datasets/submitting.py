@@ -7,7 +7,6 @@ submitted.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +37,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-
-log = logging.getLogger(__name__)
 
 #: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
 PACE_SECONDS = 4.0
@@ -124,10 +121,12 @@ class _BurstSubmitter:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
         times = self._times(now)
+        permits = Semaphore(max_concurrent(self.context.state.in_doubt))  # also if items in doubt are taken
         items = take_items(self.context, self.progress, len(times), now)
         if not items:
             return []
-        burst = _Burst(Semaphore(max_concurrent(self.context.state.in_doubt)), now)
+        self._save_reservations(items)
+        burst = _Burst(permits, now)
         decisions: list[_Decision | None]
         decisions, errors = gather(
             pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
@@ -142,6 +141,17 @@ class _BurstSubmitter:
             limiter.on_limited(time.time(), max(burst.rate_limit_delays))
         all_refused = len(burst.storage_errors) == len(items)
         return errors or (burst.storage_errors[:1] if all_refused else [])
+
+    def _save_reservations(self, items: list[DelayedItem]) -> None:
+        """Write a state in which the items may be charged: the budget of the next attempt knows a slice that dies."""
+        context, state = self.context, self.context.state
+        if context.options.max_cost_usd is None:
+            return
+        delayed, unsettled = state.delayed, state.unsettled_requests
+        reserved = {planned.item.key: unsettled_request(context, planned.item, None) for planned in items}
+        state.delayed, state.unsettled_requests = delayed + items, reserved | unsettled
+        context.save_state()
+        state.delayed, state.unsettled_requests = delayed, unsettled
 
     def _times(self, now: float) -> list[float]:
         """Return the times of the submits of this slice; none while images can't be stored."""
@@ -216,7 +226,7 @@ class _BurstSubmitter:
         now = time.time()
         if now + delay > delayed.delayed_since + PATIENCE_SECONDS:
             return self._failed(delayed.item, error)
-        log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
+        self.progress.notes.append((error.code, f"{delayed.item.id}: {error.reason}. Next attempt in {delay:.0f} s"))
         return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
 
     def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
@@ -234,7 +244,7 @@ class _BurstSubmitter:
             elif isinstance(decision, _Delay):
                 state.delayed.append(decision.item)
                 if isinstance(decision.error, IdeogramUnknownSubmit):
-                    unsettled = unsettled_request(self.context, decision.item.item, decision.error)
+                    unsettled = unsettled_request(self.context, decision.item.item, decision.error.request_id)
                     state.unsettled_requests[decision.item.item.key] = unsettled
             elif decision is None:
                 state.delayed.append(item)

@@ -143,9 +143,13 @@ class Workspace:
 
         A slice that died may have written some: a later slice has decided its items again.
         """
-        for item in self._objects.list(self.bucket, f"{self.prefix}part-{plan:06}-"):
+        for item in self._objects.list(self.bucket, self.parts_of(plan)):
             with closing(self._objects.open(self.bucket, item.key)) as body:
                 yield from body
+
+    def parts_of(self, plan: int) -> str:
+        """Return the key prefix of the parts of a plan."""
+        return f"{self.prefix}part-{plan:06}-"
 
     def delete_other_plans(self, plan: int) -> None:
         """Delete the objects of earlier plans."""

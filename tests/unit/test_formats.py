@@ -133,6 +133,7 @@ STATE_OF_RUN = DatasetState(
     parts=1,
     counts={ImageStatus.GENERATED: 1, ImageStatus.REUSED: 1, ImageStatus.CONTENT_BLOCKED: 1, ImageStatus.FAILED: 1},
     cost_usd=0.15,
+    abandoned_usd=0.1,
     original_cost_usd=0.2,
     cost_is_estimate=True,
     observed_costs={"ideogram-2a-txt-2-img": 0.05},
@@ -144,7 +145,7 @@ STATE_OF_RUN = DatasetState(
     last_failure="The API failed",
     last_failure_is_temporary=True,
     consecutive_same_failures=1,
-    unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05)},
+    unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05, fingerprint="f")},
     examples=["failed: The API failed"],
     copy_chunks=1,
     copied_chunks=1,
@@ -458,7 +459,7 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
     for item in (TO_DO, COPY):
         bucket.put_object(Bucket=BUCKET, Key=item.key, Body=IMAGE)
 
-    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/")
+    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/", "own/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
     assert earlier.line_of(TO_DO) == stored_line(TO_DO, reused)

@@ -31,8 +31,11 @@ def test_columns_of_others_forge_no_line_of_the_log(
     workspace = Workspace.of(ObjectStore(s3), images, "_ideogram/", "owner")
     rows = [("line 1", {"prompt": "a cat", "mine\nERROR all is lost\x1b[31m": 1, "x" * 10_000: 1})]
 
-    with caplog.at_level(logging.INFO), closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/")) as earlier:
-        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "reuse")
+    with (
+        caplog.at_level(logging.INFO),
+        closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/", "own/")) as earlier,
+    ):
+        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "reuse", {})
 
     assert (plan.total, plan.to_do) == (1, {"ideogram-2a-txt-2-img": 1})
     (said,) = [message for message in caplog.messages if message.startswith("Columns that are not parameters")]
