@@ -32,7 +32,7 @@ from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
 from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image
-from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_page, why_not_read
+from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
@@ -48,6 +48,8 @@ _NO_ROW = "-"
 #: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
 _MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
 _METHODS = ["GET", "HEAD"]
+#: Says in an image's address that its neighbours are those of its task.
+_OF_TASK = "task"
 #: The browser may keep an image, and asks each time whether the user may still see it.
 _IMAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
@@ -69,6 +71,7 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
 )
+Position = Annotated[int | None, Query(ge=0, le=10**11)]
 PageNumber = Annotated[int, Query(ge=1, le=10**9)]
 #: As Airflow's database stores it.
 MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
@@ -157,6 +160,10 @@ def show_run(
         task_id=task_id,
         map_index=index,
         content=content,
+        first=(page - 1) * PAGE_SIZE,
+        # The images of a single task instance have no position among those of the run or the task.
+        of=_OF_TASK if task_id else None,
+        has_positions=index is None,
         number=page,
         pages=max(-(-content.total // PAGE_SIZE), 1),
     )
@@ -164,11 +171,39 @@ def show_run(
 
 @_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=_METHODS)
 @_in_thread
-def show_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: MapIndex, row: str) -> Response:
-    """Show an image with its facts, and the call that generates it again."""
-    item = _find_item(_reader(request), Scope(dag_id, run_id, task_id, map_index), row)
+def show_image(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: MapIndex,
+    row: str,
+    at: Position = None,
+    of: str | None = None,
+) -> Response:
+    """
+    Show an image with its facts, its neighbours, and the call that generates it again.
+
+    :param at: Its position among the images that the user looks at.
+    :param of: Whose images they are: ``task``, otherwise the run's.
+    """
+    reader = _reader(request)
+    item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
+    near = (None, None) if at is None else read_neighbours(reader, listed, item, at)
     call = call_again(item.facts) if item.has_image else None
-    return _page(request, "image.html", dag_id=dag_id, run_id=run_id, item=item, call=call)
+    return _page(
+        request,
+        "image.html",
+        dag_id=dag_id,
+        run_id=run_id,
+        item=item,
+        call=call,
+        near=near,
+        at=at,
+        of=_OF_TASK if listed.task_id else None,
+        list_page=(at or 0) // PAGE_SIZE + 1,
+    )
 
 
 @_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file", methods=_METHODS)

@@ -88,6 +88,21 @@ def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:
     return None if line is None else item_of_line(found[0], row, line)
 
 
+def read_neighbours(reader: Reader, scope: Scope, item: Item, position: int) -> tuple[Item | None, Item | None]:
+    """
+    Return the items before and after an item, None where there is none.
+
+    :param position: The item's position in the scope; if another item is there now, nothing is returned.
+    """
+    first = max(position - 1, 0)
+    near: list[Item | None] = [*read_page(reader, scope, first, position - first + 2).items, None]
+    at = position - first
+    shown = near[at] if at < len(near) else None
+    if shown is None or (shown.instance.label, shown.row) != (item.instance.label, item.row):
+        return None, None
+    return (near[at - 1] if at else None), near[at + 1]
+
+
 def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
     with create_session(scoped=False) as session:
         tasks = image_tasks(session, scope)

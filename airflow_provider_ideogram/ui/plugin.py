@@ -14,11 +14,10 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_provider_ideogram.links.ideogram import UI_ROUTE, has_gallery
+from airflow_provider_ideogram.ui import URL_PREFIX
 
 log = logging.getLogger(__name__)
 
-#: Where the API server mounts the application.
-URL_PREFIX = "/ideogram"
 _RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
 #: The page of each destination. Addresses without a leading slash stay below ``[api] base_url``. The UI does not
 #: replace ``{MAP_INDEX}`` for a task that is not mapped.

@@ -22,6 +22,7 @@ NO_STATE = "no status"
 #: The status of an image whose request was submitted by a task that does not wait for it.
 SUBMITTED = "submitted"
 _FAILED_STATES = frozenset({"failed", "up_for_retry"})
+_AWAITED = frozenset({"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", SUBMITTED})
 _SEE_LOG = "The task's log has the error."
 
 
@@ -103,6 +104,16 @@ class Item:
         """Whether a request stored an object."""
         named = [self.facts.get(name) for name in ("bucket", "key", "request_id")]
         return all(isinstance(one, str) and one for one in named)
+
+    @property
+    def cause(self) -> str | None:
+        """What happened, without the request's id, which is shown last."""
+        return self.error and self.error.replace(f" {self.facts.get('request_id')}", "")
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there may be an image soon."""
+        return not self.has_image and self.status in _AWAITED
 
     @property
     def prompt(self) -> str:

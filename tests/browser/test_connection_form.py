@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Open
-    from tests.browser.gallery_data import Scene
+    from tests.browser.gallery_data import GalleryWorld
 
 CONNECTION = "ideogram_form"
 
 
-def test_connection_is_made_and_tested(scene: Scene, open_page: Open, screenshot: Callable[[Page, str], None]) -> None:
-    page = open_page(f"{scene.url}/connections", size=(1200, 1000))
+def test_connection_is_made_and_tested(
+    gallery: GalleryWorld, open_page: Open, screenshot: Callable[[Page, str], None]
+) -> None:
+    page = open_page(f"{gallery.url}/connections", size=(1200, 1000))
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
     form.locator("[name=connection_id]").fill(CONNECTION)
@@ -30,9 +32,9 @@ def test_connection_is_made_and_tested(scene: Scene, open_page: Open, screenshot
     page.keyboard.press("Enter")
     form.get_by_label("API key", exact=True).fill(DEFAULT_KEY)
     screenshot(page, "connection-form")
-    form.get_by_label("Base URL").fill(scene.emulator)
+    form.get_by_label("Base URL").fill(gallery.emulator)
     # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection without a port.
-    form.get_by_label("Port").fill(str(urlsplit(scene.emulator).port))
+    form.get_by_label("Port").fill(str(urlsplit(gallery.emulator).port))
     form.get_by_text("Extra Fields", exact=True).click()
     for name, field in EXTRA_FIELDS.items():
         expect(form.locator(f"[name=element_{name}]")).to_have_value(_as_shown(field.default))

@@ -32,9 +32,8 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
     from airflow_provider_ideogram.storage.objects import ObjectStore
-    from airflow_provider_ideogram.ui import app
+    from airflow_provider_ideogram.ui import URL_PREFIX, app
     from airflow_provider_ideogram.ui.objects import Reader
-    from airflow_provider_ideogram.ui.plugin import URL_PREFIX
     from airflow_provider_ideogram.ui.work import Work
 
 if TYPE_CHECKING:

@@ -62,7 +62,10 @@ def dataset(database: Database, s3: S3Client, s3_bucket: str) -> list[dict[str, 
 
 
 def _links(page: httpx.Response, end: str = "") -> list[str]:
-    return [link.removeprefix("/ideogram") for link in re.findall(rf'class="card" href="([^"]*{end})"', page.text)]
+    return [
+        link.removeprefix("/ideogram").partition("?")[0]
+        for link in re.findall(rf'class="card" href="([^"]*{end})"', page.text)
+    ]
 
 
 @pytest.mark.usefixtures("image")

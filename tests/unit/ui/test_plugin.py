@@ -11,8 +11,7 @@ from airflow import plugins_manager
 from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 
 from airflow_provider_ideogram.links import ideogram as links
-from airflow_provider_ideogram.ui import plugin
-from airflow_provider_ideogram.ui.plugin import URL_PREFIX
+from airflow_provider_ideogram.ui import URL_PREFIX, plugin
 
 
 @pytest.fixture
