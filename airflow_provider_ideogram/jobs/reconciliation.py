@@ -119,7 +119,9 @@ class Reconciler:
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
-        reason = self._consent(record, intent, owns, was_read=search.found is not None or not self.hook.has_history)
+        reason = self._resubmit_reason(
+            record, intent, owns, was_read=search.found is not None or not self.hook.has_history
+        )
         if reason is None and durable and search.found == [] and self._may_repeat(record, intent):
             reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
@@ -153,7 +155,7 @@ class Reconciler:
     def _others(self, record: LedgerRecord) -> Iterator[LedgerRecord]:
         return self.ledger.others(record.key, record.intent.first_submit_at - 2 * CLOCK_SKEW)
 
-    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
+    def _resubmit_reason(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""
         if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"

@@ -33,19 +33,19 @@ def test_two_slices_that_begin_at_once_are_one(workspace: Workspace) -> None:
     assert workspace.read_state()[0]["owner"] == "a"
 
 
-def test_slice_that_was_given_up_does_not_undo_a_later_one(workspace: Workspace) -> None:
-    given_up = workspace.write_state({"slices": 1}, None)
-    workspace.write_state({"slices": 2}, given_up)
+def test_slice_that_was_replaced_does_not_undo_a_later_one(workspace: Workspace) -> None:
+    replaced = workspace.write_state({"slices": 1}, None)
+    workspace.write_state({"slices": 2}, replaced)
     with pytest.raises(IdeogramDatasetFailed):
-        workspace.write_state({"slices": 1, "late": True}, given_up)
+        workspace.write_state({"slices": 1, "late": True}, replaced)
     assert workspace.read_state()[0] == {"slices": 2}
 
 
-def test_slice_that_was_given_up_restores_no_finished_run(workspace: Workspace) -> None:
-    given_up = workspace.write_state({"slices": 1}, None)
+def test_slice_that_was_replaced_restores_no_finished_run(workspace: Workspace) -> None:
+    replaced = workspace.write_state({"slices": 1}, None)
     workspace.clear()
     with pytest.raises(IdeogramDatasetFailed):
-        workspace.write_state({"slices": 1, "late": True}, given_up)
+        workspace.write_state({"slices": 1, "late": True}, replaced)
     assert workspace.read_state() == (None, None)
 
 
