@@ -15,7 +15,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeGuard
 
-from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramInvalidInput,
+    IdeogramInvalidRecord,
+    IdeogramLedgerError,
+    IdeogramStorageError,
+)
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
 from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
@@ -67,7 +72,9 @@ class Ledger:
         """
         try:
             self._probe.run()
-        except IdeogramStorageError as error:
+        except IdeogramInvalidInput:
+            raise
+        except Exception as error:  # of any class, such as one of the credentials
             raise self._error("writing", f"{self._prefix}*", error) from error
 
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:

@@ -244,5 +244,5 @@ def test_argument_that_the_bucket_refuses_fails_before_a_call(
     result = image_task(retries=3, s3_extra_args={"ACL": "private", "Tagging": "team=art"}).execute()
 
     assert result.state == "failed"
-    assert_error(result, "nothing was sent or charged", "s3_extra_args: the bucket", "refuses ACL (")
+    assert_error(result, "Nothing was sent or charged", "s3_extra_args: the bucket", "refuses ACL (")
     assert (world.emulator.stats().calls, world.object_keys()) == ({}, [])

@@ -162,7 +162,7 @@ class Checks:
     def on_put(self, key: str, stored: StoredObject) -> None:
         """Note what is stored: intents, request ids, and images."""
         if key.startswith(DEFAULT_LEDGER_PREFIX):
-            if ".dataset/" not in key:
+            if ".dataset/" not in key and "/.probe-" not in key:
                 self._on_record(key, json.loads(stored.body))
             return
         if key.endswith(MANIFEST):
@@ -294,7 +294,8 @@ class Checks:
             if submit.is_live and not is_stored and not submit.excuse and not is_lost:
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
-        records = [key for key in own if not key.endswith("/state.json")]  # which stays unless images are reused
+        # A dataset's state stays unless images are reused, and the object of a killed worker's probe stays.
+        records = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key]
         if records and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(records)}")
 

@@ -73,7 +73,12 @@ class SimulatedS3:
     def __init__(self, servers: Servers, bucket: Bucket) -> None:
         self._servers, self._bucket = servers, bucket
         endpoint = servers.kernel.rng.choice((_AWS, _OTHER))
-        self.meta = SimpleNamespace(endpoint_url=endpoint, service_model=service_model(), region_name="us-east-1")
+        self.meta = SimpleNamespace(
+            endpoint_url=endpoint,
+            service_model=service_model(),
+            region_name="us-east-1",
+            config=SimpleNamespace(request_checksum_calculation="when_supported"),
+        )
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803
         self._call("HeadBucket", "", lambda: None)
@@ -209,6 +214,8 @@ def _kind(key: str) -> str:
     name = key.rsplit("/", 1)[-1]
     if ".dataset/" in key:
         return name.split("-")[0].removesuffix(".json") or "workspace"
+    if name.startswith(".probe-"):
+        return "probe"
     if key.startswith(DEFAULT_LEDGER_PREFIX):
         return "record"
     return "manifest" if name == MANIFEST else "image" if name else "bucket"

@@ -150,18 +150,13 @@ class TestUnreadable:
         assert ledger.read(KEY) == recorded
         assert ledger.read("_ideogram/another.json") == intended
 
-    def test_check_of_conditions_that_raises_leaves_the_intent(self, ledger: Ledger, client: S3Client) -> None:
-        calls = 0
-
+    def test_probe_that_raises_leaves_no_intent(self, ledger: Ledger, client: S3Client) -> None:
         def fail(_: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise KeyError("credentials of the second call")
+            raise KeyError("credentials")
 
-        with intercepted(client, "PutObject", fail):
-            record = ledger.write_intent(KEY, INTENT)
-        assert (ledger.read(KEY), calls) == (record, 2)
+        with intercepted(client, "PutObject", fail), pytest.raises(IdeogramLedgerError, match="credentials"):
+            ledger.write_intent(KEY, INTENT)
+        assert ledger.read(KEY) is None
 
 
 class TestCancelIntent:
