@@ -308,5 +308,7 @@ def _image_of(intent: Mapping[str, Any]) -> str:
 
 def cause_of(error: BaseException | None) -> BaseException | None:
     """Return the provider's error behind Airflow's."""
-    is_wrapped = not isinstance(error, IdeogramError) and isinstance(getattr(error, "__cause__", None), IdeogramError)
-    return error.__cause__ if error is not None and is_wrapped else error
+    context = getattr(
+        error, "__context__", None
+    )  # Airflow's error is raised without a cause, so that a log has one text
+    return context if not isinstance(error, IdeogramError) and isinstance(context, IdeogramError) else error
