@@ -26,7 +26,7 @@ CHROMIUM_ARGUMENTS = (
 )
 #: What Chromium says of an answer with an error status, which some tests are about.
 _EXPECTED = "Failed to load resource"
-_TIMEOUT_MILLISECONDS = 20_000
+_TIMEOUT_MILLISECONDS = 60_000
 
 Open = Callable[..., "Page"]
 
@@ -44,8 +44,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.fixture(scope="session")
 def browser(scene: Scene) -> Iterator[Browser]:
     """A running Chromium, which is closed before the servers are."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=_TIMEOUT_MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield browser

@@ -191,7 +191,7 @@ def _push_progress(scene: Scene, progress: dict[str, Any]) -> None:
 def test_image_that_is_gone_says_so(scene: Scene, open_page: Open) -> None:
     scene.s3.delete_object(Bucket="gallery", Key="secret.png")
     page = open_page(scene.run_page("private_images"))
-    expect(page.get_by_text("The image is not there anymore")).to_be_visible()
+    expect(page.get_by_text("The image was deleted, or replaced by another one.")).to_be_visible()
 
 
 def test_denied_user_sees_nothing(scene: Scene, open_page: Open, screenshot: Screenshot) -> None:
