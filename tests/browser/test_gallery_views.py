@@ -55,7 +55,7 @@ def test_tab_of_a_task(scene: Scene, open_page: Open, screenshot: Screenshot) ->
 def test_link_leads_to_the_tab_of_the_task_instance(scene: Scene, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(f"{scene.url}/dags/fox_and_friends/runs/first/tasks/pages/mapped/1/details", color_scheme="dark")
     request = page.get_by_role("link", name="Segmind request", exact=True)
-    expect(request).to_have_attribute("href", re.compile(r"^https://cloud\.segmind\.com/console/usage#[0-9a-f-]{36}$"))
+    expect(request).to_have_attribute("href", re.compile(r"^https://platform\.segmind\.com#[0-9a-f-]{36}$"))
     page.get_by_role("link", name="Image", exact=True).click()
     gallery = _gallery(page)
     _expect_loaded(gallery.locator(".card img"), 1)
