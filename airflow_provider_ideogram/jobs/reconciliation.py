@@ -108,7 +108,7 @@ class Reconciler:
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
-        reason = self._consent(record, intent, owns)
+        reason = self._resubmit_reason(record, intent, owns)
         if reason is None and durable and search.found == frozenset() and self._may_repeat(record, intent):
             reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
@@ -126,7 +126,7 @@ class Reconciler:
         found -= set(record.intent.excluded_request_ids)
         return _Search(frozenset(found), f"shows {len(found) or 'no'} requests with its inputs")
 
-    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
+    def _resubmit_reason(self, record: LedgerRecord, intent: Intent, owns: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""
         if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"
