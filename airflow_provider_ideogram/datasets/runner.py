@@ -266,7 +266,7 @@ class DatasetRunner:
         return ((f"item {number}", row) for number, row in enumerate(self._prompts()))
 
     def _prompts(self) -> Sequence[Any]:
-        """Return the rows that were passed directly; rendering may have made anything of them."""
+        """Return the rows of the argument ``prompts``; a template may have rendered to another type than a list."""
         prompts = self.options.prompts
         if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
             raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
