@@ -1,8 +1,8 @@
 """
 The state of the emulated account: API keys, jobs, faults and counters.
 
-Invariants: an :class:`Account` is used only by the thread of the server's event loop, and none of its methods blocks.
-The time is read by :meth:`Account.now` only, which makes the charges that are due by then.
+Invariants: only the thread of the server's event loop uses an :class:`Account`, and its methods do not block. Only
+:meth:`Account.now` reads the time; it charges the jobs that have completed by then.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class ConnectionSettings:
         """
         problems: list[str] = []
         values: dict[str, Any] = {}
-        if not isinstance(extra, Mapping) or not (extra or _is_json(connection.extra)):
+        if not isinstance(extra, Mapping) or (not extra and not _is_json(connection.extra)):
             problems.append("extra: must be a JSON object")
             extra = {}
 
