@@ -57,17 +57,21 @@ def task_runner() -> Iterator[TaskRunner]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """Return the address of a local S3 server: moto, unless S3_STORE_ENDPOINT names another one."""
+    """Return the address of a local S3 server, already probed: moto, unless S3_STORE_ENDPOINT names another one."""
     from moto.server import ThreadedMotoServer
 
+    from tests.support.s3 import probe_store
+
     if endpoint := os.environ.get("S3_STORE_ENDPOINT"):
+        probe_store(endpoint)
         yield endpoint
         return
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     try:
-        yield f"http://{host}:{port}"
+        probe_store(endpoint := f"http://{host}:{port}")
+        yield endpoint
     finally:
         server.stop()
 

@@ -2,8 +2,8 @@
 What a store can do, found out before anything is paid.
 
 Invariant: afterwards the S3 layer uses conditions only where the store honours them, and the bucket accepts the user's
-arguments. The probe writes an object of its own at the ledger's prefix, and deletes it. AWS is known to honour
-conditions, and is not probed without arguments.
+arguments. The probe writes an object of its own at the ledger's prefix, and deletes it. A store is probed once in a
+process, and each bucket for the user's arguments. AWS is known to honour conditions, and is only asked for arguments.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _NO_CONDITIONS = (
     "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
 )
 _METADATA = {"ideogram-probe": "1"}
+#: Of each probed endpoint: whether it honours the conditions of writes, and of deletions.
+_conditions_of: dict[str, tuple[bool, bool]] = {}
 
 
 class StoreProbe:
@@ -54,42 +56,48 @@ class StoreProbe:
 
     def run(self) -> None:
         """
-        Probe the store unless that is done.
+        Probe what is not known of the store and the bucket.
 
         :raises IdeogramInvalidInput: If the bucket refuses an argument of ``s3_extra_args``, or requires another.
         :raises IdeogramStorageError: If an object can't be written or read; the next call probes again.
         """
         with self._lock:
-            if not self._is_done and (self._objects.extra_args or not self._is_aws):
+            if not self._is_done and (self._objects.extra_args or not self._is_known):
                 self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
             self._is_done = True
+            if self._endpoint in _conditions_of:
+                self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
 
     @property
-    def _is_aws(self) -> bool:
-        return (urlsplit(self._objects.client.meta.endpoint_url).hostname or "").endswith(_AWS)
+    def _endpoint(self) -> str:
+        endpoint: str = self._objects.client.meta.endpoint_url
+        return endpoint
+
+    @property
+    def _is_known(self) -> bool:
+        return self._endpoint in _conditions_of or (urlsplit(self._endpoint).hostname or "").endswith(_AWS)
 
     def _probe(self, key: str) -> None:
         first = self._write_with_all_arguments(key)
         try:
-            if not self._is_aws:
-                self._check_features(key, first)
+            if not self._is_known:
+                _conditions_of[self._endpoint] = self._check_features(key, first)
         finally:
             self._remove(key)
 
-    def _check_features(self, key: str, first: str) -> None:
-        objects = self._objects
-        objects.writes_conditionally = self._honours_conditions_of_writes(key, first)
+    def _check_features(self, key: str, first: str) -> tuple[bool, bool]:
+        """Return whether conditional writes, and conditional deletions, are honoured."""
+        writes = self._honours_conditions_of_writes(key, first)
         current = self._describe(key)
-        objects.deletes_conditionally = objects.writes_conditionally and self._honours_conditions_of_deletions(
-            key, first, current["ETag"]
-        )
-        if not objects.writes_conditionally:
+        deletes = writes and self._honours_conditions_of_deletions(key, first, current["ETag"])
+        if not writes:
             log.warning(_NO_CONDITIONS)
         if not _METADATA.items() <= current["Metadata"].items():
             log.warning(
                 "The S3 store does not keep metadata: stored images are not recognized, and clearing a task or running "
                 "it again pays for its image again"
             )
+        return writes, deletes
 
     def _write_with_all_arguments(self, key: str) -> str:
         arguments = probed(self._objects.extra_args)

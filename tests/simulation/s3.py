@@ -72,12 +72,18 @@ class SimulatedS3:
 
     def __init__(self, servers: Servers, bucket: Bucket) -> None:
         self._servers, self._bucket = servers, bucket
-        endpoint = servers.kernel.rng.choice((_AWS, _OTHER))
-        self.meta = SimpleNamespace(
-            endpoint_url=endpoint,
+        self._endpoint = servers.kernel.rng.choice((_AWS, _OTHER))
+        self._config = SimpleNamespace(request_checksum_calculation="when_supported")
+
+    @property
+    def meta(self) -> SimpleNamespace:
+        """What botocore's client tells of itself; each process has its own endpoint, which it has not yet probed."""
+        process = self._servers.kernel.process.name
+        return SimpleNamespace(
+            endpoint_url=self._endpoint if self._endpoint == _AWS else f"{self._endpoint}/{process}",
             service_model=service_model(),
             region_name="us-east-1",
-            config=SimpleNamespace(request_checksum_calculation="when_supported"),
+            config=self._config,
         )
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803

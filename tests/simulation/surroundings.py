@@ -31,7 +31,7 @@ from airflow_provider_ideogram.datasets import plan, runner
 from airflow_provider_ideogram.hooks import download, ideogram
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.operators import base
-from airflow_provider_ideogram.storage import image_store
+from airflow_provider_ideogram.storage import image_store, probe
 from airflow_provider_ideogram.triggers import request as request_trigger
 from tests.simulation.kernel import Kernel, Routine, Signal
 from tests.simulation.vendor import API_KEY, SimulatedClient, Vendor
@@ -232,6 +232,7 @@ def running(simulation: Running, chunk_rows: int) -> Iterator[None]:
     with (
         mock.patch.object(request_trigger, "_durations", JobDurations()),
         mock.patch.object(plan, "CHUNK_ROWS", chunk_rows),
+        mock.patch.object(probe, "_conditions_of", {}),
     ):
         _running.append(simulation)
         try:

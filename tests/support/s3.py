@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.httpsession import URLLib3Session
+
+from airflow_provider_ideogram.storage import probe
+from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.probe import StoreProbe
+from dev.s3_server import S3Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -117,17 +122,36 @@ def header_required(client: S3Client, name: str) -> Iterator[None]:
         yield
 
 
+def probe_store(endpoint: str) -> None:
+    """Probe a store, so that no test of this process does."""
+    name = f"bucket-{uuid.uuid4()}"
+    with closing(S3Server(endpoint).client()) as client:
+        client.create_bucket(Bucket=name)
+        StoreProbe(ObjectStore(client), name, "_ideogram/").run()
+
+
+@contextmanager
+def unprobed() -> Iterator[None]:
+    """Forget what this process knows of the stores, as a new process does, until the end."""
+    with mock.patch.object(probe, "_conditions_of", {}):
+        yield
+
+
 @contextmanager
 def conditions_refused(client: S3Client, status: int = 501) -> Iterator[None]:
     """Make the server a store that refuses conditional writes and deletions."""
-    with headers_refused(client, "if-", status), headers_refused(client, "if-", status, "DeleteObject"):
+    with (
+        unprobed(),
+        headers_refused(client, "if-", status),
+        headers_refused(client, "if-", status, "DeleteObject"),
+    ):
         yield
 
 
 @contextmanager
 def deletions_misjudged(client: S3Client) -> Iterator[None]:
     """Make the server a store that answers 412 to every conditional deletion."""
-    with headers_refused(client, "if-", 412, "DeleteObject"):
+    with unprobed(), headers_refused(client, "if-", 412, "DeleteObject"):
         yield
 
 
@@ -163,6 +187,7 @@ def conditions_ignored(client: S3Client, operations: Sequence[str] = ("PutObject
         del headers["If-None-Match"]
 
     with ExitStack() as stack:
+        stack.enter_context(unprobed())
         for operation in operations:
             stack.enter_context(_headers_changed(client, operation, strip))
         yield
@@ -176,7 +201,7 @@ def metadata_dropped(client: S3Client) -> Iterator[None]:
         for name in [name for name in headers if name.lower().startswith("x-amz-meta-")]:
             del headers[name]
 
-    with _headers_changed(client, "PutObject", strip):
+    with unprobed(), _headers_changed(client, "PutObject", strip):
         yield
 
 

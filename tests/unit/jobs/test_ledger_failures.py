@@ -26,6 +26,7 @@ from tests.support.s3 import (
     deletions_misjudged,
     intercepted,
     s3_response,
+    unprobed,
 )
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, changed_record
 
@@ -273,6 +274,7 @@ def test_record_is_compared_where_conditions_are_refused(ledger: Ledger, client:
 
 def test_store_that_cannot_be_probed_is_an_error(ledger: Ledger, client: S3Client) -> None:
     with (
+        unprobed(),
         answered(client, "HeadObject", 503),
         pytest.raises(
             IdeogramLedgerError, match=r"Writing the ledger's record .* failed .Reading s3://.*AccessDenied"

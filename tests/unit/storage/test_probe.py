@@ -25,6 +25,7 @@ from tests.support.s3 import (
     metadata_dropped,
     response_lost,
     s3_response,
+    unprobed,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ def _write_lost(client: S3Client) -> AbstractContextManager[list[int]]:
 
 def _deletion_lost(client: S3Client) -> AbstractContextManager[list[int]]:
     return response_lost(client, "DeleteObject", call=2)
+
+
+@pytest.fixture(autouse=True)
+def new_process() -> Iterator[None]:
+    """Nothing is known of the stores."""
+    with unprobed():
+        yield
 
 
 @pytest.fixture
@@ -125,6 +133,27 @@ def test_threads_probe_once(probe: StoreProbe, client: S3Client) -> None:
         for thread in threads:
             thread.join()
     assert len(reads) == calls
+
+
+def test_store_is_probed_once_in_a_process(probe: StoreProbe, client: S3Client) -> None:
+    with conditions_ignored(client, ["DeleteObject"]):
+        probe.run()
+        with intercepted(client, "PutObject", (writes := list[Any]()).append):
+            StoreProbe(again := ObjectStore(client), "another-bucket", "_ideogram/").run()
+    assert writes == []
+    assert (again.writes_conditionally, again.deletes_conditionally) == (True, False)
+
+
+def test_each_bucket_is_asked_for_arguments(probe: StoreProbe, client: S3Client, bucket: str) -> None:
+    probe.run()
+    asked: list[str] = []
+
+    def note(request: Any) -> None:
+        asked.append(request.method)
+
+    with intercepted(client, "PutObject", note), intercepted(client, "HeadObject", note):
+        StoreProbe(ObjectStore(client, {"ACL": "private"}), bucket, "_ideogram/").run()
+    assert asked == ["PUT"]
 
 
 @pytest.mark.parametrize("operation", ["PutObject", "HeadObject"])
