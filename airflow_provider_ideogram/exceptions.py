@@ -19,6 +19,7 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response
     │   ├── IdeogramTargetBusy           another task's request for the same target is running
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
+    │       ├── IdeogramStorageRefused   … for good: no such bucket, or access denied
     │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
     │           └── IdeogramInvalidRecord    … since it is not of the ledger's form
     └── IdeogramJobError                 a request was, or may have been, submitted
@@ -73,7 +74,8 @@ class IdeogramError(Exception):
         request_id: str | None = None,
         status_code: int | None = None,
     ) -> None:
-        super().__init__(f"{reason}. {advice}" if advice else reason)
+        end = "" if reason.endswith((".", "?")) else "."
+        super().__init__(f"{reason}{end} {advice}" if advice else reason)
         self.reason = reason.rstrip(".")
         self.advice = advice
         if not isinstance(charged, EllipsisType):
@@ -94,11 +96,18 @@ class IdeogramInvalidInput(IdeogramNotCharged, ValueError):
     code = "invalid_input"
 
     @classmethod
-    def of(cls, problems: Sequence[str]) -> IdeogramInvalidInput:
-        """Make the error that names all problems at once."""
-        listed = problems[0] if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems)
-        error = cls("; ".join(problems), "Nothing was sent or charged.")
-        error.args = (f"Invalid input, nothing was sent or charged. {listed}",)
+    def of(cls, problems: Sequence[str], where: str = "") -> IdeogramInvalidInput:
+        """
+        Make the error that names all problems at once.
+
+        :param where: What has the problems, such as ``Task 'generate'``.
+        """
+        advice = "Nothing was sent or charged."
+        prefix = f"{where}: " if where else ""
+        error = cls(prefix + "; ".join(problems), advice)
+        if len(problems) > 1:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            error.args = (f"{prefix}{len(problems)} problems. {advice}{listed}",)
         return error
 
 
@@ -189,6 +198,13 @@ class IdeogramStorageError(IdeogramTemporaryError):
     """S3, or the worker's disk, does not accept or return what is needed."""
 
     code = "storage"
+
+
+class IdeogramStorageRefused(IdeogramStorageError):
+    """S3 refuses before a charge, and would refuse another attempt: no such bucket, access denied, invalid key."""
+
+    code = "storage_refused"
+    retryable = False
 
 
 class IdeogramTargetBusy(IdeogramTemporaryError):

@@ -19,7 +19,7 @@ import psutil
 from benchmarks import report
 from dev.processes import raise_on_stop_signals, session_members
 from tests.browser.conftest import CHROMIUM, CHROMIUM_ARGUMENTS
-from tests.browser.gallery_data import DATASET_ROWS, Scene, running_scene
+from tests.browser.gallery_data import DATASET_ROWS, GalleryWorld, running_world
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,15 +40,15 @@ def main() -> int:
 
     raise_on_stop_signals()
     about = report.machine()
-    with tempfile.TemporaryDirectory() as home, running_scene(Path(home)) as scene, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as home, running_world(Path(home)) as gallery, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         context = browser.new_context(viewport={"width": 1400, "height": 900})
-        context.add_cookies([{"name": "_token", "value": scene.tokens["admin"], "url": scene.url}])
+        context.add_cookies([{"name": "_token", "value": gallery.tokens["admin"], "url": gallery.url}])
         page = context.new_page()
-        open_seconds(page, scene, 1)  # the first request loads the application
-        before = memory_mb(scene)
-        took = {number: [open_seconds(page, scene, number) for _ in range(REPEATS)] for number in PAGES}
-        grown = memory_mb(scene) - before
+        open_seconds(page, gallery, 1)  # the first request loads the application
+        before = memory_mb(gallery)
+        took = {number: [open_seconds(page, gallery, number) for _ in range(REPEATS)] for number in PAGES}
+        grown = memory_mb(gallery) - before
         browser.close()
     rows = []
     for number, times in took.items():
@@ -68,19 +68,19 @@ def main() -> int:
     return 0
 
 
-def open_seconds(page: Page, scene: Scene, number: int) -> tuple[float, float]:
+def open_seconds(page: Page, gallery: GalleryWorld, number: int) -> tuple[float, float]:
     """Return the seconds until a page of the gallery is drawn, and until the images in view are loaded."""
     page.goto("about:blank")
     started = time.monotonic()
-    page.goto(f"{scene.run_page('catalogue')}?page={number}", wait_until="domcontentloaded")
+    page.goto(f"{gallery.run_page('catalogue')}?page={number}", wait_until="domcontentloaded")
     drawn = time.monotonic() - started
     page.wait_for_function(_IN_VIEW_ARE_LOADED)
     return drawn, time.monotonic() - started
 
 
-def memory_mb(scene: Scene) -> float:
+def memory_mb(gallery: GalleryWorld) -> float:
     """Return the memory of the API server's processes."""
-    members = session_members(scene.cluster.components["api-server"].pid)
+    members = session_members(gallery.cluster.components["api-server"].pid)
     return sum(psutil.Process(pid).memory_full_info().uss for pid in members) / 1e6
 
 

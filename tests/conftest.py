@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -58,14 +57,21 @@ def task_runner() -> Iterator[TaskRunner]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """Return the address of a local S3 server."""
+    """Return the address of a local S3 server, already probed: moto, unless S3_STORE_ENDPOINT names another one."""
     from moto.server import ThreadedMotoServer
 
+    from tests.support.s3 import probe_store
+
+    if endpoint := os.environ.get("S3_STORE_ENDPOINT"):
+        probe_store(endpoint)
+        yield endpoint
+        return
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     try:
-        yield f"http://{host}:{port}"
+        probe_store(endpoint := f"http://{host}:{port}")
+        yield endpoint
     finally:
         server.stop()
 
@@ -73,13 +79,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
     """Return a client of the local S3 server, and set the connection ``aws_default`` to it."""
-    connection = {
-        "conn_type": "aws",
-        "login": "access-key",
-        "password": "secret-key",
-        "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", S3Server(s3_server).airflow_connection())
     with closing(S3Server(s3_server).client()) as client:
         yield client
 

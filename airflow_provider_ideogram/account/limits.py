@@ -149,9 +149,9 @@ class Admission:
         except IdeogramStorageError as error:
             log.warning("%s. The amount is released in a minute, since the ledger has no record of it", error.reason)
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
+    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:
         """Replace a reservation by the true cost, see :func:`settle`."""
-        settle(self.objects, reservation, usd, failed=failed)
+        return settle(self.objects, reservation, usd, failed=failed)
 
     def take_slot(self) -> float:
         """Return the time of a slot; raise TurnAhead if none is free."""
@@ -255,18 +255,24 @@ class _Proofs:
             return True  # what can't be read may have been submitted
 
 
-def settle(objects: ObjectStore, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
+def settle(objects: ObjectStore, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:
     """
     Replace a reservation by the true cost, once, in the day that it was made on.
 
     :param reservation: What :meth:`Admission.admit` returned; None for a request without one.
     :param usd: What was charged, None if it is unknown.
     :param failed: Whether the request made no image.
-    :raises IdeogramStorageError: If the object can't be changed; the ledger's record must stay then, since it proves
-        that the amount may have been spent.
+    :return: Whether that was possible. If not, the amount stays reserved, and the ledger's record must stay, by which a
+        later attempt settles it.
     """
-    if reservation is not None:
+    if reservation is None:
+        return True
+    try:
         _change_day(objects, reservation, lambda budget, key: budget.settle(key, usd, failed=failed))
+    except IdeogramStorageError as error:
+        log.warning("%s. The cost of a request stays reserved in the budget", error.reason)
+        return False
+    return True
 
 
 def _change_day(objects: ObjectStore, reservation: str, apply: Any) -> None:

@@ -80,6 +80,13 @@ def raise_for_status(response: ApiResponse, *, charges: bool = False) -> None:
             retry_after=retry_after(response),
             status_code=status,
         )
+    if status == 407:
+        raise IdeogramServerUnavailable(
+            f"The environment's proxy refuses the request ({said})",
+            "Nothing was sent to the API or charged. Check the user and the password in HTTPS_PROXY, HTTP_PROXY or "
+            "ALL_PROXY.",
+            status_code=status,
+        )
     if status >= 500 or status == 408:
         raise _server_error(said, response, charges=charges)
     if 300 <= status < 400:

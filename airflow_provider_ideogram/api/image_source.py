@@ -4,7 +4,8 @@ Where a result holds its image.
 The vendor documents ``output`` as an address; public clients have seen a list, an object, base64, a ``data:`` URI, and
 other keys.
 
-Invariant: text counts as an image only if it is an address, or decodes to bytes with the signature of an image file.
+Invariant: text counts as an image only if it is an address, or decodes to bytes with the signature of an image file; a
+response's body is judged by its signature before its content type.
 """
 
 from __future__ import annotations
@@ -21,13 +22,25 @@ from urllib.parse import unquote_to_bytes
 _IMAGE_KEYS = ("output", "image", "images", "url", "image_url", "data", "b64_json", "base64")
 #: The deepest known form, ``data[0].url``, has a depth of 3.
 _MAX_DEPTH = 4
-#: The beginnings of image files; without them most words would pass as base64.
-_SIGNATURES = re.compile(rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|GIF8|....ftyp", re.DOTALL)
+#: The beginnings of PNG, JPEG, WebP, GIF, AVIF, BMP, TIFF and JPEG 2000 files; without them most words would pass as
+#: base64.
+_SIGNATURES = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|GIF8|....ftyp|BM....\0{4}|II\*\0|MM\0\*|\0{3}\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
+#: An address without a host, or without a scheme. A path that does not begin with a slash needs the ending of an image.
+_RELATIVE_ADDRESS = re.compile(
+    r"/\S{1,2000}|[^\s:]{1,2000}\.(?:png|jpe?g|webp|gif|avif)(?:\?\S{0,2000})?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
-    """An image that is to be fetched from an address."""
+    """
+    An image that is to be fetched from an address.
+
+    :param url: The address, which may be relative to the API's base URL.
+    """
 
     url: str
 
@@ -56,14 +69,21 @@ def find_image(value: Any, depth: int = 0) -> ImageSource | None:
     return next((image for image in found if image is not None), None)
 
 
+def has_image_signature(data: bytes) -> bool:
+    """Return whether data begins as an image file does."""
+    return _SIGNATURES.match(data) is not None
+
+
 def _image_of_text(text: str) -> ImageSource | None:
     if re.match(r"https?://", text, re.IGNORECASE):
         return ImageUrl(text)
     try:
         data = _data_of_uri(text) if text[:5].lower() == "data:" else _base64(text.encode("ascii"))
     except (binascii.Error, UnicodeEncodeError):
-        return None
-    return ImageBytes(data) if _SIGNATURES.match(data) else None
+        data = b""
+    if has_image_signature(data):  # before the address: the base64 of a JPEG begins with a slash
+        return ImageBytes(data)
+    return ImageUrl(text) if _RELATIVE_ADDRESS.fullmatch(text) else None
 
 
 def _data_of_uri(uri: str) -> bytes:
@@ -72,6 +92,9 @@ def _data_of_uri(uri: str) -> bytes:
     return _base64(data) if header.lower().endswith(";base64") else data
 
 
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
 def _base64(data: bytes) -> bytes:
-    compact = b"".join(data.split())
+    compact = b"".join(data.split()).translate(_URL_SAFE)
     return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)

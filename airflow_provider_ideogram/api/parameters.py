@@ -11,10 +11,11 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from airflow_provider_ideogram.api.values import MISSING_TEXTS, is_missing_number, shown, whole_number
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 DEFAULT_MODEL = "ideogram-2a-txt-2-img"
@@ -37,11 +38,13 @@ RESOLUTIONS = tuple(_SIZE_OF_RESOLUTION)
 #: Ideogram's own range. Segmind's pages name smaller ones that contradict each other; a seed that the API refuses costs
 #: nothing.
 MAX_SEED = 2**31 - 1
-#: Seeds are drawn from the smallest range that any of the vendor's pages names, so that each of them is valid.
-_DRAWN_SEEDS = (100, 99_999)
+#: Seeds are drawn from the whole range that the vendor's page of the model names: equal seeds of equal inputs can't be
+#: told apart in the account's history.
+_DRAWN_SEEDS = (100, 999_999)
 #: The vendor documents no limit. This one catches a whole document in place of a prompt.
 MAX_PROMPT_CHARACTERS = 10_000
 
+_SIZE = re.compile(r"(RESOLUTION_)?(\d{1,5})(?(1)_|\s*[xX\u00d7]\s*)(\d{1,5})")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 #: Sister models that take ``1024x1024`` instead of ``RESOLUTION_1024_1024``.
 _MODELS_WITH_SIZES = ("ideogram-3", "ideogram-4")
@@ -54,11 +57,11 @@ class GenerationRequest:
     """
     A request in the API's own terms, checked on creation.
 
-    :param prompt: What the image shows; not blank, at most 10,000 characters.
+    :param prompt: What the image shows; not blank, at most 10,000 characters, and not exactly ``None`` or ``nan``.
     :param magic_prompt_option: ``AUTO``, ``ON`` or ``OFF``: whether the vendor rewrites the prompt.
     :param resolution: One of the model's 78, as ``RESOLUTION_1024_1024`` or ``1024x1024``.
     :param style_type: ``GENERAL``, ``REALISTIC``, ``DESIGN``, ``RENDER_3D`` or ``ANIME``.
-    :param seed: 0 to 2147483647, also as a string of digits; None leaves the choice to :meth:`with_seed`.
+    :param seed: 0 to 2147483647, also as text, float or Decimal; None leaves the choice to :meth:`with_seed`.
     :param model: The model's slug. ``resolution`` and the options are those of Ideogram 2a; None leaves each out of the
         body for a sister model that does not have it.
     :param model_params: Further parameters of a sister model, sent unchanged.
@@ -136,6 +139,8 @@ def check_prompt(value: Any) -> str:
         raise ValueError(f"must be text, not {type(value).__name__}")
     if not value.strip():
         raise ValueError("must not be empty")
+    if value.strip() in MISSING_TEXTS:
+        raise ValueError(f"is {value!r}, which a template renders for a missing value")
     if len(value) > MAX_PROMPT_CHARACTERS:
         raise ValueError(f"has {len(value):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are sent")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -158,33 +163,30 @@ def check_style_type(value: Any) -> str | None:
 def check_resolution(value: Any) -> str | None:
     """Return the name ``RESOLUTION_<width>_<height>``, also for ``<width>x<height>``; raise ValueError if unknown."""
     text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and (size := re.fullmatch(r"(\d{1,5})\s*[xX\u00d7]\s*(\d{1,5})", text)):
-        text = f"RESOLUTION_{int(size[1])}_{int(size[2])}"
+    if isinstance(text, str) and (size := _SIZE.fullmatch(text)):
+        width, height = int(size[2]), int(size[3])
+        text = f"RESOLUTION_{width}_{height}"
         if text not in _SIZE_OF_RESOLUTION:
-            near = _SIZE_OF_RESOLUTION[_nearest_resolution(int(size[1]), int(size[2]))]
-            raise ValueError(f"{value!r} is not one of the model's 78 resolutions. The nearest is {near}")
+            near = _nearest_resolution(width, height)
+            near = near if size[1] else _SIZE_OF_RESOLUTION[near]
+            raise ValueError(f"{shown(value)} is not one of the model's 78 resolutions. The nearest is {near}")
     return _one_of(text, RESOLUTIONS)
 
 
 def check_seed(value: Any) -> int | None:
     """Return the seed as an integer, None for none; raise ValueError if it is no integer or out of range."""
-    if value is None or value in ("", "None"):  # what a template renders where there is no seed
+    if value is None or is_missing_number(value) or (isinstance(value, str) and value in ("", *MISSING_TEXTS)):
         return None
-    try:
-        seed = int(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError(f"{value!r} is not an integer") from None
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"{value!r} is not an integer")
+    seed = whole_number(value)
     if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"{seed} is not within 0..{MAX_SEED}")
+        raise ValueError(f"{shown(seed)} is not within 0..{MAX_SEED}")
     return seed
 
 
 def check_model(value: Any) -> str:
     """Return the model's slug; raise ValueError if it could not be a part of the API's path."""
     if not isinstance(value, str) or not _SLUG.fullmatch(value):
-        raise ValueError(f"{value!r} is not a model's slug, such as {DEFAULT_MODEL!r}")
+        raise ValueError(f"{shown(value)} is not a model's slug, such as {DEFAULT_MODEL!r}")
     return value
 
 
@@ -230,21 +232,24 @@ CHECKS = {
 }
 
 
-def did_you_mean(value: str, valid: tuple[str, ...]) -> str:
+def did_you_mean(value: str, valid: Sequence[str]) -> str:
     """Return a sentence that names the nearest valid value, or all of them if none is near."""
     folded = {name.casefold(): name for name in valid}
-    near = difflib.get_close_matches(value.strip().casefold(), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(value.strip().casefold(), folded, n=1, cutoff=0.6)
     return f"Did you mean {folded[near[0]]!r}?" if near else f"Valid are {', '.join(valid)}"
 
 
-def _one_of(value: Any, valid: tuple[str, ...]) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        if value in valid:
-            return value
-        raise ValueError(f"{value!r} is not valid. {did_you_mean(value, valid)}")
-    raise ValueError(f"must be text, not {type(value).__name__}. Valid are {', '.join(valid[:5])}")
+def check_choice(value: Any, valid: Sequence[str]) -> str:
+    """Return one of the valid texts; raise ValueError that names the nearest one."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {type(value).__name__}. Valid are {', '.join(valid[:5])}")
+    if value not in valid:
+        raise ValueError(f"{shown(value)} is not valid. {did_you_mean(value, valid)}")
+    return value
+
+
+def _one_of(value: Any, valid: Sequence[str]) -> str | None:
+    return None if value is None else check_choice(value, valid)
 
 
 def _nearest_resolution(width: int, height: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_ideogram.api.errors import raise_for_status
-from airflow_provider_ideogram.api.image_source import ImageBytes, ImageSource, find_image
+from airflow_provider_ideogram.api.image_source import ImageBytes, ImageSource, find_image, has_image_signature
 from airflow_provider_ideogram.api.request_id import is_request_id
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
@@ -256,7 +256,9 @@ def _header_metrics(response: ApiResponse) -> dict[str, float | None]:
 
 
 def _is_image(response: ApiResponse) -> bool:
-    return response.headers.get("content-type", "").strip().lower().startswith("image/")
+    """Return whether the body is an image by its signature, or by its content type and not JSON."""
+    content_type = response.headers.get("content-type", "").strip().lower()
+    return has_image_signature(response.body) or (content_type.startswith("image/") and not _json_object(response))
 
 
 def _json_object(response: ApiResponse) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class ApiResponse:
 
     :param status: The HTTP status.
     :param headers: The headers, their names in lower case.
-    :param body: The body as received: it is never decompressed.
+    :param body: The body. Of its content-encodings, only one of gzip is decoded.
     :param redactor: Replaces the key, which a server may repeat, in :meth:`json` and :attr:`message`.
     :param received_at: When it was received, in seconds since the epoch; None where no clock was read.
     """
@@ -54,7 +54,8 @@ class ApiResponse:
     def _message(self) -> Any:
         if len(self.body) <= _MAX_ERROR_BYTES and (value := self.json()) is not None:
             return value
-        if (encoding := self.headers.get("content-encoding", "identity")) != "identity":
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding.lower() not in ("identity", "gzip", "x-gzip"):
             return f"a body in the content-encoding {encoding}, which was not asked for"
         text = self.body[:_MAX_EXAMINED].decode("utf-8", "replace")
         if re.search(r"<\s*(!doctype|html|head|body|title|h1)", text, re.IGNORECASE):

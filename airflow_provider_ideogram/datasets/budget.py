@@ -43,7 +43,7 @@ class Budget:
         self._is_learning = False
         if self._left is None:
             return
-        self._left -= state.cost_usd
+        self._left -= state.cost_usd + state.abandoned_usd
         for request in state.unsettled_requests.values():
             self._reserve(request.estimate_usd)
         for in_flight in state.in_flight:

@@ -23,7 +23,7 @@ def copy_images(context: SliceContext, pool: ThreadPoolExecutor) -> list[Ideogra
     if state.in_flight or state.has_more:
         return []
     while state.copied_chunks < state.copy_chunks:
-        lines = context.workspace.read_lines(chunk_name("copy", state.copied_chunks))
+        lines = context.workspace.read_lines(chunk_name(state.plan, "copy", state.copied_chunks))
         results, errors = gather(pool, lambda item: _copy(context, item), map(Item.from_json, lines))
         if errors:
             return errors

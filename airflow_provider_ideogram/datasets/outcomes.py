@@ -19,8 +19,15 @@ from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.slice import SliceContext
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
-from airflow_provider_ideogram.datasets.workspace import chunk_name
-from airflow_provider_ideogram.exceptions import IdeogramError
+from airflow_provider_ideogram.datasets.workspace import part_name
+from airflow_provider_ideogram.exceptions import (
+    IdeogramContentBlocked,
+    IdeogramError,
+    IdeogramJobUnreachable,
+    IdeogramTemporaryError,
+    IdeogramTimeout,
+    IdeogramUnknownSubmit,
+)
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 #: Times, sizes, addresses and ids in an error's text.
@@ -61,16 +68,16 @@ class ItemResult:
     ) -> ItemResult:
         """Return the result of an item whose request may still be charged, or is charged and may be completed."""
         metrics.failed(error.code)
-        unsettled = unsettled_request(context, item, error, cost_usd=cost_usd)
+        unsettled = unsettled_request(context, item, error.request_id, cost_usd=cost_usd)
         return cls(failed_line(item, error, cost_usd), error, unsettled)
 
 
 def unsettled_request(
-    context: SliceContext, item: Item, error: IdeogramError, *, cost_usd: float | None = None
+    context: SliceContext, item: Item, request_id: str | None, *, cost_usd: float | None = None
 ) -> UnsettledRequest:
-    """Return the request of an error; without a known cost, the estimate is reserved in the budget."""
+    """Return an item's request; without a known cost, the estimate is reserved in the budget."""
     estimate = estimated_cost(context.options, context.state, item.request.model) if cost_usd is None else 0.0
-    return UnsettledRequest(error.request_id, counted_usd=cost_usd or 0.0, estimate_usd=estimate)
+    return UnsettledRequest(request_id, cost_usd or 0.0, estimate, item.request.fingerprint)
 
 
 def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None:
@@ -78,8 +85,10 @@ def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None
     results = list(results)
     if not results:
         return
-    context.workspace.write_lines(chunk_name("part", context.state.parts), [result.line for result in results])
-    context.state.parts += 1
+    state = context.state
+    name = part_name(state.plan, state.slices, state.parts)
+    context.workspace.write_lines(name, [result.line for result in results])
+    state.parts += 1
     for result in results:
         context.state.counts[result.line["status"]] += 1
         _count_cost(context.state, result)
@@ -111,11 +120,13 @@ def _note_failure(state: DatasetState, result: ItemResult) -> None:
         return
     if len(state.examples) < MAX_LISTED:
         state.examples.append(f"{line['id']}: {error}")
-    if line["status"] != ImageStatus.CONTENT_BLOCKED:
+    # An outage of submits has an end of its own, and says nothing about the items.
+    if not isinstance(error, IdeogramContentBlocked | IdeogramTemporaryError | IdeogramUnknownSubmit):
         failure = _without_particulars(error.reason, line)
         is_same = failure == state.last_failure
         state.consecutive_same_failures = state.consecutive_same_failures + 1 if is_same else 1
         state.last_failure = failure
+        state.last_failure_is_temporary = isinstance(error, IdeogramTimeout | IdeogramJobUnreachable)
 
 
 def _without_particulars(reason: str, line: Mapping[str, Any]) -> str:

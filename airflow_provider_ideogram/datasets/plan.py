@@ -7,21 +7,23 @@ The run follows the plan, also if the input changes afterwards.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name
+from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name, part_name
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
     from airflow_provider_ideogram.datasets.rows import Item, RowChecker
-    from airflow_provider_ideogram.datasets.state import DatasetState
+    from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 
 log = logging.getLogger(__name__)
 
@@ -32,27 +34,32 @@ class Plan:
     The plan of a run.
 
     :param total: The number of rows.
-    :param reused: The number of images that are stored already.
+    :param counts: The number of images that are stored already, by status.
+    :param own_cost_usd: What the vendor charged for those that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
+    :param continued: The requests of an earlier plan that items of this one wait for, by the item's key.
     :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
     :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
     """
 
     total: int = 0
-    reused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    own_cost_usd: float = 0.0
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     to_do: Counter[str] = field(default_factory=Counter)
+    continued: dict[str, UnsettledRequest] = field(default_factory=dict)
     todo_chunks: int = 0
     copy_chunks: int = 0
     parts: int = 0
 
-    def add_reused(self, line: dict[str, Any]) -> None:
+    def add_stored(self, line: dict[str, Any]) -> None:
         """Count the line of a stored image."""
-        self.reused += 1
+        self.counts[line["status"]] += 1
+        self.own_cost_usd += line.get("cost_usd") or 0.0
         self.original_cost_usd += line.get("original_cost_usd") or 0.0
         self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
 
@@ -62,6 +69,7 @@ class _Chunks:
     """Lines that are written a chunk at a time."""
 
     workspace: Workspace
+    plan: int
     kind: str
     written: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -73,7 +81,9 @@ class _Chunks:
 
     def flush(self) -> None:
         if self.lines:
-            self.workspace.write_lines(chunk_name(self.kind, self.written), self.lines)
+            is_part = self.kind == "part"
+            names = partial(part_name, self.plan, self.plan) if is_part else partial(chunk_name, self.plan, self.kind)
+            self.workspace.write_lines(names(self.written), self.lines)
             self.written, self.lines = self.written + 1, []
 
 
@@ -82,45 +92,40 @@ def make_plan(
     checker: RowChecker,
     earlier: EarlierImages,
     workspace: Workspace,
+    number: int,
     if_exists: str,
+    open_requests: Mapping[str, UnsettledRequest],
 ) -> Plan:
     """
     Read and check all rows, and write the plan to the workspace.
 
     :param rows: Each row with its place in the input.
+    :param number: The number of the slice that makes the plan.
     :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
+    :param open_requests: Requests of an earlier plan that may be charged, by the item's key.
     :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
     :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
-    workspace.clear()  # an earlier attempt with another input may have left objects
-    try:
-        return _plan(rows, checker, earlier, workspace, if_exists)
-    except Exception:
-        workspace.clear()
-        raise
-
-
-def _plan(
-    rows: Iterable[tuple[str, Any]],
-    checker: RowChecker,
-    earlier: EarlierImages,
-    workspace: Workspace,
-    if_exists: str,
-) -> Plan:
     plan, counted = Plan(), _CountedRows(rows)
-    todo, copies, parts = (_Chunks(workspace, kind) for kind in ("todo", "copy", "part"))
+    todo, copies, parts = (_Chunks(workspace, number, kind) for kind in ("todo", "copy", "part"))
     for item in checker.items(counted):
-        line = earlier.line_of(item) if if_exists == "reuse" else None
+        is_own = earlier.is_own(item)
+        line = earlier.line_of(item) if if_exists == "reuse" or is_own else None
         if line is not None:
-            plan.add_reused(line)
+            plan.add_stored(line)
             parts.add(line)
-        elif if_exists == "fail" and earlier.has(item):
+        elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            plan.to_do[item.request.model] += 1
-            todo.add(replace(item, absent=not earlier.has(item)).to_json())
+            request = open_requests.get(item.key)
+            if request is not None and request.fingerprint == item.request.fingerprint:
+                plan.continued[item.key] = request
+            else:
+                plan.to_do[item.request.model] += 1
+            # An image of the run itself, made from inputs that were changed since, is replaced in any case.
+            todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
     plan.total = counted.rows
     checker.raise_for_bad_rows(plan.total)
     for chunks in (todo, copies, parts):
@@ -147,17 +152,16 @@ def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Seque
     :param statuses: The statuses of those items.
     """
     status_by_row: dict[int, str] = {}
-    for number in range(state.parts):
-        for line in workspace.read_lines(chunk_name("part", number)):
-            status_by_row.pop(line["row"], None)
-            if line["status"] in statuses:
-                status_by_row[line["row"]] = line["status"]
+    for line in map(json.loads, workspace.part_lines(state.plan)):
+        status_by_row.pop(line["row"], None)
+        if line["status"] in statuses:
+            status_by_row[line["row"]] = line["status"]
     for row in _undecided_rows(workspace, state):
         status_by_row.pop(row, None)
     for status in status_by_row.values():
         state.counts[status] -= 1
-    state.todo_chunks = _append(workspace, "todo", state.todo_chunks, status_by_row)
-    state.copy_chunks = _append(workspace, "copy", state.copy_chunks, status_by_row)
+    state.todo_chunks = _append(workspace, state.plan, "todo", state.todo_chunks, status_by_row)
+    state.copy_chunks = _append(workspace, state.plan, "copy", state.copy_chunks, status_by_row)
     state.consecutive_same_failures, state.examples = 0, []
 
 
@@ -167,19 +171,19 @@ def _undecided_rows(workspace: Workspace, state: DatasetState) -> Iterator[int]:
     yield from (delayed.item.row for delayed in state.delayed)
     offset = state.next_offset
     for number in range(state.next_chunk, state.todo_chunks):
-        for line in workspace.read_lines(chunk_name("todo", number))[offset:]:
+        for line in workspace.read_lines(chunk_name(state.plan, "todo", number))[offset:]:
             yield line["row"]
         offset = 0
     for number in range(state.copied_chunks, state.copy_chunks):
-        for line in workspace.read_lines(chunk_name("copy", number)):
+        for line in workspace.read_lines(chunk_name(state.plan, "copy", number)):
             yield line["row"]
 
 
-def _append(workspace: Workspace, kind: str, chunks: int, rows: dict[int, str]) -> int:
+def _append(workspace: Workspace, plan: int, kind: str, chunks: int, rows: dict[int, str]) -> int:
     """Move rows from the mapping to new chunks behind those of a kind; return the number of chunks."""
-    appended = _Chunks(workspace, kind, chunks)
+    appended = _Chunks(workspace, plan, kind, chunks)
     for number in range(chunks) if rows else ():
-        for line in workspace.read_lines(chunk_name(kind, number)):
+        for line in workspace.read_lines(chunk_name(plan, kind, number)):
             if rows.pop(line["row"], None):
                 appended.add(line)
     appended.flush()

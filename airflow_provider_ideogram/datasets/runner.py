@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -25,11 +25,12 @@ from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.start import input_digest, plan_run
 from airflow_provider_ideogram.datasets.state import DatasetState
 from airflow_provider_ideogram.datasets.submitting import submit
-from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_systematic
-from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, Workspace, invalid_state
+from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_stopped
+from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, PlanLost, Workspace, invalid_state
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
     IdeogramDatasetStopped,
+    IdeogramError,
     IdeogramLedgerError,
 )
 
@@ -72,6 +73,8 @@ class DatasetRunner:
     max_tries: int
     push_progress: Callable[[dict[str, Any]], None]
     _state: DatasetState | None = field(default=None, init=False)
+    _version: str | None = field(default=None, init=False)
+    _is_slice_over: bool = field(default=False, init=False)
 
     @property
     def state(self) -> DatasetState:
@@ -96,30 +99,70 @@ class DatasetRunner:
 
         :raises IdeogramInvalidInput: If a row is not valid, or the estimated cost is above ``max_cost_usd``.
         """
+        self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
+        self.ledger.check_store()
         digest = input_digest(self.options, self.output_prefix, self.store.objects)
-        state = read_state(self.workspace)
-        is_cleared = state is not None and self.max_tries != state.max_tries
-        if state is None or state.input_digest != digest or (state.finished_at and is_cleared):
-            state = plan_run(self.options, self.hook, self.store, self.workspace, self.output_prefix, digest)
-        else:
-            log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
-            state.begin_attempt(time.time())
-            if not state.finished_at and state.failures:
-                # Blocked items are attempted again only after a person cleared the task.
-                blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
+        found, version = read_state(self.workspace)
+        is_cleared = found is not None and self.max_tries != found.max_tries
+        if found is not None and found.finished_at and not is_cleared and found.input_digest == digest:
+            self._state = found
+            return
+        now = time.time()
+        state = found or DatasetState.unplanned(now)
+        if state.finished_at:  # a person has cleared the task, or the input changed: a new run
+            state = replace(DatasetState.unplanned(now), slices=state.slices)
+        state.begin_attempt(now)
+        self._claim(state, version)
+        if state.input_digest != digest or not self._continue(is_cleared):
+            self._plan(digest)
+        self.state.max_tries = self.max_tries
+
+    def _claim(self, state: DatasetState, version: str | None) -> None:
+        """Begin a slice: of two that begin with the same state, one has the next number, and the other one fails."""
+        state.slices += 1
+        self._state, self._version = state, version
+        self._write_state()
+
+    def _write_state(self) -> None:
+        self.state.written_at = time.time()
+        self._version = self.workspace.write_state(self.state.to_json(), self._version)
+
+    def _continue(self, is_cleared: bool) -> bool:
+        """Continue an earlier attempt; return False if a part of its plan is missing."""
+        state = self.state
+        log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
+        # Blocked items are attempted again only after a person cleared the task.
+        blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
+        try:
+            if state.failures:
                 plan_failed_items(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
-        state.max_tries = self.max_tries
-        self._state = state
+        except PlanLost as error:
+            log.warning("%s. The run is planned again", error.reason)
+            return False
+        return True
+
+    def _plan(self, digest: str) -> None:
+        try:
+            self._state = plan_run(
+                self.options, self.hook, self.store, self.workspace, self.output_prefix, digest, self.state
+            )
+        except IdeogramError:
+            if not self.state.plan:  # there is nothing to continue
+                self.workspace.clear()
+            raise
+        self._write_state()
+        self.workspace.delete_other_plans(self.state.plan)
 
     def resume(self) -> None:
         """Continue after a deferral; raise IdeogramLedgerError if the state of the last slice is missing."""
-        self._state = read_state(self.workspace)
-        if self._state is None:
+        state, version = read_state(self.workspace)
+        if state is None:
             raise IdeogramLedgerError(
                 f"The state of the run below {self.workspace.uri} was removed while the task waited",
                 IN_LEDGER,
                 charged=None,
             )
+        self._claim(state, version)
 
     def slice(self, reports: Reports) -> Wait | None:
         """
@@ -128,30 +171,40 @@ class DatasetRunner:
         :param reports: The trigger's reports.
         :raises IdeogramError: If a problem concerns all items; the state is written before.
         """
-        context, progress, state = self._context(), SliceProgress(), self.state
-        state.slices += 1
-        with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
-            errors = settle(context, progress, pool, reports)
-            if not errors and state.consecutive_same_failures < MAX_SAME_FAILURES:
-                errors = submit(context, progress, pool)
-            if not errors:
-                errors = copy_images(context, pool)
-        state.written_at = time.time()
-        self.workspace.write(STATE, state.to_json())
+        context, progress = self._context(), SliceProgress()
+        if self._is_slice_over:  # a waiting worker runs several slices
+            self._claim(self.state, self._version)
+        errors = self._run_steps(context, progress, reports)
+        for line in progress.summary():
+            log.warning("%s", line)
+        self._write_state()
+        self._is_slice_over = True
         if errors:
             raise errors[0]
-        raise_if_systematic(context)
+        raise_if_stopped(context)
         wait = next_wait(context, progress)
         if wait is not None:
             self._show_progress()
         return wait
+
+    def _run_steps(self, context: SliceContext, progress: SliceProgress, reports: Reports) -> list[IdeogramError]:
+        """Return the errors that concern all items."""
+        try:
+            with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
+                errors = settle(context, progress, pool, reports)
+                if not errors and self.state.consecutive_same_failures < MAX_SAME_FAILURES:
+                    errors = submit(context, progress, pool)
+                return errors or copy_images(context, pool)
+        except PlanLost as lost:
+            self.state.input_digest = ""  # the next attempt plans again, and finds the images
+            return [lost]
 
     def finish(self) -> dict[str, Any]:
         """
         Write the manifest, delete the workspace, and return the result.
 
         :raises IdeogramDatasetFailed: If more items than allowed have no image; the workspace stays then.
-        :raises IdeogramLedgerError: If a part of the lines was deleted.
+        :raises IdeogramLedgerError: If a part of the lines was removed.
         """
         state, options = self.state, self.options
         try:
@@ -159,23 +212,24 @@ class DatasetRunner:
                 self.workspace,
                 self.output_prefix,
                 state.total,
-                state.parts,
+                state.plan,
                 self.store.objects,
                 options.s3_extra_args,
             )
-        except IdeogramLedgerError:
-            self.workspace.clear()  # the next attempt plans again, and finds the images
+        except PlanLost:
+            state.input_digest = ""  # the next attempt plans again, and finds the images
+            self._write_state()
             raise
         self._show_progress(self.manifest_uri)
         limit = options.max_failures
         if state.failures > (limit * state.total if 0 < limit < 1 else limit):
             raise self._failure()
         if options.if_exists == "reuse":
-            self.workspace.clear()  # a later attempt finds all images
+            self.workspace.tidy_up()  # a later attempt finds all images
         else:
             state.finished_at = time.time()
-            self.workspace.write(STATE, state.to_json())
-            self.workspace.clear(keep_state=True)
+            self._write_state()
+            self.workspace.tidy_up(keep_state=True)
         return self.result()
 
     def result(self) -> dict[str, Any]:
@@ -200,6 +254,7 @@ class DatasetRunner:
             state=self.state,
             owner=self.owner,
             max_tries=self.max_tries,
+            save_state=self._write_state,
         )
 
     def _show_progress(self, manifest_uri: str | None = None) -> None:
@@ -245,11 +300,15 @@ class DatasetRunner:
         )
 
 
-def read_state(workspace: Workspace) -> DatasetState | None:
-    """Return the state of the last slice, None without one; raise IdeogramInvalidRecord if it has another form."""
-    saved = workspace.read(STATE)
+def read_state(workspace: Workspace) -> tuple[DatasetState | None, str | None]:
+    """
+    Return the state of the last slice and its version, None without one.
+
+    :raises IdeogramInvalidRecord: If it has another form.
+    """
+    saved, version = workspace.read_state()
     try:
-        return None if saved is None else DatasetState.from_json(saved)
+        return None if saved is None else DatasetState.from_json(saved), version
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise invalid_state(f"{workspace.uri}{STATE}", problem) from problem
 

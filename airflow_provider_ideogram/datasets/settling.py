@@ -7,7 +7,6 @@ record kept for a later attempt, only when its time is over.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
-
-log = logging.getLogger(__name__)
 
 #: The trigger's report of each request, by request id.
 Reports: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -108,12 +105,8 @@ class _Settler:
             record = fetch_and_store(context.hook, context.store, job, poll)
         except IdeogramTemporaryError as error:
             self.progress.store_errors.append(error)
-            log.warning(
-                "Request %s is completed, but its image is not stored yet: %s. Next attempt in %.0f s",
-                job.request_id,
-                error.reason,
-                RETRY_SECONDS,
-            )
+            text = f"Request {job.request_id} is completed, but its image is not stored yet: {error.reason}"
+            self.progress.notes.append((f"image {error.code}", f"{text}. Next attempt in {RETRY_SECONDS:.0f} s"))
             return self._wait_or_abandon(in_flight, poll, job_unreachable(job.request_id, error.reason))
         except IdeogramJobUnreachable:
             raise

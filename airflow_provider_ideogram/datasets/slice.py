@@ -7,6 +7,7 @@ threads only add to a :class:`SliceProgress`; the main thread alone changes the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class SliceContext:
     :param state: The run's state, which the steps change.
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
+    :param save_state: Writes the state.
     """
 
     options: DatasetOptions
@@ -56,6 +58,7 @@ class SliceContext:
     state: DatasetState
     owner: str
     max_tries: int
+    save_state: Callable[[], None]
 
     def target(self, key: str) -> Target:
         """Return the address of a key."""
@@ -70,6 +73,7 @@ class SliceProgress:
     :param recheck_ids: Requests whose status or image could not be read; the trigger does not poll them.
     :param stored_ids: Requests whose image was stored.
     :param store_errors: Why images of completed requests could not be fetched or stored.
+    :param notes: The kind and the text of what happened to single items.
     :param items_taken: The number of items that a submit was attempted for.
     :param budget_reached: Whether the budget did not permit to submit another item.
     """
@@ -77,8 +81,17 @@ class SliceProgress:
     recheck_ids: set[str] = field(default_factory=set)
     stored_ids: set[str] = field(default_factory=set)
     store_errors: list[IdeogramTemporaryError] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
     items_taken: int = 0
     budget_reached: bool = False
+
+    def summary(self) -> list[str]:
+        """Return a line of each kind of notes: the first one, and the number of the others."""
+        first: dict[str, str] = {}
+        for kind, text in self.notes:
+            first.setdefault(kind, text)
+        counts = Counter(kind for kind, _ in self.notes)
+        return [text if counts[kind] == 1 else f"{text} ({counts[kind]} such items)" for kind, text in first.items()]
 
     @property
     def is_storage_blocked(self) -> bool:

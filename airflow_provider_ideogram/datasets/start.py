@@ -1,8 +1,7 @@
 """
 The start of a dataset's run: its input, its plan and its first state.
 
-Invariant: everything that can fail without a submit is checked here: the bucket, the upload's arguments, every row, and
-the estimated cost.
+Invariant: what can fail without a submit is checked before the first one: every row, and the estimated cost.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
-from airflow_provider_ideogram.datasets.state import DatasetState
+from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
@@ -53,38 +52,62 @@ def plan_run(
     workspace: Workspace,
     output_prefix: Target,
     digest: str,
+    before: DatasetState,
 ) -> DatasetState:
     """
     Read and check the input, write the plan to the workspace, and return the first state.
 
     :param digest: The input's digest.
+    :param before: The state of the present slice, whose number becomes that of the plan.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
-    store.find(output_prefix)  # checks the bucket and the upload's arguments
     checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
-    with closing(EarlierImages(store.objects, output_prefix, workspaces)) as earlier:
-        plan = make_plan(_rows(options, store.objects), checker, earlier, workspace, options.if_exists)
-    try:
-        _check_cost(options, plan)
-    except IdeogramInvalidInput:
-        workspace.clear()
-        raise
-    metrics.reused(plan.reused)
+    own = workspace.parts_of(before.plan)
+    with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
+        rows = _rows(options, store.objects)
+        open_requests = _open_requests(options, before)
+        plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
+    _check_cost(options, plan)
+    metrics.reused(plan.counts[ImageStatus.REUSED])
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
+        plan=before.slices,
+        slices=before.slices,
         total=plan.total,
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
+        cost_usd=before.cost_usd if before.input_digest else plan.own_cost_usd,
+        abandoned_usd=before.abandoned_usd
+        + sum(request.estimate_usd or 0.0 for key, request in open_requests.items() if key not in plan.continued),
+        unsettled_requests=plan.continued,
+        observed_costs=before.observed_costs,
+        images_without_cost=before.images_without_cost,
         original_cost_usd=plan.original_cost_usd,
         cost_is_estimate=plan.cost_is_estimate,
-        started_at=now,
+        started_at=before.started_at,
+        idle_seconds=before.idle_seconds,
         rate_limiter=RateLimiter.of_limit(hook.settings.requests_per_minute if limit is None else limit, now),
     )
-    state.counts[ImageStatus.REUSED] = plan.reused
+    state.counts |= plan.counts
     return state
+
+
+def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, UnsettledRequest]:
+    """Return the requests that may be charged, by the item's key."""
+    in_flight = {
+        entry.item.key: UnsettledRequest(
+            entry.job.request_id,
+            counted_usd=0.0,
+            estimate_usd=estimated_cost(options, before, entry.item.request.model),
+            fingerprint=entry.item.request.fingerprint,
+        )
+        for entry in before.in_flight
+        if not entry.job.paid_by_other_task
+    }
+    return before.unsettled_requests | in_flight
 
 
 def _rows(options: DatasetOptions, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
@@ -115,7 +138,7 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
     log.info(
         "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
         plan.total,
-        plan.reused,
+        plan.counts.total(),
         count,
         cost,
         and_unpriced,

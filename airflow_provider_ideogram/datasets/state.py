@@ -14,6 +14,7 @@ from typing import Any
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.rows import Item
 
 VERSION = 1
@@ -73,11 +74,13 @@ class UnsettledRequest:
     :param request_id: The vendor's id, None after an unknown submit.
     :param counted_usd: The part of its cost that ``DatasetState.cost_usd`` includes.
     :param estimate_usd: What it may still cost, None if that is unknown.
+    :param fingerprint: The fingerprint of its inputs.
     """
 
     request_id: str | None
     counted_usd: float
     estimate_usd: float | None
+    fingerprint: str
 
 
 @dataclass(slots=True)
@@ -85,7 +88,8 @@ class DatasetState:
     """
     The state of a run.
 
-    :param input_digest: Identifies the rows and the parameters.
+    :param input_digest: Identifies the rows and the parameters; empty if they are to be planned.
+    :param plan: The number of the slice that made the plan.
     :param total: The number of rows.
     :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
@@ -97,14 +101,17 @@ class DatasetState:
     :param parts: The number of parts with lines of decided items.
     :param counts: The number of decided items by status.
     :param cost_usd: What the vendor charged for the run's requests, as far as it is known.
+    :param abandoned_usd: The estimate of requests that no item waits for, since the input was changed.
     :param original_cost_usd: What the vendor charged for all images, reused ones included, when they were generated.
     :param cost_is_estimate: Whether a cost is a list price.
     :param observed_costs: The highest true cost of an image by model.
     :param images_without_cost: Generated images whose cost is unknown.
-    :param slices: The number of slices so far.
+    :param slices: The number of slices so far, the present one included.
     :param max_tries: The task instance's, which changes on a clear.
     :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
+    :param outage: Whether submits may be sent.
     :param last_failure: The error of the last failed item, without its key, ids and numbers.
+    :param last_failure_is_temporary: Whether a retry can help though nothing else changes.
     :param consecutive_same_failures: The number of items that failed with it since another result.
     :param unsettled_requests: Requests that may be charged though the run does not wait for them, by the item's key.
     :param examples: The first failures, as ``id: error``.
@@ -119,6 +126,7 @@ class DatasetState:
     todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
+    plan: int = 0
     written_at: float | None = None
     idle_seconds: float = 0.0
     next_chunk: int = 0
@@ -126,6 +134,7 @@ class DatasetState:
     parts: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ImageStatus, 0))
     cost_usd: float = 0.0
+    abandoned_usd: float = 0.0
     original_cost_usd: float = 0.0
     cost_is_estimate: bool = False
     observed_costs: dict[str, float] = field(default_factory=dict)
@@ -133,7 +142,9 @@ class DatasetState:
     slices: int = 0
     max_tries: int = 0
     finished_at: float | None = None
+    outage: SubmitOutage = field(default_factory=SubmitOutage)
     last_failure: str = ""
+    last_failure_is_temporary: bool = False
     consecutive_same_failures: int = 0
     unsettled_requests: dict[str, UnsettledRequest] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
@@ -142,11 +153,18 @@ class DatasetState:
     in_flight: list[InFlightItem] = field(default_factory=list)
     delayed: list[DelayedItem] = field(default_factory=list)
 
+    @classmethod
+    def unplanned(cls, now: float) -> DatasetState:
+        """Return the state of a run before its plan."""
+        return cls(input_digest="", total=0, todo_chunks=0, started_at=now, rate_limiter=RateLimiter())
+
     def begin_attempt(self, now: float) -> None:
         """Take up the state of an earlier attempt: the time since its last slice counts for nothing."""
         if self.finished_at is None and self.written_at is not None:
             self.idle_seconds += now - self.written_at
         self.delayed = [replace(delayed, delayed_since=now) for delayed in self.delayed]
+        if self.outage.is_open:
+            self.outage.since = now
 
     def elapsed(self, now: float) -> float:
         """Return the seconds that the run has taken, without those between its attempts."""
@@ -159,6 +177,16 @@ class DatasetState:
         open_requests = len({item.item.key for item in self.in_flight} | unsettled)
         more = f"; {open_requests} more requests were or may be charged" if open_requests else ""
         return f"{self.cost_usd:.2f} USD were charged{more}"
+
+    def is_in_doubt(self, item: Item) -> bool:
+        """Return whether it is unknown whether a submit of the item was accepted."""
+        unsettled = self.unsettled_requests.get(item.key)
+        return unsettled is not None and unsettled.request_id is None
+
+    @property
+    def in_doubt(self) -> int:
+        """The number of delayed items with a submit in doubt."""
+        return sum(self.is_in_doubt(delayed.item) for delayed in self.delayed)
 
     @property
     def done(self) -> int:
@@ -181,6 +209,7 @@ class DatasetState:
         return plain | {
             "version": VERSION,
             "rate_limiter": self.rate_limiter.to_json(),
+            "outage": asdict(self.outage),
             "unsettled_requests": {key: asdict(request) for key, request in self.unsettled_requests.items()},
             "in_flight": [item.to_json() for item in self.in_flight],
             "delayed": [item.to_json() for item in self.delayed],
@@ -193,6 +222,7 @@ class DatasetState:
             raise ValueError(f"it has version {value['version']!r}; this provider reads version {VERSION}")
         known = {item.name: value[item.name] for item in fields(cls)}
         known["rate_limiter"] = RateLimiter.from_json(value["rate_limiter"])
+        known["outage"] = SubmitOutage(**value["outage"])
         known["unsettled_requests"] = {
             key: UnsettledRequest(**request) for key, request in value["unsettled_requests"].items()
         }

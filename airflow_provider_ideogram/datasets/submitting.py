@@ -7,15 +7,16 @@ submitted.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import TypeAlias
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.datasets.budget import Budget
+from airflow_provider_ideogram.datasets.outage import MAX_IN_DOUBT, is_outage, is_response, max_concurrent
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
@@ -36,8 +37,6 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-
-log = logging.getLogger(__name__)
 
 #: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
 PACE_SECONDS = 4.0
@@ -70,34 +69,47 @@ class _Burst:
     """
     The submits of a moment, to which the threads add.
 
+    :param permits: Limits the submits on their way.
+    :param started_at: When it began, in seconds since the epoch.
     :param sent_at: When each submit was answered, except those answered 429.
     :param rate_limit_delays: The seconds to wait after each 429.
     :param is_stopped: Whether an error concerns all items.
     :param storage_errors: The errors of items that S3 prevented from being submitted.
+    :param outage: The error of a submit that others would meet too.
+    :param has_response: Whether the API responded to a submit.
     """
 
+    permits: Semaphore
+    started_at: float
     sent_at: list[float] = field(default_factory=list)
     rate_limit_delays: list[float] = field(default_factory=list)
     is_stopped: bool = False
     storage_errors: list[IdeogramError] = field(default_factory=list)
+    outage: IdeogramError | None = None
+    has_response: bool = False
 
     @property
     def is_over(self) -> bool:
         """Whether the rest of the items is not submitted."""
-        return self.is_stopped or bool(self.rate_limit_delays)
+        return self.is_stopped or bool(self.rate_limit_delays) or self.outage is not None
 
 
 def submit(context: SliceContext, progress: SliceProgress, pool: ThreadPoolExecutor) -> list[IdeogramError]:
     """
     Submit what the rate limit permits; where it is unknown, growing bursts until the first 429.
 
+    In an outage of submits one probe is sent; after its success the others follow.
+
     :return: Errors that concern all items.
     """
-    limiter, submitter = context.state.rate_limiter, _BurstSubmitter(context, progress)
-    errors = submitter.submit(pool)
-    while not errors and limiter.rate is None and limiter.ramping_up:
+    submitter, state = _BurstSubmitter(context, progress), context.state
+    while True:
+        was_open, failures, taken = state.outage.is_open, state.outage.failures, progress.items_taken
         errors = submitter.submit(pool)
-    return errors
+        is_probed = was_open and state.outage.failures <= failures and progress.items_taken > taken
+        is_growing = state.rate_limiter.rate is None and state.rate_limiter.ramping_up
+        if errors or not (is_probed or is_growing):
+            return errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,44 +121,75 @@ class _BurstSubmitter:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
         times = self._times(now)
+        permits = Semaphore(max_concurrent(self.context.state.in_doubt))  # also if items in doubt are taken
         items = take_items(self.context, self.progress, len(times), now)
         if not items:
             return []
-        burst = _Burst()
+        self._save_reservations(items)
+        burst = _Burst(permits, now)
         decisions: list[_Decision | None]
         decisions, errors = gather(
             pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
         )
         self._apply(items, decisions)
+        if burst.outage is not None:
+            self.context.state.outage.on_failure(time.time(), burst.outage.reason)
+        elif burst.has_response:
+            self.context.state.outage.on_response()
         limiter.on_sent(burst.sent_at)
         if burst.rate_limit_delays:
             limiter.on_limited(time.time(), max(burst.rate_limit_delays))
         all_refused = len(burst.storage_errors) == len(items)
         return errors or (burst.storage_errors[:1] if all_refused else [])
 
+    def _save_reservations(self, items: list[DelayedItem]) -> None:
+        """Write a state in which the items may be charged: the budget of the next attempt knows a slice that dies."""
+        context, state = self.context, self.context.state
+        if context.options.max_cost_usd is None:
+            return
+        delayed, unsettled = state.delayed, state.unsettled_requests
+        reserved = {planned.item.key: unsettled_request(context, planned.item, None) for planned in items}
+        state.delayed, state.unsettled_requests = delayed + items, reserved | unsettled
+        context.save_state()
+        state.delayed, state.unsettled_requests = delayed, unsettled
+
     def _times(self, now: float) -> list[float]:
         """Return the times of the submits of this slice; none while images can't be stored."""
-        room = self.context.options.max_in_flight - len(self.context.state.in_flight)
+        state = self.context.state
+        room = self.context.options.max_in_flight - len(state.in_flight)
+        if state.outage.is_open:
+            room = min(room, 1 if state.outage.retry_at <= now else 0)
         if room <= 0 or self.progress.is_storage_blocked:
             return []
-        return [at for at in self.context.state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
+        return [at for at in state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
 
     def _submit_item(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
         """Return the decision on an item, None to leave it for later."""
         time.sleep(max(0.0, min(at - time.time(), PACE_SECONDS)))
-        if burst.is_over:
-            return None
+        with burst.permits:
+            return None if burst.is_over else self._attempt(delayed, burst)
+
+    def _attempt(self, delayed: DelayedItem, burst: _Burst) -> _Decision:
         try:
             decision = self._get_or_submit(delayed.item)
         except RetryLater as later:
+            self._note(delayed, later.error, burst)
             if isinstance(later.error, IdeogramRateLimited):
                 burst.rate_limit_delays.append(later.delay)
             return self._delay(delayed, later.delay, later.error)
         except IdeogramError as error:
+            self._note(delayed, error, burst)
             return self._refused(delayed, error, burst)
         if isinstance(decision, InFlightItem):
             burst.sent_at.append(time.time())
+            burst.has_response |= decision.job.submitted_at >= burst.started_at
         return decision
+
+    def _note(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> None:
+        """Note what an error shows about other submits."""
+        if is_outage(error, was_in_doubt=self.context.state.is_in_doubt(delayed.item)):
+            burst.outage = error
+        burst.has_response |= is_response(error)
 
     def _get_or_submit(self, item: Item) -> InFlightItem | ItemResult:
         context, options = self.context, self.context.options
@@ -183,7 +226,7 @@ class _BurstSubmitter:
         now = time.time()
         if now + delay > delayed.delayed_since + PATIENCE_SECONDS:
             return self._failed(delayed.item, error)
-        log.info("%s: %s. Next attempt in %.0f s", delayed.item.id, error.reason, delay)
+        self.progress.notes.append((error.code, f"{delayed.item.id}: {error.reason}. Next attempt in {delay:.0f} s"))
         return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
 
     def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
@@ -201,29 +244,35 @@ class _BurstSubmitter:
             elif isinstance(decision, _Delay):
                 state.delayed.append(decision.item)
                 if isinstance(decision.error, IdeogramUnknownSubmit):
-                    unsettled = unsettled_request(self.context, decision.item.item, decision.error)
+                    unsettled = unsettled_request(self.context, decision.item.item, decision.error.request_id)
                     state.unsettled_requests[decision.item.item.key] = unsettled
             elif decision is None:
                 state.delayed.append(item)
 
 
 def is_plan_open(context: SliceContext) -> bool:
-    """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed."""
-    return (
-        context.state.next_chunk < context.state.todo_chunks
-        and len(context.state.delayed) < context.options.max_in_flight
-    )
+    """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed or many in doubt."""
+    state = context.state
+    is_full = len(state.delayed) >= context.options.max_in_flight or state.in_doubt >= MAX_IN_DOUBT
+    return state.next_chunk < state.todo_chunks and not is_full
+
+
+def retried_items(state: DatasetState) -> list[DelayedItem]:
+    """Return the delayed items that may be retried: while many are in doubt, only those."""
+    is_full = state.in_doubt >= MAX_IN_DOUBT
+    return [delayed for delayed in state.delayed if not is_full or state.is_in_doubt(delayed.item)]
 
 
 def take_items(context: SliceContext, progress: SliceProgress, room: int, now: float) -> list[DelayedItem]:
     """Remove the next items that the budget covers: due delayed ones first, then those of the plan."""
     state, budget = context.state, Budget(context.options, context.state)
     progress.budget_reached = False
-    due = [delayed for delayed in state.delayed if delayed.retry_at <= now]
+    is_open = is_plan_open(context)
+    due = [delayed for delayed in retried_items(state) if delayed.retry_at <= now]
     items = _admitted(budget, progress, iter(due[:room]))
-    state.delayed = [delayed for delayed in state.delayed if delayed.retry_at > now] + due[len(items) :]
-    while len(items) < room and not progress.budget_reached and is_plan_open(context):
-        lines = context.workspace.read_lines(chunk_name("todo", state.next_chunk))
+    state.delayed = [delayed for delayed in state.delayed if delayed not in items]
+    while len(items) < room and not progress.budget_reached and is_open and state.next_chunk < state.todo_chunks:
+        lines = context.workspace.read_lines(chunk_name(state.plan, "todo", state.next_chunk))
         planned = lines[state.next_offset : state.next_offset + room - len(items)]
         admitted = _admitted(budget, progress, (DelayedItem(Item.from_json(line), now, now) for line in planned))
         items += admitted

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airflow_provider_ideogram.api.back_off import RATE_WINDOW
+from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS, RATE_WINDOW
 from airflow_provider_ideogram.api.polling import deadline_of
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress
-from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open
-from airflow_provider_ideogram.exceptions import IdeogramDatasetStopped
+from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open, retried_items
+from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramDatasetStopped
 
 #: If the rate limit delays submits, the next slice begins when it allows this many seconds of them.
 SLICE_SECONDS = 12.0
@@ -77,22 +77,50 @@ def _has_later_items(context: SliceContext, now: float) -> bool:
 def _next_submit(context: SliceContext, progress: SliceProgress, now: float) -> float:
     """Return when a slice can submit enough items to be worth its start."""
     state = context.state
+    if state.outage.is_open:
+        return max(state.outage.retry_at, _next_item(context, progress, now))
     room = min(context.options.max_in_flight, state.total - state.done) - len(state.in_flight)
     worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
     ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
-    if not state.delayed or (is_plan_open(context) and not progress.budget_reached):
-        return ready
-    return max(ready, min(delayed.retry_at for delayed in state.delayed))
+    return max(ready, _next_item(context, progress, now))
 
 
-def raise_if_systematic(context: SliceContext) -> None:
-    """Raise IdeogramDatasetStopped if too many items in a row failed for the same reason."""
+def _next_item(context: SliceContext, progress: SliceProgress, now: float) -> float:
+    """Return when an item can be taken."""
+    retried = retried_items(context.state)
+    if not retried or (is_plan_open(context) and not progress.budget_reached):
+        return now
+    return min(delayed.retry_at for delayed in retried)
+
+
+def raise_if_stopped(context: SliceContext) -> None:
+    """
+    Raise an error if nothing more is submitted.
+
+    :raises IdeogramDatasetStopped: If too many items in a row failed for the same reason, and a retry would not help.
+    :raises IdeogramDatasetFailed: If a retry can help, also after an outage of submits.
+    """
     state = context.state
-    if state.consecutive_same_failures >= MAX_SAME_FAILURES and state.has_more:
-        raise IdeogramDatasetStopped(
+    if not state.has_more:
+        return
+    retry = "A retry reattaches to running requests and attempts what failed."
+    if state.outage.is_too_long(time.time()):
+        raise IdeogramDatasetFailed(
+            f"The API accepted no submit for {PATIENCE_SECONDS / 60:.0f} minutes: {state.outage.reason}",
+            f"{state.charged_text}. A retry reattaches to running requests, searches the account's history for "
+            f"{state.in_doubt} submits in doubt, and submits the other items.",
+            charged=state.cost_usd > 0,
+        )
+    if state.consecutive_same_failures >= MAX_SAME_FAILURES:
+        kind = IdeogramDatasetFailed if state.last_failure_is_temporary else IdeogramDatasetStopped
+        clear = (
+            retry
+            if state.last_failure_is_temporary
+            else ("Clear the task when the cause is gone: it reattaches to running requests and attempts what failed.")
+        )
+        raise kind(
             f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
-            f"{state.charged_text}. Clear the task when the cause is gone: it reattaches to running requests and "
-            "attempts what failed.",
+            f"{state.charged_text}. {clear}",
             charged=state.cost_usd > 0,
         )
 

@@ -2,7 +2,8 @@
 ``@task.ideogram``: a function returns the prompt.
 
 Invariant: the function's result is sent unchanged, never rendered as a template, and recorded before the submit;
-another attempt sends the same without calling the function again, until a person clears the task.
+another attempt sends the same without calling the function again, until a person clears the task. If two attempts call
+it at once, which Airflow can bring about, both use the result that is recorded first.
 """
 
 from __future__ import annotations
@@ -20,16 +21,13 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest, did_you_mean
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_ideogram.jobs.submission import Submitter
-
-
-class _ReturnedLater:
-    """Placeholder for the prompt until the function was called; not a literal, so that it is not checked."""
 
 
 class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperator):
@@ -49,7 +47,10 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
         **DecoratedOperator.template_fields_renderers,
         **IdeogramGenerateImageOperator.template_fields_renderers,
     }
+    _keeps_first_inputs = True
     custom_operator_name = "@task.ideogram"
+    # The function returns the prompt.
+    parameters = IdeogramBaseOperator.parameters
     # Missing in Airflow 3.0 alone, whose DecoratedOperator.execute() passes it on.
     xcom_push = getattr(DecoratedOperator, "xcom_push", None)
 
@@ -63,9 +64,7 @@ class _IdeogramDecoratedOperator(DecoratedOperator, IdeogramGenerateImageOperato
     ) -> None:
         if "prompt" in kwargs:
             raise IdeogramInvalidInput.of(["prompt: is returned by the decorated function; remove the argument"])
-        super().__init__(
-            python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, prompt=_ReturnedLater(), **kwargs
-        )
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, prompt="", **kwargs)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:
         """Return the request of an earlier attempt, or else that of the function's result."""
@@ -91,6 +90,8 @@ def _inputs_of(returned: Any) -> dict[str, Any]:
     unknown = [f"{name!r}. {did_you_mean(str(name), tuple(CHECKS))}" for name in returned if name not in CHECKS]
     if unknown:
         raise IdeogramInvalidInput.of([f"the decorated function: it returned an unknown {name}" for name in unknown])
+    if "prompt" not in returned:
+        raise IdeogramInvalidInput.of(["the decorated function: it returned a mapping without a prompt"])
     return dict(returned)
 
 

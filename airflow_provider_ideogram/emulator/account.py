@@ -1,8 +1,8 @@
 """
 The state of the emulated account: API keys, jobs, faults and counters.
 
-Invariants: an :class:`Account` is used only by the thread of the server's event loop, and none of its methods blocks.
-The time is read by :meth:`Account.now` only, which makes the charges that are due by then.
+Invariants: only the thread of the server's event loop uses an :class:`Account`, and its methods do not block. Only
+:meth:`Account.now` reads the time; it charges the jobs that have completed by then.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Account:
         self.store = JobStore(self.settings)
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
+        self.last_error: str | None = None
         self.rate_limited = 0
         self.key_leaks = 0
         self._limiter = RateLimiter()
@@ -178,8 +179,15 @@ class Account:
 
     def history(self) -> list[Job]:
         """Return the jobs that the history list contains: the account's and the teammates', newest first."""
-        jobs, now = [*self.store.jobs.values(), *self.store.teammates_jobs.values()], self.now()
-        return [job for job in reversed(jobs) if self._in_history(job, now)]
+        return [job for job in self.jobs() if self.is_in_history(job)]
+
+    def jobs(self) -> list[Job]:
+        """Return the account's and the teammates' jobs, newest first."""
+        return [*self.store.jobs.values(), *self.store.teammates_jobs.values()][::-1]
+
+    def is_in_history(self, job: Job) -> bool:
+        """Return whether the history contains a job, which it does after a lag."""
+        return job.submitted_at + self.settings.history_lag_seconds <= self.now()
 
     def history_job(self, request_id: str) -> Job:
         """
@@ -188,7 +196,7 @@ class Account:
         :raises ApiError: 404, if the history does not contain it.
         """
         job = self.store.jobs.get(request_id)
-        if job is None or not self._in_history(job, self.now()):
+        if job is None or not self.is_in_history(job):
             raise ApiError(404, "request not found")
         return job
 
@@ -243,6 +251,3 @@ class Account:
         if reset_at is not None:
             self.rate_limited += 1
             raise ApiError(429, RATE_LIMIT_EXCEEDED, reset_headers(self.settings.rate_limit_header, reset_at, now))
-
-    def _in_history(self, job: Job, now: float) -> bool:
-        return job.submitted_at + self.settings.history_lag_seconds <= now

@@ -8,8 +8,8 @@ A fault names an operation (``on``) and a ``kind``:
 - ``credits_402``, ``credits_406``, ``spend_limit``, ``parameter_refused``, ``invalid_content_type``,
   ``model_forbidden`` and ``model_retired`` are errors with the vendor's status and a typical text.
 - ``truncated``, ``not_image``, ``oversize``, ``endless``, ``redirect`` and ``content_type`` change a response.
-- ``failed``, ``blocked``, ``invalid``, ``result_form`` and ``job_seconds`` apply to ``job``. They are taken when a job
-  is accepted, and determine how it ends.
+- ``failed``, ``blocked``, ``invalid``, ``retried``, ``result_form`` and ``job_seconds`` apply to ``job``. They are
+  taken when a job is accepted, and determine how it ends.
 
 A prompt can contain any number of marks: for the job ``[[fault:failed]]``, ``[[fault:blocked]]`` and
 ``[[fault:invalid]]``; for the submit ``[[fault:reset-before]]``, ``[[fault:reset-after]]``, ``[[fault:503]]`` (any HTTP
@@ -52,7 +52,7 @@ _VENDOR_ERRORS = {
 }
 _INTERRUPTIONS = ("error", "reset", "slow", *_VENDOR_ERRORS)
 _ALTERATIONS = ("truncated", "not_image", "oversize", "endless", "redirect", "content_type")
-_OUTCOMES = ("failed", "blocked", "invalid", "result_form", "job_seconds")
+_OUTCOMES = ("failed", "blocked", "invalid", "retried", "result_form", "job_seconds")
 
 #: The observed forms of error bodies.
 ERROR_BODIES = ("error", "message", "detail", "text", "html", "empty", "binary")
@@ -139,6 +139,8 @@ class Fault:
             return replace(outcome, form=self.form)
         if self.kind == "job_seconds":
             return replace(outcome, seconds=self.seconds)
+        if self.kind == "retried":
+            return replace(outcome, retries=outcome.retries + 1)
         if self.kind == "invalid":
             return Outcome.invalid(self.text or _INVALID_TEXT)
         return replace(outcome, error=self.text or (_FAILED_TEXT if self.kind == "failed" else _BLOCKED_TEXT))

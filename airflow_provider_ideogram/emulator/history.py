@@ -19,8 +19,10 @@ OutputUrl: TypeAlias = Callable[[Job, int], str]
 
 #: The vendor serves this path on another host than the API; the emulator serves both on one port.
 HISTORY_PATH = "/inference-request/request-history"
+GENERATIONS_PATH = "/inference-request/generations"
 
 MAX_PER_PAGE = 100
+_PER_PAGE = 20
 _DEFAULT_DAYS = 7
 _MAX_DAYS = 31
 _PENDING = "PENDING"
@@ -46,7 +48,7 @@ def page_of_history(jobs: Iterable[Job], query: Mapping[str, str], now: float, o
     :raises ApiError: 400, if the query is not valid.
     """
     page = _integer(query, "page", 1, 1_000_000)
-    per_page = _integer(query, "per_page", 20, MAX_PER_PAGE)
+    per_page = _integer(query, "per_page", _PER_PAGE, MAX_PER_PAGE)
     first, last = _window(query, now)
     status = _choice(query, "status", ("", *_STATUSES))
     sort_key = _SORTS[_choice(query, "sort_by", tuple(_SORTS))]
@@ -90,6 +92,45 @@ def history_row(job: Job, now: float, output_url: OutputUrl, output: int = 0) ->
         "model_updated": _timestamp(job.done_at if done else job.submitted_at),
         "error": job.outcome.error if done else None,
     }
+
+
+def page_of_generations(
+    jobs: Iterable[Job], query: Mapping[str, str], now: float, output_url: OutputUrl, landed: Callable[[Job], bool]
+) -> dict[str, Any]:
+    """
+    Return a page of the outputs alone; the columns of a request that is not in the history yet are null.
+
+    :param jobs: All jobs, newest first; without ``user_id`` only those of the account are taken.
+    :param query: The query as sent: ``page``, ``model_name``, ``start_date``, ``end_date``, ``user_id``.
+    :param landed: Returns whether a job is in the history.
+    :raises ApiError: 400, if the query is not valid.
+    """
+    page = _integer(query, "page", 1, 1_000_000)
+    first = _date(query, "start_date", date.min)
+    last = _date(query, "end_date", _day(now))
+    user = _USERS.get(query.get("user_id") or OWN_USER)
+    rows = [
+        _generation(job, now, output_url(job, output), landed=landed(job))
+        for job in jobs
+        if job.state(now) == "COMPLETED"
+        and job.user == user
+        and query.get("model_name", "") in job.model
+        and first <= _day(job.submitted_at) <= last
+        for output in range(job.outputs)
+    ]
+    return {"data": rows[(page - 1) * _PER_PAGE : page * _PER_PAGE], "total": len(rows), "page": page}
+
+
+def _generation(job: Job, now: float, url: str, *, landed: bool) -> dict[str, Any]:
+    columns = {
+        "status": "COMPLETED",
+        "credits_deduction": job.cost(now),
+        "latency_ms": round((job.done_at - job.submitted_at) * 1000),
+        "prompt": job.prompt,
+        "parameters": job.inputs,
+    }
+    row = {"request_id": job.request_id, "model_name": job.model, "generation_url": url}
+    return row | (columns if landed else dict.fromkeys(columns))
 
 
 def _history_status(job: Job, now: float) -> str:

@@ -42,12 +42,14 @@ class Outcome:
     :param form: The form of the result, None for the endpoint's default.
     :param queue_seconds: Seconds that the job is QUEUED, None for the setting's.
     :param seconds: Seconds that the job is PROCESSING, None for the setting's.
+    :param retries: How often the vendor ran the model again.
     """
 
     error: str | None = None
     form: str | None = None
     queue_seconds: float | None = None
     seconds: float | None = None
+    retries: int = 0
 
     @classmethod
     def invalid(cls, error: str) -> Outcome:
@@ -122,6 +124,8 @@ class Job:
             "queue_time": round(self.started_at - self.submitted_at, 3),
             "total_time": round(self.done_at - self.submitted_at, 3),
         }
+        if self.outcome.retries:
+            metrics["retry_count"] = self.outcome.retries
         if self.remaining_credits is not None:
             metrics |= {"cost": self.price, "remaining_credits": self.remaining_credits}
         return metrics

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
@@ -21,7 +22,7 @@ from airflow_provider_ideogram.emulator.faults import Fault
 from airflow_provider_ideogram.emulator.history import HISTORY_PATH
 from airflow_provider_ideogram.emulator.jobs import AcceptedRequest
 from airflow_provider_ideogram.emulator.server import serve
-from airflow_provider_ideogram.emulator.settings import EmulatorSettings
+from airflow_provider_ideogram.emulator.settings import EmulatorSettings, check_names
 
 T = TypeVar("T")
 
@@ -59,6 +60,19 @@ class RunningEmulator:
         """Return the counts of calls, charges and faults."""
         return self._call(self._account.stats)
 
+    def summary(self) -> str:
+        """Return what a failed test is to know, in a few lines: charges, calls, faults and the last error response."""
+        stats, last_error = self._call(lambda: (self._account.stats(), self._account.last_error))
+        return "\n".join(
+            (
+                f"{stats.accepted} requests accepted: {stats.charges} charged ({stats.charged_usd:.2f} USD), "
+                f"{stats.failed} failed, {stats.jobs_in_flight} running",
+                f"calls: {_counts(stats.calls)}",
+                f"faults: {_counts(stats.faults)}",
+                f"last error: {last_error or 'none'}",
+            )
+        )
+
     def requests(self) -> list[AcceptedRequest]:
         """Return all accepted requests in the order of submission."""
         return self._call(self._account.requests)
@@ -89,6 +103,7 @@ class RunningEmulator:
         :param options: Further fields of :class:`~airflow_provider_ideogram.emulator.faults.Fault`.
         :raises ValueError: If there is no such fault, or a value is not valid.
         """
+        check_names(options, [field.name for field in fields(Fault)], "option of a fault")
         fault = Fault(on=on, kind=kind, **options)
         self._call(lambda: self._account.faults.add(fault))
 
@@ -128,6 +143,10 @@ class RunningEmulator:
             return function()
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
 def connection_to(url: str, api_key: str) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -22,7 +22,14 @@ from airflow_provider_ideogram.emulator.account import Account
 from airflow_provider_ideogram.emulator.delivery import deliver
 from airflow_provider_ideogram.emulator.drawing import draw, picture_of
 from airflow_provider_ideogram.emulator.errors import ApiError
-from airflow_provider_ideogram.emulator.history import HISTORY_PATH, OutputUrl, history_row, page_of_history
+from airflow_provider_ideogram.emulator.history import (
+    GENERATIONS_PATH,
+    HISTORY_PATH,
+    OutputUrl,
+    history_row,
+    page_of_generations,
+    page_of_history,
+)
 from airflow_provider_ideogram.emulator.jobs import Job
 from airflow_provider_ideogram.emulator.results import FORMS_WITH_BYTES, RAW, URL, URL_LIST, image_fields
 from airflow_provider_ideogram.emulator.validation import check_content_type, read_inputs
@@ -32,6 +39,9 @@ _TICK_SECONDS = 0.25
 #: Synchronous calls and endless responses are aborted this long after the server was told to stop.
 _SHUTDOWN_SECONDS = 0.1
 _FAILED_STATUS = 422
+#: Bytes of an error's body that are kept.
+_MAX_NOTED = 200
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _POLLS = ("status", "result")
 #: The name of an image file: request id, number of the output unless it is the first, and extension.
 _FILE_NAME = re.compile(r"([^_.]+)(?:_([1-9]\d{0,3}))?\.(\w+)")
@@ -51,7 +61,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Return the application that serves the API and the admin calls."""
-        app = web.Application(middlewares=[_error_responses])
+        app = web.Application(middlewares=[self._note_errors, _error_responses])
         app.router.add_post("/v2/{model}", self.submit)
         app.router.add_get("/v2/requests/{request_id}/status", self.status)
         app.router.add_get("/v2/requests/{request_id}", self.result)
@@ -60,9 +70,19 @@ class Api:
         app.router.add_post("/v1/{model}", self.generate)
         app.router.add_get(HISTORY_PATH, self.history)
         app.router.add_get(HISTORY_PATH + "/{request_id}", self.history_of_one)
+        app.router.add_get(GENERATIONS_PATH, self.generations)
         app.router.add_get("/images/{name}", self.image)
         admin.add_routes(app, self._account)
         return app
+
+    @web.middleware
+    async def _note_errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Keep the last error response of the API for the report of a failed test."""
+        response = await handler(request)
+        if response.status >= 400 and isinstance(response, web.Response) and not request.path.startswith("/_"):
+            text = bytes(response.body or b"")[:_MAX_NOTED].decode("utf-8", "replace")  # type: ignore[arg-type]
+            self._account.last_error = f"{request.method} {request.path}: HTTP {response.status} {text}"
+        return response
 
     def close(self) -> None:
         """Stop the thread that draws images."""
@@ -153,6 +173,20 @@ class Api:
 
         return await self._deliver(request, "history", "", execute)
 
+    async def generations(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a page of the outputs."""
+        self._begin_call(request, "history")
+
+        async def execute() -> web.Response:
+            account = self._account
+            return _json(
+                page_of_generations(
+                    account.jobs(), request.query, account.now(), _image_url_of(request), account.is_in_history
+                )
+            )
+
+        return await self._deliver(request, "history", "", execute)
+
     async def image(self, request: web.Request) -> web.StreamResponse:
         """Answer with a job's image. No API key is needed; one that is sent is counted as a leak."""
         self._account.calls["image"] += 1
@@ -233,9 +267,7 @@ async def serve(account: Account) -> AsyncIterator[str]:
 
 
 @web.middleware
-async def _error_responses(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _error_responses(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ApiError as error:

@@ -7,11 +7,11 @@ Invariant: an :class:`EmulatorSettings` is valid. Its constructor raises an erro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
+from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, did_you_mean
 from airflow_provider_ideogram.api.prices import LIST_PRICES
 from airflow_provider_ideogram.emulator.rate_limit import HEADER_FORMS
 
@@ -114,10 +114,18 @@ class EmulatorSettings:
         :raises ValueError: If a name is unknown or fixed, or a value is not valid.
         """
         known = {field.name for field in fields(self)}.difference(_FIXED)
-        if unknown := sorted(set(changes) - known):
-            raise ValueError(f"cannot be changed while the emulator runs: {', '.join(unknown)}")
+        if fixed := sorted(set(changes) & set(_FIXED)):
+            raise ValueError(f"cannot be changed while the emulator runs: {', '.join(fixed)}")
+        check_names(changes, known, "setting")
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
         return replace(self, **values)
+
+
+def check_names(given: Iterable[str], known: Collection[str], kind: str) -> None:
+    """Raise ValueError with a suggestion for each given name that is not known."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError("; ".join(f"{name!r} is no {kind}. {did_you_mean(name, sorted(known))}" for name in unknown))
 
 
 def _are_prices(value: Any) -> bool:

@@ -30,7 +30,8 @@ from airflow_provider_ideogram.hooks.client import (
     total_timeout,
     transport_errors,
 )
-from airflow_provider_ideogram.hooks.network import proxy_of, tls_context
+from airflow_provider_ideogram.hooks.proxies import proxy_of
+from airflow_provider_ideogram.hooks.tls import tls_context
 
 if TYPE_CHECKING:
     import ssl
@@ -55,16 +56,20 @@ class AsyncTransport(Protocol):
 
 
 async def new_transport(settings: ConnectionSettings) -> AsyncTransport:
-    """Return a new transport for the running loop."""
-    tls, has_proxy = await asyncio.to_thread(_prepare, settings.base_url)
-    return HttpxTransport(settings, tls) if has_proxy else AiohttpTransport(settings, tls)
+    """
+    Return a new transport for the running loop.
+
+    :raises IdeogramInvalidInput: If the environment names a proxy or certificates that can't be used.
+    """
+    tls, proxy = await asyncio.to_thread(_prepare, settings.base_url)
+    return AiohttpTransport(settings, tls) if proxy is None else HttpxTransport(settings, tls, proxy)
 
 
-def _prepare(base_url: str) -> tuple[ssl.SSLContext, bool]:
-    """Return the TLS context and whether there is a proxy; blocks, since it imports aiohttp and reads certificates."""
+def _prepare(base_url: str) -> tuple[ssl.SSLContext, httpx.Proxy | None]:
+    """Return the TLS context and the proxy; blocks, since it imports aiohttp and reads certificates."""
     import aiohttp  # noqa: F401
 
-    return tls_context(), proxy_of(httpx.URL(base_url)) is not None
+    return tls_context(), proxy_of(httpx.URL(base_url))
 
 
 class AiohttpTransport:
@@ -117,12 +122,13 @@ class HttpxTransport:
 
     :param settings: The connection's settings.
     :param tls: The process's TLS context.
+    :param proxy: The proxy; None sends directly.
     """
 
-    def __init__(self, settings: ConnectionSettings, tls: ssl.SSLContext) -> None:
+    def __init__(self, settings: ConnectionSettings, tls: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
         self._settings = settings
         limits = httpx.Limits(max_connections=MAX_IN_FLIGHT)
-        self._client = httpx.AsyncClient(verify=tls, limits=limits, **client_options(settings))
+        self._client = httpx.AsyncClient(verify=tls, proxy=proxy, limits=limits, **client_options(settings))
 
     async def send(self, call: Call[Any]) -> ApiResponse:
         """Send a read once and return the response; raise RequestNotSent or ResponseNotReceived."""

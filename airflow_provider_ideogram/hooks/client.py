@@ -2,8 +2,10 @@
 The client of a worker: sends calls to the API over httpx.
 
 Invariant: only :class:`SegmindAuth` adds the API key, and only to requests to the API's and the history's origin;
-redirects are not followed. :func:`~airflow_provider_ideogram.api.retry_flow.retry_flow` decides whether a call is sent
-again; the clients send and wait. The client of an event loop is in :mod:`airflow_provider_ideogram.hooks.async_client`.
+redirects are not followed. A call that charges is sent on a new connection: a server may close a connection that was
+kept open just when the next request arrives, and then it is not known whether it accepted the request.
+:func:`~airflow_provider_ideogram.api.retry_flow.retry_flow` decides whether a call is sent again; the clients send and
+wait. The client of an event loop is in :mod:`airflow_provider_ideogram.hooks.async_client`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSent, ResponseNotReceived, retry_flow
 from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
+from airflow_provider_ideogram.hooks.compression import decompressed
+from airflow_provider_ideogram.hooks.proxies import PROXY_ERRORS, proxy_of
+from airflow_provider_ideogram.hooks.transport import Transport
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -28,8 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 USER_AGENT = f"airflow-provider-ideogram/{__version__}"
-#: No compression: responses are small, or images, which do not shrink. Bodies are never decompressed, also where a
-#: server compresses all the same, so that a small response cannot expand in memory.
+#: No compression: responses are small, or images, which do not shrink. httpx and aiohttp never decompress; that is for
+#: :mod:`airflow_provider_ideogram.hooks.compression`, so that a small response cannot expand in memory.
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
 #: The time limit for a whole response, as a multiple of the timeout for each chunk.
 _TOTAL_TIMEOUT_FACTOR = 4
@@ -67,6 +72,7 @@ def client_options(settings: ConnectionSettings) -> dict[str, Any]:
         "auth": SegmindAuth(settings),
         "timeout": settings.timeout,
         "follow_redirects": False,
+        "trust_env": False,  # the transports read the environment
         "headers": HEADERS,
     }
 
@@ -76,12 +82,20 @@ class SegmindClient:
     Send calls from a worker.
 
     :param settings: The connection's settings.
+    :raises IdeogramInvalidInput: If the environment names a proxy or certificates that can't be used.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
         self._rng = random.Random()
-        self._client = httpx.Client(**client_options(settings))
+        options = client_options(settings)
+        # All transports are made here, so that an error in the environment precedes each submit.
+        proxy = proxy_of(httpx.URL(settings.base_url))
+        history = _history_transport(settings.history_url)
+        self._client = httpx.Client(transport=Transport(proxy), mounts=history, **options)
+        self._charging_client = httpx.Client(transport=Transport(proxy), **options)
+        # A pool without idle connections would not suffice: another thread can take one just before it is closed.
+        self._charging_client.headers["Connection"] = "close"
 
     def run(self, call: Call[T], max_attempts: int = MAX_ATTEMPTS) -> T:
         """Send the call, again where that is allowed, and return the parsed response."""
@@ -105,9 +119,10 @@ class SegmindClient:
 
     def _send(self, call: Call[Any]) -> ApiResponse:
         body = ResponseBody(call, self._settings)
+        client = self._charging_client if call.charges else self._client
         with (
             transport_errors(self._settings.redactor),
-            self._client.stream(call.method, call.path, **request_options(call, self._client)) as response,
+            client.stream(call.method, call.path, **request_options(call, client)) as response,
         ):
             for chunk in response.iter_raw():
                 body.add(chunk)
@@ -116,6 +131,15 @@ class SegmindClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self._charging_client.close()
+
+
+def _history_transport(history_url: str | None) -> dict[str, Transport]:
+    """Return the transport for the history's origin, for which the environment may set another proxy."""
+    if history_url is None:
+        return {}
+    url = httpx.URL(history_url)
+    return {f"{url.scheme}://{url.netloc.decode()}": Transport(proxy_of(url))}
 
 
 def request_options(call: Call[Any], client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
@@ -154,8 +178,11 @@ class ResponseBody:
         self._chunks.append(chunk)
 
     def response(self, status: int, headers: Mapping[str, str]) -> ApiResponse:
-        """Return the complete response."""
+        """Return the complete response; raise ResponseNotReceived if it can't be decompressed within the limits."""
         lower_case = {name.lower(): value for name, value in headers.items()}
+        received, self._chunks, self._bytes_left = self._chunks, [], self._max_bytes
+        for piece in decompressed(received):
+            self.add(piece)
         # A server may repeat the key in an error, and the text of errors goes to logs, events and XComs.
         return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor, time.time())
 
@@ -174,10 +201,11 @@ def transport_errors(redactor: Redactor) -> Iterator[None]:
         httpx.ConnectTimeout,
         httpx.LocalProtocolError,
         httpx.PoolTimeout,
-        httpx.ProxyError,
         httpx.UnsupportedProtocol,
     ) as error:
         raise RequestNotSent(describe_error(error, redactor)) from None
+    except PROXY_ERRORS as error:
+        raise RequestNotSent(f"the environment's proxy refuses it: {describe_error(error, redactor)}") from None
     except (httpx.HTTPError, OSError) as error:
         raise ResponseNotReceived(describe_error(error, redactor)) from None
 

@@ -8,6 +8,7 @@ standard fields as the form does, and never contain the API key.
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ VENDOR_DOMAIN = "segmind.com"
 #: A host name in the form that the DNS uses.
 HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE | re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[^]]+\]|[A-Za-z0-9._-]+)(:[0-9]*)?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _USE_PUNYCODE = "write a name with other letters in its xn-- form"
 _NO_ADDRESS = "is not an http or https address with a host"
 
@@ -81,7 +83,7 @@ class ConnectionSettings:
         """
         problems: list[str] = []
         values: dict[str, Any] = {}
-        if not isinstance(extra, Mapping):
+        if not isinstance(extra, Mapping) or (not extra and not _is_json(connection.extra)):
             problems.append("extra: must be a JSON object")
             extra = {}
 
@@ -113,6 +115,15 @@ def is_vendor_host(host: str) -> bool:
     return host == VENDOR_DOMAIN or host.endswith(f".{VENDOR_DOMAIN}")
 
 
+def _is_json(extra: str | None) -> bool:
+    """Return whether the extra's text is empty or JSON: Airflow reads any other text as an empty extra."""
+    try:
+        json.loads(extra or "{}")
+    except ValueError:
+        return False
+    return True
+
+
 def _address(connection: Any) -> str:
     """
     Return the base URL as text, from ``host`` alone or, as in connection URIs, from host, schema and port.
@@ -121,7 +132,7 @@ def _address(connection: Any) -> str:
     """
     host = (connection.host or "").strip() or DEFAULT_BASE_URL
     if "://" not in host:
-        host = f"{connection.schema or 'https'}://{host}"
+        host = f"{connection.schema or 'https'}://{f'[{host}]' if _is_ipv6(host) else host}"
     parts = urlsplit(host)  # drops line breaks: a host that is not printable stays unchanged, and _url refuses it
     if connection.port and host.isprintable() and ":" not in parts.netloc.rpartition("]")[2]:
         host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
@@ -177,7 +188,7 @@ def _base_url(connection: Any) -> str:
     parts = urlsplit(url)
     if parts.path not in ("", "/v1", "/v2"):  # the vendor's SDK takes its base with a version
         raise ValueError(f"must have no path, not {parts.path!r}")
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc}".removesuffix(_DEFAULT_PORTS[parts.scheme])
 
 
 def _number(value: Any) -> float:
@@ -217,6 +228,13 @@ def _is_host(host: str) -> bool:
     except ValueError:
         return HOST.fullmatch(host.removesuffix(".")) is not None
     return True
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +312,14 @@ EXTRA_FIELDS = {
     ),
 }
 
-#: How the form shows Airflow's standard fields, as the provider's metadata spells it.
+#: How the form shows Airflow's standard fields, as the provider's metadata spells it. The port is shown because Airflow
+#: 3.3.1 and 3.3.2 refuse to test a stored connection without one: their test button sends 0 for it.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["login", "schema", "port", "extra"],
+    "hidden-fields": ["login", "schema", "extra"],
     "relabeling": {"password": API_KEY_LABEL, "host": BASE_URL_LABEL},
-    "placeholders": {"host": DEFAULT_BASE_URL, "password": "the API key from Segmind's console"},
+    "placeholders": {
+        "host": DEFAULT_BASE_URL,
+        "password": "the API key from Segmind's console",
+        "port": "443",
+    },
 }

@@ -17,9 +17,10 @@ from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS, RequestNotSen
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramImageGone, IdeogramInvalidImage, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.client import USER_AGENT, transport_errors
+from airflow_provider_ideogram.hooks.compression import decompressed
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID, ImageSpool, SpooledImage
-from airflow_provider_ideogram.hooks.image_hosts import GuardedTransport
+from airflow_provider_ideogram.hooks.image_hosts import GuardedTransport, absolute_address
 
 #: Seconds for an attempt to download an image, redirects included.
 _MAX_SECONDS = 120.0
@@ -30,7 +31,7 @@ def download_image(source: ImageSource, settings: ConnectionSettings) -> Spooled
     """
     Download an image; the caller closes it.
 
-    :param source: Its address or its bytes.
+    :param source: Its address, which may be relative to the API's base URL, or its bytes.
     :param settings: The connection's settings, with the permitted hosts and the timeout.
     :raises IdeogramInvalidImage: If it is not a complete image within the limits of size, from a permitted host.
     :raises IdeogramServerUnavailable: If its host did not deliver it in any attempt.
@@ -64,7 +65,7 @@ def _client(settings: ConnectionSettings) -> httpx.Client:
 def _fetch(client: httpx.Client, address: str, settings: ConnectionSettings) -> SpooledImage:
     try:
         with transport_errors(settings.redactor):
-            return _follow_redirects(client, httpx.URL(address))
+            return _follow_redirects(client, absolute_address(address, settings))
     except (RequestNotSent, ResponseNotReceived) as error:
         raise _unavailable(f"the image's host did not deliver it ({error})") from error
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -87,8 +88,8 @@ def _follow_redirects(client: httpx.Client, url: httpx.URL) -> SpooledImage:
 def _read_image(response: httpx.Response, deadline: float) -> SpooledImage:
     _check_status(response.status_code)
     with ImageSpool() as spool:
-        for chunk in response.iter_raw():  # raw: a compressed body could expand in memory
-            spool.write(chunk)
+        for piece in decompressed(response.iter_raw()):  # raw: a compressed body could expand in memory
+            spool.write(piece)
             if time.monotonic() > deadline:
                 raise ResponseNotReceived(f"the image was not complete after {_MAX_SECONDS:.0f} s")
         try:
@@ -102,6 +103,8 @@ def _read_image(response: httpx.Response, deadline: float) -> SpooledImage:
 def _check_status(status: int) -> None:
     if status in (408, 429) or status >= 500:
         raise _unavailable(f"the image's host answered HTTP {status}", status)
+    if status == 407:
+        raise _unavailable("the environment's proxy refuses the download (HTTP 407)", status)
     if status in (403, 404, 410):
         raise IdeogramImageGone(f"the image's host answered HTTP {status}", IMAGE_IS_PAID, status_code=status)
     if status != 200:

@@ -7,6 +7,7 @@ written. Its type follows from its bytes, not from a header or a file name.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import tempfile
@@ -32,13 +33,19 @@ _LARGE_PIXELS = 2048 * 2048
 _large_image_lock = threading.Lock()
 #: A larger image is written to disk instead of memory.
 _SPOOL_BYTES = 4 << 20
-_FORMATS = ("JPEG", "PNG", "WEBP")
 #: Content type and extension by Pillow's format. Pillow calls a JPEG with a second picture, such as a gain map, an MPO.
+#: The vendor sends the first four; an image of another kind is paid, too. Left out are formats without a signature, and
+#: those that start a program (EPS).
 _TYPES = {
     "JPEG": ("image/jpeg", "jpg"),
     "MPO": ("image/jpeg", "jpg"),
     "PNG": ("image/png", "png"),
     "WEBP": ("image/webp", "webp"),
+    "GIF": ("image/gif", "gif"),
+    "AVIF": ("image/avif", "avif"),
+    "BMP": ("image/bmp", "bmp"),
+    "TIFF": ("image/tiff", "tiff"),
+    "JPEG2000": ("image/jp2", "jp2"),
 }
 _PNG_SIGNATURE_BYTES = 8
 
@@ -51,7 +58,7 @@ class SpooledImage:
     :param file: The file, positioned at its start.
     :param size_bytes: Its size.
     :param sha256: Its SHA-256 digest.
-    :param content_type: ``image/jpeg``, ``image/png`` or ``image/webp``.
+    :param content_type: The content type, such as ``image/png``.
     :param extension: The usual file name extension, without a dot.
     :param width: The width in pixels.
     :param height: The height in pixels.
@@ -124,10 +131,17 @@ def _disk_errors() -> Iterator[None]:
         ) from error
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that this build of Pillow can read: some have no AVIF or JPEG 2000."""
+    Image.init()
+    return tuple(name for name in _TYPES if name in Image.OPEN)
+
+
 def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
     """Return Pillow's format, width and height; decode the whole image, since the start of a cut one is valid."""
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             kind, (width, height) = image.format or "", image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} by {height} pixels")
@@ -136,9 +150,10 @@ def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
         if kind == "PNG" and not _has_png_end(file):
             raise ValueError("its last chunk is missing")
     except UnidentifiedImageError as error:  # its text names the temporary file
-        raise _not_an_image(size_bytes, "it is not PNG, JPEG or WebP") from error
-    # Pillow raises SyntaxError for a broken PNG. Its warnings are errors if Python's filters say so.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise _not_an_image(size_bytes, "it is of no known kind") from error
+    # Each decoder raises errors of its own: SyntaxError for a broken PNG, RuntimeError for a broken AVIF. Pillow's
+    # warnings are errors if Python's filters say so.
+    except Exception as error:
         raise _not_an_image(size_bytes, error) from error
     return kind, width, height
 

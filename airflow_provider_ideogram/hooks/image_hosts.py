@@ -9,8 +9,6 @@ connected to is the one that was checked.
 from __future__ import annotations
 
 import ipaddress
-import socket
-from collections.abc import Iterator
 
 import httpx
 
@@ -18,7 +16,8 @@ from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage
 from airflow_provider_ideogram.hooks.connection import HOST, ConnectionSettings, is_vendor_host
 from airflow_provider_ideogram.hooks.image import IMAGE_IS_PAID
-from airflow_provider_ideogram.hooks.network import proxy_of, tls_context
+from airflow_provider_ideogram.hooks.proxies import proxy_of
+from airflow_provider_ideogram.hooks.transport import Backend, Transport
 
 #: A NAT64 gateway translates these addresses to IPv4; the last 32 bits are the IPv4 address.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -26,6 +25,11 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 #: The metadata services of Oracle and Azure, which some versions of :mod:`ipaddress` call global.
 _METADATA = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "168.63.129.16/32")))
+
+
+def absolute_address(address: str, settings: ConnectionSettings) -> httpx.URL:
+    """Return the address of an image, which may be relative to the API's base URL; it is not checked."""
+    return httpx.URL(settings.base_url).join(address)
 
 
 def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
@@ -46,11 +50,36 @@ def check_address(url: httpx.URL, settings: ConnectionSettings) -> None:
         )
 
 
+class CheckedBackend(Backend):
+    """
+    Connects to permitted addresses only.
+
+    :param settings: The connection's settings, which name the permitted hosts.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def addresses(self, host: str, port: int) -> list[str]:
+        """Return a host's IP addresses; raise IdeogramInvalidImage if one of them is not permitted."""
+        found = super().addresses(host, port)
+        is_api_host = host == httpx.URL(self._settings.base_url).raw_host.decode()
+        for address in found:
+            if not (is_api_host or address in self._settings.image_hosts or is_public(address)):
+                name = sanitize_text(repr(host), self._settings.redactor)
+                raise IdeogramInvalidImage(
+                    f"the image's host {name} resolves to {address} in a private network",
+                    f"{IMAGE_IS_PAID} If you trust the address, add it to image_hosts in the connection's extra.",
+                )
+        return found
+
+
 class GuardedTransport(httpx.BaseTransport):
     """
-    Checks the address of each request, and connects to the IP address that it checked.
+    Checks the address of each request, and the IP address of each connection.
 
-    A name is resolved once for each request, so it cannot resolve to another address after the check. Behind a proxy
+    A name is resolved once for each connection, so it cannot resolve to another address after the check. Behind a proxy
     only :func:`check_address` applies: the proxy resolves names, and guards its own network.
 
     :param settings: The connection's settings, which name the permitted hosts.
@@ -58,49 +87,16 @@ class GuardedTransport(httpx.BaseTransport):
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self._settings = settings
-        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+        self._transports: dict[httpx.URL | None, Transport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request to the first of its host's addresses that accepts the connection."""
+        """Send a request; raise IdeogramInvalidImage if its address is not permitted."""
         check_address(request.url, self._settings)
         proxy = proxy_of(request.url)
-        if proxy is not None:
-            return self._transport(proxy).handle_request(request)
-        last_error: Exception | None = None
-        for address in self._addresses(request.url):
-            pinned = httpx.Request(
-                request.method,
-                request.url.copy_with(host=address),
-                headers=request.headers,  # its "Host" is the name
-                extensions={**request.extensions, "sni_hostname": request.url.raw_host.decode()},
-            )
-            try:
-                return self._transport(None).handle_request(pinned)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                last_error = error
-        raise last_error or httpx.ConnectError(f"{request.url.host} has no address")
-
-    def _addresses(self, url: httpx.URL) -> Iterator[str]:
-        """Yield the IP addresses of a host; raise IdeogramInvalidImage at the first that is not permitted."""
-        host = url.raw_host.decode()  # the form that the DNS uses; url.host may have other letters
-        try:
-            found = socket.getaddrinfo(host, url.port or 0, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpx.ConnectError(f"{host} has no address: {error}") from error
-        is_api_host = url.raw_host == httpx.URL(self._settings.base_url).raw_host
-        for address in dict.fromkeys(str(info[4][0]) for info in found):
-            if not (is_api_host or address in self._settings.image_hosts or is_public(address)):
-                name = sanitize_text(repr(host), self._settings.redactor)
-                raise IdeogramInvalidImage(
-                    f"the image's host {name} resolves to {address} in a private network",
-                    f"{IMAGE_IS_PAID} If you trust the address, add it to image_hosts in the connection's extra.",
-                )
-            yield address
-
-    def _transport(self, proxy: str | None) -> httpx.HTTPTransport:
-        if proxy not in self._transports:
-            self._transports[proxy] = httpx.HTTPTransport(verify=tls_context(), proxy=proxy)
-        return self._transports[proxy]
+        key = None if proxy is None else proxy.url
+        if key not in self._transports:
+            self._transports[key] = Transport(proxy, CheckedBackend(self._settings) if proxy is None else None)
+        return self._transports[key].handle_request(request)
 
     def close(self) -> None:
         """Close the connections."""

@@ -43,8 +43,8 @@ class Admission(Protocol):
     def cancel(self, reservation: str | None) -> None:
         """End the reservation of a request that certainly was not submitted."""
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
-        """End a reservation by what the request cost; None if that is unknown."""
+    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:
+        """End a reservation by what the request cost, None if that is unknown; return whether that was possible."""
 
 
 class Unlimited:
@@ -64,8 +64,9 @@ class Unlimited:
     def cancel(self, reservation: str | None) -> None:
         """Do nothing."""
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> None:
-        """Do nothing."""
+    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
 
 
 UNLIMITED = Unlimited()
@@ -86,10 +87,15 @@ def admitted(admission: Admission, intent: Intent, record: str | None) -> Iterat
         raise
 
 
-def settle_stored(admission: Admission, record: LedgerRecord, head: Mapping[str, Any]) -> None:
-    """End the reservation of a record whose image is stored; ``head`` is S3's description of the image."""
-    if record.request_id is not None and record.request_id == made_by(head):
-        admission.settle(record.intent.reservation, cost_of(head))
+def settle_stored(admission: Admission, record: LedgerRecord | None, head: Mapping[str, Any]) -> bool:
+    """
+    End the reservation of a record whose image is stored, and return whether the record may be deleted.
+
+    :param head: S3's description of the image.
+    """
+    if record is None or record.request_id is None or record.request_id != made_by(head):
+        return True
+    return admission.settle(record.intent.reservation, cost_of(head))
 
 
 def settle_given_up(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:

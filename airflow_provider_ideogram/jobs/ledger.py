@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TypeGuard
 
-from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramInvalidInput,
+    IdeogramInvalidRecord,
+    IdeogramLedgerError,
+    IdeogramStorageError,
+)
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
+from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
 
-_NO_CONDITIONS = (
-    "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
-)
-#: Hosts whose conditional writes are known to work.
-_AWS = (".amazonaws.com", ".amazonaws.com.cn")
+#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
+_ATTEMPTS = 3
 
 
 class RecordConflict(Exception):
@@ -37,15 +41,16 @@ class Ledger:
     """
     The records of one bucket.
 
-    :param client: boto3's S3 client.
+    :param objects: The S3 layer.
     :param bucket: The bucket of the images.
     :param prefix: The prefix of the records' keys.
     """
 
     is_durable = True
 
-    def __init__(self, client: Any, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
-        self._objects = ObjectStore(client)
+    def __init__(self, objects: ObjectStore, bucket: str, prefix: str = DEFAULT_LEDGER_PREFIX) -> None:
+        self._objects = objects
+        self._probe = StoreProbe(objects, bucket, prefix)
         self._bucket = bucket
         self._prefix = prefix
 
@@ -62,6 +67,20 @@ class Ledger:
         """Return the address of a record."""
         return f"s3://{self._bucket}/{key}"
 
+    def check_store(self) -> None:
+        """
+        Find out, once and before a submit, what the store supports.
+
+        :raises IdeogramInvalidInput: If the bucket refuses an argument of ``s3_extra_args``, or requires another.
+        :raises IdeogramLedgerError: If nothing can be written or read.
+        """
+        try:
+            self._probe.run()
+        except IdeogramInvalidInput:
+            raise
+        except Exception as error:  # of any class, such as one of the credentials
+            raise self._error("writing", f"{self._prefix}*", error) from error
+
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """
         Write the first record of a target.
@@ -71,14 +90,8 @@ class Ledger:
         :raises IdeogramLedgerError: If S3 does not accept it; nothing may be submitted then.
         """
         check_size(key, intent)
-        endpoint = self._objects.client.meta.endpoint_url
-        has_conditions = urlsplit(endpoint).netloc.endswith(_AWS)
-        if not has_conditions and self.read(key) is not None:  # a store that ignores conditions would replace it
-            raise RecordConflict
-        record = self._put(LedgerRecord(key, "", intent), if_match=None)
-        if not has_conditions:
-            self._check_conditions(record)
-        return record
+        self.check_store()
+        return self._put(LedgerRecord(key, "", intent), if_match=None)
 
     def read(self, key: str) -> LedgerRecord | None:
         """
@@ -101,6 +114,7 @@ class Ledger:
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
         check_size(record.key, intent)
+        self.check_store()
         return self._put(LedgerRecord(record.key, "", intent), if_match=record.etag)
 
     def record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
@@ -125,7 +139,7 @@ class Ledger:
         if self._remove(record.key, record.etag):
             return
         try:
-            with suppress(RecordConflict):  # another task replaced it, or it is deleted after all
+            with suppress(RecordConflict):  # it was replaced, or it is deleted after all
                 self._put(replace(record, not_submitted=True), if_match=record.etag)
         except IdeogramLedgerError as error:
             log.warning("%s. It will count as an unknown submit, although nothing was submitted", error.reason)
@@ -137,52 +151,86 @@ class Ledger:
         If it can't be written the intent stays, and counts as an unknown submit.
         """
         try:
-            with suppress(RecordConflict):  # another task replaced it
+            with suppress(RecordConflict):  # it was replaced
                 self._put(replaced, if_match=record.etag)
         except IdeogramLedgerError as error:
             log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
 
-    def delete_for_request(self, key: str, request_id: str | None) -> None:
-        """Delete the record if it is of this request, whose image is stored."""
+    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
+        """
+        Delete the record if it is of the request whose image is stored.
+
+        :param submitted_at: When it was submitted, in ISO 8601: it tells the request of a record without its id, since
+            the intent's time is taken for it.
+        """
         record = self.read(key)
-        if record is not None and record.request_id is not None and record.request_id == request_id:
+        if record is None:
+            return
+        intended_at = iso_utc(record.intent.intent_at)
+        is_same = intended_at == submitted_at if record.request_id is None else record.request_id == request_id
+        if is_same:
             self.delete(key, record.etag)
+
+    def others(self, key: str, since: float) -> Iterator[LedgerRecord]:
+        """
+        Yield the bucket's records of other targets that were written after a time.
+
+        :param key: The key of the record that is left out.
+        :param since: The time in seconds since the epoch.
+        :raises IdeogramStorageError: If one can't be read.
+        """
+        for item in self._objects.list(self._bucket, self._prefix):
+            if item.key == key or item.modified_at < since or not item.key.endswith(".json"):
+                continue
+            stored = self._objects.get(self._bucket, item.key, max_bytes=MAX_BYTES)
+            with suppress(ValueError, TypeError, KeyError, RecursionError):  # the prefix has other objects, too
+                if stored is not None:
+                    yield parse_record(item.key, stored.etag, stored.body)
 
     def _remove(self, key: str, etag: str) -> bool:
         """Return whether this version of the record no longer exists."""
         try:
             self._delete(key, etag)
-        except PreconditionFailed:
-            return True
         except Exception as error:
             log.warning("The ledger's record %s could not be deleted: %s", key, error)
             return False
         return True
 
-    def _delete(self, key: str, etag: str) -> None:
+    def _delete(self, key: str, etag: str, attempts: int = _ATTEMPTS) -> None:
+        """Delete this version of the record, if it is still there."""
         try:
             self._objects.delete(self._bucket, key, if_match=etag)
-        except ConditionsNotSupported:
+        except (PreconditionFailed, ConditionsNotSupported) as error:
             current = self.read(key)
-            if current is not None and current.etag == etag:
+            if current is None or current.etag != etag:
+                return
+            if isinstance(error, ConditionsNotSupported):
                 self._objects.delete(self._bucket, key)
+            elif attempts == 1:
+                raise
+            else:
+                self._delete(key, etag, attempts - 1)
 
-    def _put(self, record: LedgerRecord, *, if_match: str | None, conditional: bool = True) -> LedgerRecord:
+    def _put(
+        self, record: LedgerRecord, *, if_match: str | None, conditional: bool = True, attempts: int = _ATTEMPTS
+    ) -> LedgerRecord:
         """Write the record over the version ``if_match``, or where there is none."""
         try:
             return replace(record, etag=self._write(record, if_match, conditional=conditional))
         except PreconditionFailed as error:
-            written = self._written_before(record)
-            if written is None:
-                raise RecordConflict from error
-            return written
+            current = self.read(record.key)
+            if _is_same(current, record):
+                return current
+            if attempts > 1 and (current.etag if current else None) == if_match:
+                return self._put(record, if_match=if_match, attempts=attempts - 1)
+            raise RecordConflict from error
         except ConditionsNotSupported:
             return self._put_unconditionally(record, if_match)
         except Exception as error:
             failure = self._error("writing", record.key, error)
             with suppress(IdeogramLedgerError):
-                if written := self._written_before(record):
-                    return written
+                if _is_same(current := self.read(record.key), record):
+                    return current
             raise failure from error
 
     def _write(self, record: LedgerRecord, if_match: str | None, *, conditional: bool = True) -> str:
@@ -196,22 +244,8 @@ class Ledger:
         )["ETag"]
         return etag
 
-    def _written_before(self, record: LedgerRecord) -> LedgerRecord | None:
-        """Return the record if this very write took effect though S3's response was lost; botocore may repeat it."""
-        current = self.read(record.key)
-        return current if current is not None and replace(current, etag=record.etag) == record else None
-
-    def _check_conditions(self, record: LedgerRecord) -> None:
-        """Write the record once more: a store that accepts it ignores conditions without saying so."""
-        try:
-            self._write(record, None)
-        except Exception:  # refused as expected; a store that fails now says nothing about conditions
-            return
-        log.warning(_NO_CONDITIONS)
-
     def _put_unconditionally(self, record: LedgerRecord, if_match: str | None) -> LedgerRecord:
         """Write where S3 has no conditions: reading first leaves a moment in which two tasks can both pay."""
-        log.warning(_NO_CONDITIONS)
         current = self.read(record.key)
         if (current.etag if current else None) != if_match:
             raise RecordConflict
@@ -224,9 +258,15 @@ class Ledger:
         return kind(
             f"{doing.capitalize()} the ledger's record s3://{self._bucket}/{key} failed ({cause})",
             "Nothing was submitted by this attempt; a request may have been submitted earlier. Give the worker's role "
-            f"access to {self._prefix}*, also where a bucket policy requires encryption headers, or set durable=False.",
+            f"access to {self._prefix}*, and s3_extra_args the encryption that the bucket's policy requires, such as "
+            "ServerSideEncryption, or set durable=False.",
             charged=None,
         )
+
+
+def _is_same(current: LedgerRecord | None, record: LedgerRecord) -> TypeGuard[LedgerRecord]:
+    """Return whether a write of the record took effect: S3's response may be lost, and botocore repeats the write."""
+    return current is not None and replace(current, etag=record.etag) == record
 
 
 class NoLedger:
@@ -240,6 +280,9 @@ class NoLedger:
 
     def url_of(self, key: str) -> None:
         """Return None."""
+
+    def check_store(self) -> None:
+        """Do nothing."""
 
     def write_intent(self, key: str, intent: Intent) -> LedgerRecord:
         """Return a record that is not stored."""
@@ -265,5 +308,9 @@ class NoLedger:
     def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
         """Do nothing."""
 
-    def delete_for_request(self, key: str, request_id: str | None) -> None:
+    def others(self, key: str, since: float) -> Iterator[LedgerRecord]:  # noqa: ARG002
+        """Return no records."""
+        return iter(())
+
+    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
         """Do nothing."""

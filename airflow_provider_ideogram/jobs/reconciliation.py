@@ -1,10 +1,11 @@
 """
 Reconciliation of a submit whose acceptance is unknown with the account's request history.
 
-Invariant: a request that the history shows is adopted. A new submit needs a reason: a person, or the user's argument,
-accepts that both may be paid, or the submit was answered by an error of the server and a readable history does not show
-it for two minutes. A history that can't be read says nothing: while it fails to respond, nothing is submitted; while it
-refuses the call, only the user's argument is a reason. A connection without a history leaves it to the person.
+Invariant: a request that the history shows is adopted, unless another record holds it: the history can't tell equal
+inputs of two targets apart. A new submit needs a reason: a person, or the user's argument, accepts that both may be
+paid, or the submit was answered by an error of the server and a readable history does not show it for two minutes. A
+history that can't be read says nothing: while it fails to respond, nothing is submitted; while it refuses the call,
+only the user's argument is a reason. A connection without a history leaves it to the person.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from airflow_provider_ideogram.api.history import HISTORY_LAG_MAX
+from airflow_provider_ideogram.api.history import CLOCK_SKEW, HISTORY_LAG_MAX
 from airflow_provider_ideogram.api.parsing import FAILED
 from airflow_provider_ideogram.exceptions import (
     IdeogramError,
@@ -30,6 +31,7 @@ from airflow_provider_ideogram.storage.image_record import iso_utc
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.history import HistoryRow
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 
 log = logging.getLogger(__name__)
@@ -78,11 +80,13 @@ class Reconciler:
     Search the history for a submit, and decide whether another one may follow.
 
     :param hook: The API.
+    :param ledger: The ledger of the target's bucket.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     """
 
     hook: IdeogramHook
+    ledger: Ledger | NoLedger
     resubmit: bool
     resubmit_on_5xx: bool
 
@@ -115,7 +119,9 @@ class Reconciler:
         unknown = _unknown(record, search.text, answered)
         if durable:
             _wait(record, unknown, is_temporary=search.is_temporary)
-        reason = self._consent(record, intent, owns, was_read=search.found is not None or not self.hook.has_history)
+        reason = self._resubmit_reason(
+            record, intent, owns, was_read=search.found is not None or not self.hook.has_history
+        )
         if reason is None and durable and search.found == [] and self._may_repeat(record, intent):
             reason = "The submit was answered by an error of the server"
         if reason is None or search.is_temporary:
@@ -127,7 +133,11 @@ class Reconciler:
         intent = record.intent
         try:
             ids = self.hook.find_submitted(intent.request, intent.first_submit_at, intent.intent_at)
-            rows = [self.hook.find_in_history(id_) for id_ in ids.difference(intent.excluded_request_ids)]
+            ids.difference_update(intent.excluded_request_ids)
+            others = list(self._others(record)) if ids else []
+            if any(_may_be_submitting(other, intent) for other in others):
+                return _Search(None, "shows a request that may be on its way for another target", is_temporary=True)
+            rows = [self.hook.find_in_history(id_) for id_ in ids.difference(other.request_id for other in others)]
         except Exception as error:  # of any class: "could not be read" is never "is not there"
             # Without a history, or with one that refuses the key, another search has the same result.
             is_temporary = not isinstance(error, IdeogramNotCharged)
@@ -138,7 +148,14 @@ class Reconciler:
             found = [row for row in found if row.state != FAILED]
         return _Search(found, f"shows {len(found) or 'no'} requests with its inputs")
 
-    def _consent(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
+    def is_held(self, record: LedgerRecord) -> bool:
+        """Return whether another record has the same request; raise IdeogramStorageError if one can't be read."""
+        return any(other.request_id == record.request_id for other in self._others(record))
+
+    def _others(self, record: LedgerRecord) -> Iterator[LedgerRecord]:
+        return self.ledger.others(record.key, record.intent.first_submit_at - 2 * CLOCK_SKEW)
+
+    def _resubmit_reason(self, record: LedgerRecord, intent: Intent, owns: bool, *, was_read: bool) -> str | None:
         """Return why the user accepts that both requests may be paid, None if no reason is known."""
         if self.resubmit and record.intent.submit_attempts < MAX_SUBMITS:
             return "on_unknown_submit is 'resubmit'"
@@ -155,6 +172,13 @@ class Reconciler:
         """Return whether the vendor's guidance applies: a submit that was answered 500, 502 or 503 is sent again."""
         same = intent.fingerprint == record.intent.fingerprint
         return self.resubmit_on_5xx and same and 0 < record.intent.submit_attempts < MAX_SUBMITS
+
+
+def _may_be_submitting(other: LedgerRecord, intent: Intent) -> bool:
+    """Return whether the same request may be on its way for another target."""
+    age = time.time() - other.intent.intent_at
+    is_open = other.request_id is None and not other.not_submitted
+    return is_open and age < HISTORY_LAG and other.intent.request == intent.request
 
 
 def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary: bool) -> None:

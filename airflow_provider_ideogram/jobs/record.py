@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.job import Job
@@ -101,6 +101,26 @@ class LedgerRecord:
             record_etag=self.etag,
             attempt_group=intent.attempt_group,
             reservation=intent.reservation,
+        )
+
+    def followed_by(self, intent: Intent, now: float) -> Intent:
+        """
+        Return an intent as it is written over this record; the same inputs keep the seed that was drawn before.
+
+        :param now: Seconds since the epoch.
+        """
+        own = self.intent
+        same = own.fingerprint == intent.fingerprint
+        unsettled = same and self.request_id is None and not self.not_submitted
+        cleared = intent.max_tries != own.max_tries and intent.owner == own.owner
+        return replace(
+            intent,
+            request=own.request if same else intent.request,
+            intent_at=now,
+            # Otherwise the history could take the ended request for the next one.
+            excluded_request_ids=own.excluded_request_ids + ((self.request_id,) if self.request_id else ()),
+            submit_attempts=own.submit_attempts if unsettled and not cleared else 0,
+            unsettled_since=own.first_submit_at if unsettled else None,
         )
 
 

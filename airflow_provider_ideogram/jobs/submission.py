@@ -13,14 +13,12 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
-    IdeogramJobUnreachable,
     IdeogramLedgerError,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
@@ -31,11 +29,18 @@ from airflow_provider_ideogram.jobs.admission import UNLIMITED, admitted, settle
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
+from airflow_provider_ideogram.jobs.previous_request import request_of_image
 from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, Reconciler, RetryLater
 from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.jobs.target_image import TargetImage
-from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerprint_of, made_by, made_from
+from airflow_provider_ideogram.storage.image_record import (
+    ImageRecord,
+    made_by,
+    made_from,
+    paid_by_group,
+    submitted_at_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +77,9 @@ class Submitter:
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
-    :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
+    :param tried_since: When the task's first attempt began at the earliest, in seconds since the epoch by Airflow's
+        clock; None if that is unknown.
+    :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
     :param admission: The account's rate limit and budget; what it raises passes through before an intent is written.
     """
 
@@ -86,6 +93,7 @@ class Submitter:
     resubmit: bool
     resubmit_on_5xx: bool = True
     tried_since: float | None = None
+    keeps_first_inputs: bool = False
     admission: Admission = UNLIMITED
 
     def get_or_submit(
@@ -108,7 +116,7 @@ class Submitter:
         return result
 
     def _get_or_submit(self, request: GenerationRequest, *, absent: bool) -> ImageRecord | tuple[Job, RequestPoll]:
-        self.hook.get_conn()  # whatever is wrong with the connection is found before the intent
+        self.hook.get_conn()  # an error of the connection precedes the intent
         head = None if absent and self.ledger.is_durable else self.store.find(self.target)
         stored = self._stored(head, request) if head else None
         if stored is not None:
@@ -126,11 +134,13 @@ class Submitter:
         except RecordConflict:
             existing = self.ledger.read(self._record_key)
         if existing is not None:
+            if self.keeps_first_inputs and existing.intent.attempt_group == self._group:
+                intent = replace(intent, request=existing.intent.request, fingerprint=existing.intent.fingerprint)
             with suppress(RecordConflict):
                 if existing.not_submitted:
                     return self._submit_over(existing, intent, head, settled=True)
                 return self._reattach(existing, intent, head)
-        raise RetryLater(RETRY_SECONDS, _target_busy(f"another task just changed the record {self._record_key}"))
+        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self._record_key} was changed just now"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
@@ -142,31 +152,8 @@ class Submitter:
         if record is not None:
             own = record.intent.attempt_group == self._group
             return record.intent.request.as_asked(record.intent.fingerprint) if own else None
-        own_image = self._image.own()
-        if own_image is None:
-            return None
-        target, head = own_image
-        # The attempt died between the deletion of the record and its own end.
-        stored = ImageRecord.of_object(target, head, None)
-        request = self._request_in_history(stored)
-        if request is None:
-            raise IdeogramJobUnreachable(
-                f"The image of request {stored.request_id} is stored at {target.uri}, but the account's request "
-                "history does not show its inputs, and the function may return others now",
-                "The request was charged, and nothing more is. A retry searches the history again; clear the task to "
-                "call the function again and pay for a new image.",
-                charged=True,
-                request_id=stored.request_id,
-            )
-        return request.as_asked(fingerprint_of(head))
-
-    def _request_in_history(self, stored: ImageRecord) -> GenerationRequest | None:
-        if not self.hook.has_history:
-            return None
-        request_id, model = stored.request_id or "", stored.model or ""
-        submitted_at = datetime.fromisoformat(stored.submitted_at or "").timestamp()
-        row = self.hook.find_in_history(request_id) or self.hook.find_in_list(request_id, model, submitted_at)
-        return row.request() if row else None
+        own_image = self._image.own()  # the attempt ended between the deletion of the record and its own end
+        return request_of_image(self.hook, *own_image) if own_image else None
 
     @property
     def _record_key(self) -> str:
@@ -182,10 +169,12 @@ class Submitter:
 
     def _stored(self, head: Mapping[str, Any], request: GenerationRequest) -> ImageRecord | None:
         """Return the image at the target if it is this task's own or is to be reused."""
+        if self.keeps_first_inputs and paid_by_group(head, self._group):
+            request = request_of_image(self.hook, self.target, head)
         if made_from(head, request):
-            if self.admission.is_shared and (record := self.ledger.read(self._record_key)):
-                settle_stored(self.admission, record, head)
-            self.ledger.delete_for_request(self._record_key, made_by(head))
+            record = self.ledger.read(self._record_key) if self.admission.is_shared else None
+            if settle_stored(self.admission, record, head):
+                self.ledger.delete_for_image(self._record_key, made_by(head), submitted_at_of(head))
         return self._image.usable(head, request)
 
     def _stored_meanwhile(
@@ -200,6 +189,8 @@ class Submitter:
             return None
         try:
             stored = self._image.stored_since(before, request)
+            if stored is None and self.keeps_first_inputs and (own := self._image.own()):
+                stored = ImageRecord.of_object(*own, request_of_image(self.hook, *own), own=True)
         except BaseException:  # also Airflow's timeout: nothing was submitted
             self._cancel(record, replaced)
             raise
@@ -218,7 +209,7 @@ class Submitter:
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
-                busy = _target_busy(f"{record.intent.owner} is submitting a request for it")
+                busy = _target_busy(f"{self._whose(record)} may be submitting a request for it")
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
             found = self._reconcile(record, intent)
             if found is None:
@@ -231,21 +222,24 @@ class Submitter:
             recover(self.hook, poll, record.intent.request)
         if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
-            raise _target_busy(f"request {record.request_id} of {record.intent.owner}, with other inputs, is {state}")
+            raise _target_busy(f"request {record.request_id} of {self._whose(record)}, with other inputs, is {state}")
         if not same:
             log.warning(
                 "Request %s of %s was submitted for %s with other inputs. It is abandoned, and a new one is submitted",
                 record.request_id,
-                record.intent.owner,
+                self._whose(record),
                 record.intent.target,
             )
             settle_given_up(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
-        if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED):
+        is_retry = record.intent.attempt_group == self._group
+        if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED) or (
+            poll.outcome is Outcome.CONTENT_BLOCKED and not is_retry
+        ):
             log.warning("%s. A new request is submitted", poll.failure().reason)
             settle_given_up(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=True)
-        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, record.intent.owner)
+        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._whose(record))
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
@@ -341,6 +335,7 @@ class Submitter:
         """Return the record with its request, None if a new one may be submitted."""
         reconciler = Reconciler(
             self.hook,
+            self.ledger,
             resubmit=self.resubmit and may_resubmit,
             resubmit_on_5xx=self.resubmit_on_5xx and may_resubmit,
         )
@@ -351,9 +346,13 @@ class Submitter:
             return None
         # No later than the request, so that its hour never ends later than counted.
         submitted_at = min(record.intent.intent_at, max(record.intent.first_submit_at, found.created_at))
-        return self._record_request(
-            replace(record, intent=replace(record.intent, intent_at=submitted_at)), found.request_id
-        )
+        settled = replace(record, intent=replace(record.intent, intent_at=submitted_at))
+        recorded = self._record_request(settled, found.request_id)
+        if reconciler.is_held(recorded):  # two tasks found it at the same time: each lets go, and searches again
+            self.ledger.restore(recorded, record)
+            busy = _target_busy(f"request {found.request_id} was just found for another target with the same inputs")
+            raise RetryLater(random.Random().uniform(RETRY_SECONDS, 2 * RETRY_SECONDS), busy)
+        return recorded
 
     def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
         """Return whether the request of another task still needs the target."""
@@ -364,24 +363,13 @@ class Submitter:
     def _owns(self, record: LedgerRecord) -> bool:
         return record.intent.owner == self.owner
 
+    def _whose(self, record: LedgerRecord) -> str:
+        """Return the record's task in words."""
+        return "an earlier attempt of this task" if self._owns(record) else f"the task {record.intent.owner}"
+
     def _replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
-        """Write the intent over the record; the same inputs keep the seed that was drawn before."""
-        same = record.intent.fingerprint == intent.fingerprint
-        request = record.intent.request if same else intent.request
-        unsettled = same and record.request_id is None and not record.not_submitted
-        # Otherwise the history could take the ended request for the next one.
-        excluded = record.intent.excluded_request_ids + ((record.request_id,) if record.request_id else ())
-        cleared = intent.max_tries != record.intent.max_tries and self._owns(record)
-        attempts = record.intent.submit_attempts if unsettled and not cleared else 0
-        new = replace(
-            intent,
-            request=request,
-            intent_at=time.time(),
-            excluded_request_ids=excluded,
-            submit_attempts=attempts,
-            unsettled_since=record.intent.first_submit_at if unsettled else None,
-        )
-        with self._admitted(new) as reserved:
+        """Write the intent over the record."""
+        with self._admitted(record.followed_by(intent, time.time())) as reserved:
             if record.request_id is None and not record.not_submitted:  # both submits may be charged
                 self.admission.settle(record.intent.reservation, None)
             return self.ledger.replace(record, reserved)
@@ -389,11 +377,11 @@ class Submitter:
 
 def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:
     """Return why a record could not be written; the advice of a ledger's error is about a task without a submit."""
-    return problem.reason if isinstance(problem, IdeogramLedgerError) else "another task replaced its record"
+    return problem.reason if isinstance(problem, IdeogramLedgerError) else "its record was replaced meanwhile"
 
 
 def _target_busy(why: str) -> IdeogramTargetBusy:
-    """Return the error of a target that another task uses."""
+    """Return the error of a target that another attempt or task uses."""
     return IdeogramTargetBusy(
         f"The target is in use: {why}",
         "Nothing was charged. A retry checks again; give each task its own key, or run the tasks one after another.",

@@ -1,13 +1,14 @@
 """
 The image at a target, as one task sees it.
 
-Invariant: an image that an attempt of this task paid for is its result, whatever ``if_exists`` says. Nothing here
-submits.
+Invariant: an image that an attempt of this task paid for is its result, also if ``if_exists`` is not ``reuse``. Nothing
+here submits.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds by which Airflow's clock may be ahead of S3's.
+_CLOCK_SKEW = 300.0
+#: Seconds in which no other attempt can begin, submit and store. It spares most tasks a listing of the prefix.
+_FASTEST_ATTEMPT = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class TargetImage:
@@ -34,7 +40,8 @@ class TargetImage:
     :param target: Where the image goes.
     :param group: The task's attempt group.
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
-    :param tried_since: When earlier attempts of the task may have begun, in seconds since the epoch; None without any.
+    :param tried_since: When the task's first attempt began at the earliest, in seconds since the epoch by Airflow's
+        clock; None if that is unknown.
     """
 
     store: ImageStore
@@ -86,7 +93,12 @@ class TargetImage:
         return (target, head) if head is not None and paid_by_group(head, self.group) else None
 
     def own_in_prefix(self) -> tuple[Target, Mapping[str, Any]] | None:
-        """Return the image that an earlier attempt stored below a prefix, where the target has no key."""
-        if not self.target.is_prefix or self.tried_since is None:
+        """
+        Return the image that another attempt stored below a prefix, where the target has no key.
+
+        That may be a later attempt: Airflow can have failed this one while it went on.
+        """
+        if not self.target.is_prefix or self.tried_since is None or time.time() < self.tried_since + _FASTEST_ATTEMPT:
             return None
-        return self.store.find_in_prefix(self.target, self.tried_since, lambda head: paid_by_group(head, self.group))
+        since = self.tried_since - _CLOCK_SKEW
+        return self.store.find_in_prefix(self.target, since, lambda head: paid_by_group(head, self.group))

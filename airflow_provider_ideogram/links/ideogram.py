@@ -17,7 +17,7 @@ from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
-    from airflow.sdk.types import TaskInstanceKey
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol, TaskInstanceKey
 
 #: The plugin's part of the addresses in Airflow's UI, ``…/plugin/ideogram-images``.
 UI_ROUTE = "ideogram-images"
@@ -39,7 +39,7 @@ class IdeogramImageLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
         """Return the address, empty while there is no page."""
         if has_gallery():
-            return _gallery_address(ti_key)
+            return gallery_address(ti_key)
         result = XCom.get_value(ti_key=ti_key, key="return_value")
         if not isinstance(result, Mapping) or not result.get("key"):
             return ""
@@ -51,16 +51,18 @@ class SegmindRequestLink(BaseOperatorLink):
 
     name = "Segmind request"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, empty before a request was submitted or found."""
-        request_id: Any = XCom.get_value(ti_key=ti_key, key="request_id")
-        if request_id is None:
+        # On a worker the operator knows it; Airflow 3 logs an error for each XCom that is read and is not there.
+        if hasattr(operator, "request_id"):
+            request_id: Any = operator.request_id
+        elif (request_id := XCom.get_value(ti_key=ti_key, key="request_id")) is None:
             result = XCom.get_value(ti_key=ti_key, key="return_value")
             request_id = result.get("request_id") if isinstance(result, Mapping) else None
         return f"{_SEGMIND_CONSOLE}#{quote(request_id, safe='')}" if isinstance(request_id, str) else ""
 
 
-def _gallery_address(ti_key: TaskInstanceKey) -> str:
+def gallery_address(ti_key: TaskInstanceKey | RuntimeTaskInstanceProtocol) -> str:
     """Return the address of the gallery's tab; relative to the UI's origin if ``[api] base_url`` is not set."""
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     dag_id, run_id, task_id = (quote(part, safe="") for part in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))

@@ -2,24 +2,25 @@
 What the provider's tasks share: connections, S3 targets, deferral, and the parameters of a request.
 
 Invariant: arguments that are not templates are checked in ``__init__``, while the DAG is parsed; that imports neither
-HTTP nor S3.
+HTTP nor S3. All rendered arguments are checked before the first call.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, get_current_context
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, get_current_context
 
-from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL
+from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, check_choice
+from airflow_provider_ideogram.api.values import seconds, shown
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.links import IdeogramImageLink, SegmindRequestLink
-from airflow_provider_ideogram.operators.templates import is_literal
+from airflow_provider_ideogram.links import IdeogramImageLink
+from airflow_provider_ideogram.operators.templates import has_template, is_literal
 from airflow_provider_ideogram.storage.target import (
     DEFAULT_LEDGER_PREFIX,
     IF_EXISTS,
@@ -30,6 +31,7 @@ from airflow_provider_ideogram.storage.target import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
 
     from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -41,17 +43,21 @@ if TYPE_CHECKING:
 BACKSTOP_SECONDS = 300.0
 #: Characters of a key that are percent-encoded in an asset's URI: Airflow drops the fragment and sorts the query.
 _ENCODED_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
+#: The gallery finds the tasks of this provider by these links.
+_LINKS: tuple[BaseOperatorLink, ...] = (IdeogramImageLink(),)
 
 
 class IdeogramTask(BaseOperator):
     """A task that uses the API and S3; subclasses set the attributes from their arguments."""
 
     ui_color = "#e9e1fb"
-    operator_extra_links = (IdeogramImageLink(), SegmindRequestLink())
+    own_links: ClassVar[Sequence[BaseOperatorLink]] = _LINKS
+    operator_extra_links: Collection[BaseOperatorLink] = _LINKS
 
     aws_conn_id: str | None
     ideogram_conn_id: str
     s3_extra_args: Mapping[str, Any] | None
+    deferrable: bool
     durable: bool
     ledger_prefix: str
     poll_interval: float | None
@@ -59,29 +65,66 @@ class IdeogramTask(BaseOperator):
 
     #: Arguments with a fixed set of values.
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+    #: Arguments that are True or False.
+    flags: ClassVar[Sequence[str]] = ("deferrable",)
+    #: Attributes that are durations, and the arguments' names.
+    durations: ClassVar[Mapping[str, str]] = {"timeout": "timeout", "poll_interval": "poll_interval"}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Add the links to those of a subclass: the gallery finds its tasks by them."""
+        super().__init_subclass__(**kwargs)
+        others = [link for link in cls.operator_extra_links if type(link) not in map(type, cls.own_links)]
+        cls.operator_extra_links = (*cls.own_links, *others)
 
     def _check_arguments(self) -> None:
-        """Raise IdeogramInvalidInput for invalid arguments that are not templates; each ``__init__`` ends with it."""
-        if problems := self._problems():
-            raise IdeogramInvalidInput.of(problems)
+        """
+        Raise IdeogramInvalidInput for invalid arguments that are not templates; each ``__init__`` ends with it.
 
-    def _problems(self) -> list[str]:
-        """Return the problems of the arguments that are not templates."""
-        problems = []
-        if is_literal(self.s3_extra_args):
-            problems += check_extra_args(self.s3_extra_args)
-        for name, valid in self.choices.items():
-            if getattr(self, name) not in valid:
-                problems.append(f"{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
-        problems += _check_seconds("timeout", self.timeout)
-        if self.poll_interval is not None:
-            problems += _check_seconds("poll_interval", self.poll_interval)
-        return problems
+        A mapped task is made on a worker, where Airflow would retry the error: ``execute`` checks its arguments.
+        """
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            self._raise_for(self._problems(is_literal))
 
     def _check_rendered(self) -> None:
-        """Check rendered arguments that nothing else checks."""
-        if problems := check_extra_args(self.s3_extra_args):
-            raise IdeogramInvalidInput.of(problems)
+        """Raise IdeogramInvalidInput if an argument is not valid, before the first call."""
+        self._raise_for(self._problems(lambda _: True))
+
+    def _raise_for(self, problems: Sequence[str]) -> None:
+        if problems:
+            raise IdeogramInvalidInput.of(problems, f"Task {self.task_id!r}")
+
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        """
+        Return the problems of the arguments.
+
+        :param is_final: Returns whether rendering does not change a value; templates are not checked.
+        """
+        problems = check_extra_args(self.s3_extra_args) if is_final(self.s3_extra_args) else []
+        if is_final(self.ideogram_conn_id):
+            problems += problem_of("ideogram_conn_id", _check_conn_id, self.ideogram_conn_id)
+        if self.aws_conn_id is not None and is_final(self.aws_conn_id):
+            problems += problem_of("aws_conn_id", _check_conn_id, self.aws_conn_id)
+        for name, valid in self.choices.items():
+            problems += problem_of(name, check_choice, getattr(self, name), valid)
+        for name in self.flags:
+            problems += problem_of(name, _check_flag, getattr(self, name))
+        for attribute, name in self.durations.items():
+            if (value := getattr(self, attribute)) is not None or attribute == "timeout":
+                problems += problem_of(name, seconds, value)
+        return problems
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Leave text without a template unchanged, which native rendering would evaluate: ``1984`` to a number."""
+        environment = jinja_env or self.get_template_env()
+        if isinstance(content, str) and not has_template(content, environment):
+            return content
+        return super().render_template(content, context, environment, seen_oids)
 
     def _defer_to(self, trigger: IdeogramTrigger | IdeogramTurnTrigger, method_name: str) -> NoReturn:
         left = max(trigger.deadline - time.time(), 0.0)
@@ -121,7 +164,7 @@ class IdeogramTask(BaseOperator):
     def _ledger(self, target: Target) -> Ledger | NoLedger:
         from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
 
-        return Ledger(self._store.client, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
+        return Ledger(self._store.objects, target.bucket, self.ledger_prefix) if self.durable else NoLedger()
 
     @cached_property
     def _store(self) -> ImageStore:
@@ -153,6 +196,9 @@ class IdeogramBaseOperator(IdeogramTask):
         "if_exists": IF_EXISTS,
         "on_unknown_submit": ("fail", "resubmit"),
     }
+    flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "resubmit_on_5xx")
+    #: The parameters of a request that are arguments of the operator.
+    parameters: ClassVar[Sequence[str]] = tuple(name for name in CHECKS if name != "prompt")
 
     def __init__(
         self,
@@ -160,7 +206,7 @@ class IdeogramBaseOperator(IdeogramTask):
         magic_prompt_option: str | None = "AUTO",
         resolution: str | None = "RESOLUTION_1024_1024",
         style_type: str | None = "GENERAL",
-        seed: int | str | None = None,
+        seed: float | Decimal | str | None = None,
         model: str = DEFAULT_MODEL,
         model_params: Mapping[str, Any] | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
@@ -168,8 +214,8 @@ class IdeogramBaseOperator(IdeogramTask):
         ideogram_conn_id: str = "ideogram_default",
         aws_conn_id: str | None = "aws_default",
         deferrable: bool = True,
-        poll_interval: float | None = None,
-        timeout: float = 600,
+        poll_interval: float | timedelta | None = None,
+        timeout: float | timedelta = 600,
         durable: bool = True,
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
         on_unknown_submit: str = "fail",
@@ -188,30 +234,43 @@ class IdeogramBaseOperator(IdeogramTask):
         self.ideogram_conn_id = ideogram_conn_id
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
+        self.poll_interval = read_if_valid(seconds, poll_interval)
+        self.timeout = read_if_valid(seconds, timeout)
         self.durable = durable
         self.ledger_prefix = ledger_prefix
         self.on_unknown_submit = on_unknown_submit
         self.resubmit_on_5xx = resubmit_on_5xx
 
-    def _problems(self) -> list[str]:
-        problems = [problem for name in CHECKS if (problem := self._problem_of(name))]
-        return problems + super()._problems() + check_ledger_prefix(self.ledger_prefix)
-
-    def _problem_of(self, name: str) -> str | None:
-        """Return the problem of a request parameter; None if it is valid, a template, or not an attribute."""
-        value = getattr(self, name, None)
-        if not hasattr(self, name) or not is_literal(value):
-            return None
-        try:
-            CHECKS[name](value)
-        except ValueError as problem:
-            return f"{name}: {problem}"
-        return None
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        problems = []
+        for name in self.parameters:
+            if is_final(value := getattr(self, name)):
+                problems += problem_of(name, CHECKS[name], value)
+        return problems + super()._problems(is_final) + check_ledger_prefix(self.ledger_prefix)
 
 
-def _check_seconds(name: str, value: Any) -> list[str]:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
-        return []
-    return [f"{name}: {value!r} is not a number of seconds above 0"]
+def problem_of(name: str, check: Callable[..., Any], value: Any, *details: Any) -> list[str]:
+    """Return the problem of an argument, if its check raises ValueError."""
+    try:
+        check(value, *details)
+    except ValueError as problem:
+        return [f"{name}: {problem}"]
+    return []
+
+
+def read_if_valid(read: Callable[[Any], Any], value: Any) -> Any:
+    """Return what ``read`` makes of an argument; if it raises ValueError, the argument, which is checked later."""
+    try:
+        return read(value)
+    except ValueError:
+        return value
+
+
+def _check_flag(value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither True nor False")
+
+
+def _check_conn_id(value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{shown(value)} is not the id of a connection")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
 from airflow_provider_ideogram.datasets.key_template import check_key_template
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
-from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
 from airflow_provider_ideogram.operators.failures import airflow_failures
-from airflow_provider_ideogram.operators.templates import is_literal
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 if TYPE_CHECKING:
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
+
+
+#: The numbers among the arguments: their type, the least one, and what they are.
+_NUMBERS: dict[str, tuple[type | UnionType, int, str]] = {
+    "max_in_flight": (int, 1, "a whole number from 1 up"),
+    "requests_per_minute": (int | float, 0, "a number from 0 up"),
+    "max_failures": (int | float, 0, "a number from 0 up"),
+    "max_cost_usd": (int | float, 0, "an amount from 0 up"),
+    "price_usd": (int | float, 0, "an amount from 0 up"),
+}
+_OPTIONAL_NUMBERS = ("requests_per_minute", "max_cost_usd", "price_usd")
 
 
 class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
@@ -63,14 +76,15 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     _result: Mapping[str, Any] | None = None
 
+    flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "dedupe")
     template_fields: Sequence[str] = ("prompts", "prompts_path", "s3_prefix", *IdeogramBaseOperator.template_fields)
 
     def __init__(
         self,
         *,
         prompts: Any = None,
-        prompts_path: str | None = None,
-        s3_prefix: str,
+        prompts_path: str | os.PathLike[str] | None = None,
+        s3_prefix: str | os.PathLike[str],
         key_template: str = "{id}",
         max_in_flight: int = 50,
         requests_per_minute: float | None = None,
@@ -82,44 +96,33 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.prompts = prompts
-        self.prompts_path = prompts_path
-        self.s3_prefix = s3_prefix
+        self.prompts_path = path_text(prompts_path)
+        self.s3_prefix = path_text(s3_prefix)
         self.key_template = key_template
-        self.max_in_flight = max_in_flight
-        self.requests_per_minute = requests_per_minute
-        self.max_failures = max_failures
-        self.max_cost_usd = max_cost_usd
-        self.price_usd = price_usd
+        self.max_in_flight = read_if_valid(whole_number, max_in_flight)
+        self.requests_per_minute = read_if_valid(number, requests_per_minute)
+        self.max_failures = read_if_valid(number, max_failures)
+        self.max_cost_usd = read_if_valid(number, max_cost_usd)
+        self.price_usd = read_if_valid(number, price_usd)
         self.dedupe = dedupe
         self._check_arguments()
 
-    def _problems(self) -> list[str]:
-        problems = super()._problems()
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        problems = super()._problems(is_final)
         if (self.prompts is None) == (self.prompts_path is None):
-            problems.append("prompts, prompts_path: give one of them")
-        if isinstance(self.prompts, str) and is_literal(self.prompts):
+            count = "neither is" if self.prompts is None else "both are"
+            problems.append(f"prompts, prompts_path: give one of them; {count} given")
+        if isinstance(self.prompts, str) and is_final(self.prompts):
             problems.append("prompts: must be a list of rows, not a text; pass a file as prompts_path")
-        if is_literal(self.s3_prefix):
+        if is_final(self.prompts_path) and not isinstance(self.prompts_path, str | None):
+            problems.append(f"prompts_path: must be a path, not {shown(self.prompts_path)}")
+        if is_final(self.s3_prefix):
             problems += check_key(self.s3_prefix, with_bucket=False, name="s3_prefix")
-        problems += [f"{name}: {getattr(self, name)!r} is not {valid}" for name, valid in self._bad_numbers()]
-        return problems + check_key_template(self.key_template)
-
-    def _bad_numbers(self) -> Iterator[tuple[str, str]]:
-        valid = {
-            "max_in_flight": (1, "a whole number from 1 up"),
-            "requests_per_minute": (0, "a number from 0 up"),
-            "max_failures": (0, "a number from 0 up"),
-            "max_cost_usd": (0, "an amount from 0 up"),
-            "price_usd": (0, "an amount from 0 up"),
-        }
-        for name, (least, words) in valid.items():
+        for name, valid in _NUMBERS.items():
             value = getattr(self, name)
-            if value is None and name in ("requests_per_minute", "max_cost_usd", "price_usd"):
-                continue
-            kinds = int if name == "max_in_flight" else int | float
-            number = isinstance(value, kinds) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < least:
-                yield name, words
+            if value is not None or name not in _OPTIONAL_NUMBERS:
+                problems += problem_of(name, _check_number, value, *valid)
+        return problems + check_key_template(self.key_template)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the run, or continue that of an earlier attempt, and work on it."""
@@ -219,6 +222,12 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         from airflow_provider_ideogram.operators.openlineage import lineage_of_dataset
 
         return lineage_of_dataset(self.prompts_path, self._result)
+
+
+def _check_number(value: Any, kind: type | UnionType, least: int, words: str) -> None:
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or not least <= value < math.inf:
+        raise ValueError(f"{shown(value)} is not {words}")
 
 
 def _reports(event: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

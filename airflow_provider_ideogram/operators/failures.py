@@ -1,12 +1,14 @@
 """
 How the provider's errors end a task.
 
-Invariant: every error of the provider leaves the XCom ``failure``. An error that another attempt cannot resolve, or
-whose retry would pay again, fails the task without a retry, on every version of Airflow.
+Invariant: every error of the provider leaves the XCom ``failure``, and three lines at ERROR: what happened, whether
+money was spent, and what to do. An error that another attempt cannot resolve, or whose retry would pay again, fails the
+task without a retry, on every version of Airflow.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_ideogram.exceptions import IdeogramError
 
 FAILURE_KEY = "failure"
+
+log = logging.getLogger(__name__)
+
+#: Airflow's log does not wrap lines; the exception has the whole text.
+_MAX_LINE = 150
+_MONEY = {True: "The request was charged", False: "Nothing was charged", None: "It is not known whether it was charged"}
 
 
 @contextmanager
@@ -42,10 +50,21 @@ def airflow_failures(
         metrics.failed(error.code)
         ti.xcom_push(key=FAILURE_KEY, value=failure_xcom(error))
         if isinstance(error, skipped):
-            raise AirflowSkipException(str(error)) from error
+            raise AirflowSkipException(str(error)) from None
+        for line in failure_lines(error):
+            log.error("%s", line)
+        log.debug("The error with its causes", exc_info=error)
+        # Without the causes, whose texts the error has already.
         if error.retryable and not isinstance(error, final) and (durable or not error.needs_ledger):
-            raise
-        raise AirflowFailException(str(error)) from error
+            raise error from None
+        raise AirflowFailException(str(error)) from None
+
+
+def failure_lines(error: IdeogramError) -> list[str]:
+    """Return what happened, whether money was spent and what to do, a line each; a line without content is left out."""
+    money, _, remedy = error.advice.partition(". ")
+    lines = (error.reason, money.rstrip(".") or _MONEY[error.charged], remedy.rstrip("."))
+    return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in lines if line]
 
 
 def failure_xcom(error: IdeogramError) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the money.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
+from airflow_provider_ideogram.api.prices import list_price
+from airflow_provider_ideogram.api.values import path_text
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.submission import Submitter
 
-#: Seconds by which Airflow's clock may be ahead of S3's.
-_CLOCK_SKEW = 300.0
 #: Seconds over which tasks come back that waited for a budget.
 _BUDGET_SPREAD = 60.0
 ON_BUDGET = ("fail", "wait")
@@ -65,9 +67,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param wait_for_completion: False ends the task on submit, with ``request_id``, ``submitted_at`` and the inputs as
         its result. The ledger keeps the request until a task for the same image, or ``IdeogramRequestSensor``, stores
         it.
-    :param poll_interval: Seconds between polls; None follows the observed durations.
-    :param timeout: Seconds from the submission until the task fails. The image of a request that was not done in time
-        can still be fetched by a later attempt.
+    :param poll_interval: Seconds or a timedelta between polls; None follows the observed durations.
+    :param timeout: Seconds or a timedelta from the submission until the task fails. The image of a request that was
+        not done in time can still be fetched by a later attempt.
     :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
     :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
     :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
@@ -85,12 +87,17 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         "on_content_blocked": ("fail", "skip"),
         "on_budget": ON_BUDGET,
     }
+    flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "wait_for_completion")
+    parameters: ClassVar[Sequence[str]] = tuple(CHECKS)
+
+    #: Whether another attempt sends what the first one recorded: for a subclass whose inputs are computed.
+    _keeps_first_inputs: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
         prompt: str,
-        s3_key: str,
+        s3_key: str | os.PathLike[str],
         s3_bucket: str | None = None,
         wait_for_completion: bool = True,
         on_content_blocked: str = "fail",
@@ -99,7 +106,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.prompt = prompt
-        self.s3_key = s3_key
+        self.s3_key = path_text(s3_key)
         self.s3_bucket = s3_bucket
         self.wait_for_completion = wait_for_completion
         self.on_content_blocked = on_content_blocked
@@ -120,13 +127,15 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
         with self._failures(context), self._hook() as hook:
-            self._check_rendered()
+            if resumed is None:
+                self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target, resumed.get("turn") if resumed else None)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             request = asked or self._request(context, submitter)
             asking = {"inputs": request.inputs(), "target": target.uri}
+            called_at = time.time()
             try:
                 result = submitter.get_or_submit(request)
             except RetryLater as later:
@@ -143,6 +152,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             job, poll = result
             self._job = job
             context["ti"].xcom_push(key="request_id", value=job.request_id)
+            if job.submitted_at >= called_at:
+                self._log_submit(job)
             if not self.wait_for_completion:
                 return self._submitted(job, target)
             if self.deferrable and not poll.settled:
@@ -178,6 +189,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
+            keeps_first_inputs=self._keeps_first_inputs,
             admission=self._admission(context, hook, target, turn),
         )
 
@@ -196,6 +208,22 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             hook.settings,
             Who(ti.dag_id, ti.run_id, ti.task_id),
             turn=(turn[0], Ticket(*turn[1:])) if turn else None,
+        )
+
+    def _log_submit(self, job: Job) -> None:
+        request = job.request
+        if request is None:
+            return
+        price = list_price(request.model)
+        self.log.info(
+            "Submitted request %s: %s, style %s, seed %s, %s, %s; expected in about %.0f s",
+            job.request_id,
+            request.resolution,
+            request.style_type,
+            request.seed,
+            request.model,
+            "at an unknown price" if price is None else f"about {price} USD",
+            EXPECTED_SECONDS,
         )
 
     def _submitted(self, job: Job, target: Target) -> dict[str, Any]:
@@ -241,8 +269,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
 
 def _tried_since(context: Context) -> float | None:
-    """Return the earliest start of earlier attempts in seconds since the epoch, None for the first attempt."""
-    if context["ti"].try_number <= 1:
-        return None
-    started = context["dag_run"].start_date
-    return started.timestamp() - _CLOCK_SKEW if started else 0.0
+    """Return the earliest start of the task's attempts in seconds since the epoch, None if it is unknown."""
+    is_first = context["ti"].try_number <= 1
+    started = getattr(context["ti"], "start_date", None) if is_first else context["dag_run"].start_date
+    if started is None:
+        return None if is_first else 0.0
+    return float(started.timestamp())

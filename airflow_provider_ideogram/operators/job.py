@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
     IdeogramJobError,
-    IdeogramStorageError,
     IdeogramTemporaryError,
     job_unreachable,
     request_continues,
 )
+from airflow_provider_ideogram.links import SegmindRequestLink
+from airflow_provider_ideogram.links.ideogram import gallery_address, has_gallery
 from airflow_provider_ideogram.operators.base import IdeogramTask
 from airflow_provider_ideogram.operators.failures import airflow_failures
-from airflow_provider_ideogram.operators.templates import is_literal
 from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+#: The method that Airflow names when the deferral's time is over or its trigger failed.
+_TRIGGER_FAILED = "__fail__"
 #: Seconds between two attempts to fetch or store a completed image.
 FETCH_RETRY_SECONDS = 30.0
 
@@ -45,18 +49,18 @@ FETCH_RETRY_SECONDS = 30.0
 class IdeogramJobTask(IdeogramTask):
     """A task whose result is the image of one request."""
 
+    own_links = (*IdeogramTask.own_links, SegmindRequestLink())
     s3_key: str
     s3_bucket: str | None
-    deferrable: bool
     on_content_blocked: str
     #: Errors that another attempt of the task cannot resolve.
     _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
     _result: Mapping[str, Any] | None = None
 
-    def _problems(self) -> list[str]:
-        problems = super()._problems()
-        if is_literal(self.s3_key) and is_literal(self.s3_bucket):
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        problems = super()._problems(is_final)
+        if is_final(self.s3_key) and is_final(self.s3_bucket):
             problems += check_key(self.s3_key, self.s3_bucket is not None) + check_bucket(self.s3_bucket)
         return problems
 
@@ -72,6 +76,13 @@ class IdeogramJobTask(IdeogramTask):
         with self._failures(context), self._hook() as hook:
             return self._finish(context, hook, job, poll, trigger_error=event["error"])
 
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request of this slice, None before one was submitted or found; read by the link."""
+        if self._job is not None:
+            return self._job.request_id
+        return self._result["request_id"] if self._result else None
+
     def on_kill(self) -> None:
         """Log that the request continues: the API has no cancel call."""
         if self._job is not None:
@@ -82,7 +93,28 @@ class IdeogramJobTask(IdeogramTask):
         """End the task as the provider's errors and ``on_content_blocked`` ask for."""
         skipped = (IdeogramContentBlocked,) if self.on_content_blocked == "skip" else ()
         with airflow_failures(context["ti"], durable=self.durable, skipped=skipped, final=self._final):
-            yield
+            try:
+                yield
+            except (AirflowFailException, AirflowSkipException, IdeogramJobError):
+                raise
+            except Exception as error:
+                if self.durable or self._job is None:
+                    raise
+                # Without a ledger a retry would submit and pay again, although this process knows the request.
+                reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
+                raise job_unreachable(self._job.request_id, reason) from error
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; without a ledger, one that Airflow ended fails the task without a retry."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except Exception as error:
+            if self.durable or next_method != _TRIGGER_FAILED:
+                raise
+            raise AirflowFailException(
+                f"Airflow ended the deferral: {error}. A request may be running, which no attempt can find with "
+                "durable=False: a retry would submit and pay for a new one. Clear the task to do so."
+            ) from error
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
         """Wait on the worker, by the same decisions as the trigger."""
@@ -116,7 +148,11 @@ class IdeogramJobTask(IdeogramTask):
                 self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
             self._defer_until_done(job)
         if poll.is_terminal_failure:
-            self._delete_record(job, None, failed=poll.outcome is not Outcome.EXPIRED)
+            failed = poll.outcome is not Outcome.EXPIRED
+            if poll.outcome is Outcome.CONTENT_BLOCKED and _has_retries(context):
+                self._settle(job, None, failed=failed)
+            else:
+                self._delete_record(job, None, failed=failed)
         raise poll.failure()
 
     def _store_image(
@@ -136,6 +172,16 @@ class IdeogramJobTask(IdeogramTask):
                 self._delete_record(job, None)
             raise
         self._delete_record(job, record.original_cost_usd)
+        self.log.info(
+            "Stored %s: %s x %s pixels, %d KiB, %s USD%s. Gallery: %s",
+            record.uri,
+            record.width,
+            record.height,
+            round((record.size_bytes or 0) / 1024),
+            record.original_cost_usd,
+            " (estimate)" if record.cost_is_estimate else "",
+            gallery_address(context["ti"]) if has_gallery() else "none below Airflow 3.1",
+        )
         return self._succeed(context, record)
 
     def _succeed(self, context: Context, record: ImageRecord) -> dict[str, Any]:
@@ -197,15 +243,22 @@ class IdeogramJobTask(IdeogramTask):
         :param cost_usd: What the vendor charged; None if that is unknown.
         :param failed: Whether the request made no image.
         """
-        try:
-            if job.reservation:
-                from airflow_provider_ideogram.account.limits import settle
+        if self._settle(job, cost_usd, failed=failed) and job.record_key and job.record_etag:
+            self._ledger_of(job).delete(job.record_key, job.record_etag)
 
-                settle(self._store.objects, job.reservation, cost_usd, failed=failed)
-            if job.record_key and job.record_etag:
-                self._ledger_of(job).delete(job.record_key, job.record_etag)
-        except IdeogramStorageError as error:
-            self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
+    def _settle(self, job: Job, cost_usd: float | None, *, failed: bool = False) -> bool:
+        """Replace what the account has reserved by the cost, and return whether it did; a failure is only logged."""
+        if job.reservation is None:
+            return True
+        from airflow_provider_ideogram.account.limits import settle
+
+        return settle(self._store.objects, job.reservation, cost_usd, failed=failed)
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))
+
+
+def _has_retries(context: Context) -> bool:
+    """Return whether Airflow may run the task again without a person: this process may end before Airflow knows why."""
+    ti = context["ti"]
+    return bool(ti.try_number <= ti.max_tries)

@@ -6,11 +6,12 @@ Invariant: it never submits. The image is stored as the operator stores its own.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -23,17 +24,17 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.request_id import is_request_id
+from airflow_provider_ideogram.api.values import path_text, seconds, shown
 from airflow_provider_ideogram.exceptions import (
     STILL_AVAILABLE,
     IdeogramError,
-    IdeogramInvalidInput,
     IdeogramJobFailed,
     IdeogramObjectExists,
     IdeogramResultExpired,
     IdeogramTimeout,
 )
+from airflow_provider_ideogram.operators.base import problem_of, read_if_valid
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
-from airflow_provider_ideogram.operators.templates import is_literal
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     :param ideogram_conn_id: The Airflow connection of type ``ideogram``.
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param deferrable: Wait in the triggerer; False pokes on a worker, or with ``mode="reschedule"`` in intervals.
-    :param poke_interval: Seconds between polls; None follows the observed durations.
-    :param timeout: Seconds from the submission until the task fails.
+    :param poke_interval: Seconds or a timedelta between polls; None follows the observed durations.
+    :param timeout: Seconds or a timedelta from the submission until the task fails.
     :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
     """
 
@@ -77,6 +78,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"request": "json", "s3_extra_args": "json"}
     choices: ClassVar[Mapping[str, Sequence[str]]] = {"if_exists": IF_EXISTS, "on_content_blocked": ("fail", "skip")}
+    durations: ClassVar[Mapping[str, str]] = {"timeout": "timeout", "poll_interval": "poke_interval"}
 
     #: A sensor submits nothing: its retry would find the same.
     _final = (IdeogramJobFailed, IdeogramResultExpired)
@@ -88,35 +90,36 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self,
         *,
         request: Any,
-        s3_key: str,
+        s3_key: str | os.PathLike[str],
         s3_bucket: str | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
         if_exists: str = "reuse",
         ideogram_conn_id: str = "ideogram_default",
         aws_conn_id: str | None = "aws_default",
         deferrable: bool = True,
-        poke_interval: float | None = None,
-        timeout: float = 3600,
+        poke_interval: float | timedelta | None = None,
+        timeout: float | timedelta = 3600,
         on_content_blocked: str = "fail",
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            poke_interval=EXPECTED_SECONDS if poke_interval is None else poke_interval, timeout=timeout, **kwargs
-        )
+        super().__init__(**kwargs)  # without the durations, for which Airflow raises an error that it retries
+        interval = read_if_valid(seconds, poke_interval)
+        self.poke_interval = EXPECTED_SECONDS if interval is None else interval
+        self.timeout = read_if_valid(seconds, timeout)
         self.request = request
-        self.s3_key = s3_key
+        self.s3_key = path_text(s3_key)
         self.s3_bucket = s3_bucket
         self.s3_extra_args = s3_extra_args
         self.if_exists = if_exists
         self.ideogram_conn_id = ideogram_conn_id
         self.aws_conn_id = aws_conn_id
         self.deferrable = deferrable
-        self.poll_interval = poke_interval
+        self.poll_interval = interval
         self.on_content_blocked = on_content_blocked
         self._check_arguments()
 
-    def _problems(self) -> list[str]:
-        return super()._problems() + (check_request(self.request) if is_literal(self.request) else [])
+    def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
+        return super()._problems(is_final) + (check_request(self.request) if is_final(self.request) else [])
 
     def execute(self, context: Context) -> Any:
         """Check the request once; store its image, or wait for it."""
@@ -170,13 +173,14 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         """Return the request with its inputs: from the ledger, the ``request`` argument, or the account's history."""
         from airflow_provider_ideogram.api.job import Job
 
-        if problems := check_request(self.request):
-            raise IdeogramInvalidInput.of(problems)
         target = Target.parse(self.s3_key, self.s3_bucket)
         known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
         request_id = known["request_id"]
         if record := self._find_record(request_id):
-            return replace(record.job, target=target.uri)
+            if record.intent.target == target.uri:
+                return record.job
+            # Another target's record stays: a task for that one still needs it.
+            return replace(record.job, target=target.uri, record_key=None, record_etag=None)
         asked, submitted_at = self._from_argument(known) or self._from_history(hook, request_id) or (None, time.time())
         fingerprint = known.get("fingerprint") or (asked.fingerprint if asked else "")
         return Job(request_id, submitted_at, asked, fingerprint, target.uri)
@@ -232,7 +236,18 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
 def check_request(request: Any) -> list[str]:
     """Return the problems of a ``request`` argument."""
-    request_id = request.get("request_id") if isinstance(request, Mapping) else request
-    if is_request_id(request_id):
-        return []
-    return [f"request: {request!r} is neither a request id nor the result of a task that submitted a request"]
+    submitted = request if isinstance(request, Mapping) else {"request_id": request}
+    if not is_request_id(submitted.get("request_id")):
+        return [f"request: {shown(request)} is neither a request id nor the result of a task that submitted a request"]
+    problems = problem_of("request, submitted_at", _check_time, submitted.get("submitted_at"))
+    for name in ("fingerprint", "ledger_uri"):
+        if not isinstance(submitted.get(name), str | None):
+            problems.append(f"request, {name}: must be text, not {shown(submitted[name])}")
+    return problems
+
+
+def _check_time(value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a time in ISO 8601")
+    if value:
+        datetime.fromisoformat(value)

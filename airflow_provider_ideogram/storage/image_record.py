@@ -191,6 +191,12 @@ def cost_of(head: Mapping[str, Any]) -> float | None:
     return cost
 
 
+def submitted_at_of(head: Mapping[str, Any]) -> str | None:
+    """Return when an object's request was submitted, in ISO 8601; None if it is not one of this provider's."""
+    time: str | None = head.get("Metadata", {}).get(_metadata_name("submitted_at"))
+    return time
+
+
 def paid_by_group(head: Mapping[str, Any], group: str) -> bool:
     """Return whether an attempt of this group paid for an object."""
     paid: bool = head.get("Metadata", {}).get(_ATTEMPT_GROUP) == group

@@ -7,7 +7,7 @@ PUT whose bytes S3 compares with their hash.
 
 from __future__ import annotations
 
-import base64
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from botocore.exceptions import ParamValidationError
 from botocore.validate import validate_parameters
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, completed_not_stored
-from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, metadata_of
+from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerprint_of, made_from, metadata_of
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
 from airflow_provider_ideogram.storage.target import check_extra_args
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.storage.image_record import Completion
     from airflow_provider_ideogram.storage.target import Target
+
+log = logging.getLogger(__name__)
+
+#: Headers of an object that a copy with metadata of its own does not take from its source.
+_CONTENT_HEADERS = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType")
 
 
 class ImageStore:
@@ -60,7 +65,7 @@ class ImageStore:
     @cached_property
     def objects(self) -> ObjectStore:
         """The S3 layer on the connection's client."""
-        return ObjectStore(self.client)
+        return ObjectStore(self.client, self._extra_args)
 
     def find(self, target: Target) -> Mapping[str, Any] | None:
         """
@@ -74,6 +79,12 @@ class ImageStore:
         head = self.head(target)
         if head is None:
             self.objects.check_bucket(target.bucket, "Nothing was charged.")
+        elif fingerprint_of(head) is None:
+            log.warning(
+                "%s has no metadata of this provider, so it is not recognized as an image made from the same inputs. "
+                "Another program stored it, or the S3 store does not keep metadata",
+                target.uri,
+            )
         return head
 
     def head(self, target: Target) -> Mapping[str, Any] | None:
@@ -109,6 +120,7 @@ class ImageStore:
             target.bucket,
             target.key,
             image.file,
+            sha256=image.sha256,
             advice=completed_not_stored(job.request_id),
             charged=True,
             **{
@@ -116,7 +128,6 @@ class ImageStore:
                 "Metadata": metadata | metadata_of(job, image, completion),
                 "ContentLength": image.size_bytes,
                 "ContentType": image.content_type,
-                "ChecksumSHA256": base64.b64encode(image.sha256).decode(),
             },
         )
         return ImageRecord.of_upload(job, image, target, response, completion)
@@ -126,7 +137,10 @@ class ImageStore:
         head = self.head(source)
         if head is None or not made_from(head, request):
             return None
-        copied = self.objects.copy((source.bucket, source.key), target.bucket, target.key, **self._copy_args)
+        # The metadata says what the image was made from. It is sent, because some stores copy none.
+        described = {name: head[name] for name in ("Metadata", *_CONTENT_HEADERS) if name in head}
+        arguments = {"MetadataDirective": "REPLACE", **self._copy_args, **described}
+        copied = self.objects.copy((source.bucket, source.key), target.bucket, target.key, **arguments)
         description = {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
         return ImageRecord.of_object(target, description, request)
 
@@ -134,8 +148,7 @@ class ImageStore:
     def _copy_args(self) -> dict[str, Any]:
         """The user's arguments that CopyObject takes: S3 copies neither encryption, storage class nor access rights."""
         known = self.client.meta.service_model.operation_model("CopyObject").input_shape.members
-        # The metadata is copied from the source: it says what the image was made from.
-        arguments = {name: self._extra_args[name] for name in self._extra_args.keys() & known if name != "Metadata"}
+        arguments = {name: self._extra_args[name] for name in self._extra_args.keys() & known}
         return arguments | ({"TaggingDirective": "REPLACE"} if "Tagging" in arguments else {})
 
     def _check_extra_args(self) -> None:

@@ -3,12 +3,14 @@ Objects in S3: the only module that calls boto3's client and interprets its erro
 
 Invariant: "missing" is None, and every other failure is an error: "could not be read" is never "is not there". The HTTP
 status decides what an error means, since stores that imitate S3 differ in their error codes. Names of metadata are in
-lower case, since a store or a proxy may change their case.
+lower case, since a store or a proxy may change their case. A written object is compared with its checksum by the store.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
+from airflow_provider_ideogram.storage.bucket_arguments import with_every_read, with_every_write
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,8 +27,11 @@ if TYPE_CHECKING:
 _NOT_FOUND = 404
 _CONFLICT = 409  # S3's response to one of two conditional writes at the same time
 _PRECONDITION_FAILED = 412
-_NOT_IMPLEMENTED = 501
+#: How stores answer a header or a call that they don't support. 400 has other causes too.
+_NOT_SUPPORTED = (400, 405, 501)
+_NOT_PERMITTED = 403
 _DELETED_AT_ONCE = 1000
+_CHUNK_BYTES = 1 << 16
 NOTHING_CHARGED = "Nothing was charged by this call to S3."
 
 
@@ -34,7 +40,7 @@ class PreconditionFailed(Exception):
 
 
 class ConditionsNotSupported(Exception):
-    """The store does not support conditional writes, and says so."""
+    """The store does not support conditional writes or deletions, or not correctly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +76,33 @@ class ObjectStore:
 
     Every method raises IdeogramStorageError if S3 can't be reached or refuses the call; ``advice`` is the error's.
 
+    What the store does not support is remembered, so that it is asked once.
+
     :param client: boto3's S3 client.
+    :param extra_args: The user's arguments of ``put_object``; what a bucket may require goes with each call.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, extra_args: Mapping[str, Any] | None = None) -> None:
         self.client = client
+        self.extra_args = dict(extra_args or {})
+        self._write_args, self._read_args = with_every_write(self.extra_args), with_every_read(self.extra_args)
+        #: Whether conditional writes, and conditional deletions, are tried.
+        self.writes_conditionally = self.deletes_conditionally = True
 
     def get(
         self, bucket: str, key: str, *, max_bytes: int | None = None, advice: str = NOTHING_CHARGED
     ) -> StoredObject | None:
         """Return an object, None if it is missing; of a larger one than ``max_bytes`` only the beginning."""
         with storage_errors(f"Reading s3://{bucket}/{key}", advice):
-            response = _unless_missing(self.client.get_object, Bucket=bucket, Key=key)
+            response = _unless_missing(self.client.get_object, **self._read_args, Bucket=bucket, Key=key)
             return response and StoredObject(response["Body"].read(max_bytes), response["ETag"])
 
     def open(self, bucket: str, key: str) -> IO[bytes]:
         """Open an object for reading as a stream, whose reads raise IdeogramStorageError; the caller closes it."""
         doing = f"Reading s3://{bucket}/{key}"
         with storage_errors(doing, NOTHING_CHARGED):
-            return io.BufferedReader(_Body(self.client.get_object(Bucket=bucket, Key=key)["Body"], doing))
+            response = self.client.get_object(**self._read_args, Bucket=bucket, Key=key)
+            return io.BufferedReader(_Body(response["Body"], doing))
 
     def stream(self, bucket: str, key: str, **options: Any) -> Mapping[str, Any] | None:
         """
@@ -97,12 +111,14 @@ class ObjectStore:
         :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
         """
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            return _with_lower_case_metadata(_unless_missing(self.client.get_object, Bucket=bucket, Key=key, **options))
+            options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
+            return _with_lower_case_metadata(_unless_missing(self.client.get_object, **options))
 
     def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         """Return S3's description of an object, None if it is missing."""
         with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            return _with_lower_case_metadata(_unless_missing(self.client.head_object, Bucket=bucket, Key=key))
+            options = {**self._read_args, "Bucket": bucket, "Key": key}
+            return _with_lower_case_metadata(_unless_missing(self.client.head_object, **options))
 
     def put(
         self,
@@ -110,6 +126,7 @@ class ObjectStore:
         key: str,
         body: bytes | IO[bytes],
         *,
+        sha256: bytes | None = None,
         if_match: str | None = None,
         if_missing: bool = False,
         advice: str = NOTHING_CHARGED,
@@ -119,6 +136,7 @@ class ObjectStore:
         """
         Write an object, and return S3's response.
 
+        :param sha256: The hash of the body, with which the store compares it; None for boto3's own checksum.
         :param if_match: The ETag of the version that is replaced, None for any.
         :param if_missing: Whether the write must not replace an object.
         :param charged: Whether the object's content was charged.
@@ -127,23 +145,46 @@ class ObjectStore:
         :raises ConditionsNotSupported: If the store refuses conditions.
         """
         condition = {"IfMatch": if_match} if if_match is not None else {"IfNoneMatch": "*"} if if_missing else {}
+        if condition and not self.writes_conditionally:
+            raise ConditionsNotSupported
+        call = {**self._write_args, **arguments, **condition, "Bucket": bucket, "Key": key, "Body": body}
         with storage_errors(f"Writing s3://{bucket}/{key}", advice, charged=charged), _conditions(condition):
-            response: Mapping[str, Any] = self.client.put_object(
-                **arguments, **condition, Bucket=bucket, Key=key, Body=body
-            )
+            return self._put_with_checksum(call, sha256)
+
+    def _put_with_checksum(self, call: dict[str, Any], sha256: bytes | None) -> Mapping[str, Any]:
+        """Write with a checksum, and with an MD5 if the store refuses it or the client's configuration omits it."""
+        config = self.client.meta.config
+        if config.request_checksum_calculation == "when_supported":
+            checksum = {"ChecksumSHA256": b64encode(sha256).decode()} if sha256 else {}
+            try:
+                response: Mapping[str, Any] = self.client.put_object(**call, **checksum)
+            except ClientError as error:
+                if status_of(error) not in _NOT_SUPPORTED:
+                    raise
+            else:
+                return response
+        before, config.request_checksum_calculation = config.request_checksum_calculation, "when_required"
+        try:
+            response = self.client.put_object(**call, ContentMD5=_md5(call["Body"]))
+        except BaseException:
+            config.request_checksum_calculation = before
+            raise
         return response
 
     def copy(self, source: tuple[str, str], bucket: str, key: str, **arguments: Any) -> Mapping[str, Any]:
         """Copy an object with its metadata, and return S3's response; ``source`` is its bucket and key."""
         with storage_errors(f"Copying s3://{'/'.join(source)} to s3://{bucket}/{key}", NOTHING_CHARGED):
             response: Mapping[str, Any] = self.client.copy_object(
-                **arguments, CopySource={"Bucket": source[0], "Key": source[1]}, Bucket=bucket, Key=key
+                **{**self._write_args, **arguments},
+                CopySource={"Bucket": source[0], "Key": source[1]},
+                Bucket=bucket,
+                Key=key,
             )
         return response
 
     def list(self, bucket: str, prefix: str, *, delimiter: str = "") -> Iterator[ListedObject]:
         """Yield the objects below a prefix in the order of their keys, a thousand a call."""
-        options = {"Delimiter": delimiter} if delimiter else {}
+        options = {**self._read_args, **({"Delimiter": delimiter} if delimiter else {})}
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options)
         with storage_errors(f"Listing s3://{bucket}/{prefix}", NOTHING_CHARGED):
             for page in pages:
@@ -156,34 +197,53 @@ class ObjectStore:
 
         :param if_match: The ETag of the version that is deleted, None for any.
         :raises PreconditionFailed: If another version is there.
-        :raises ConditionsNotSupported: If the store refuses conditions.
+        :raises ConditionsNotSupported: If the store refuses conditions, or refuses the version that is there.
         """
         condition = {} if if_match is None else {"IfMatch": if_match}
+        if condition and not self.deletes_conditionally:
+            raise ConditionsNotSupported
         with storage_errors(f"Deleting s3://{bucket}/{key}", advice), _conditions(condition):
-            self.client.delete_object(**condition, Bucket=bucket, Key=key)
+            try:
+                self.client.delete_object(**self._read_args, **condition, Bucket=bucket, Key=key)
+            except ClientError as error:
+                if not condition or status_of(error) != _PRECONDITION_FAILED:
+                    raise
+                found = self.head(bucket, key)
+                if found is None or found["ETag"] != if_match:
+                    raise
+                self.deletes_conditionally = False
+                raise ConditionsNotSupported from error
 
     def delete_many(self, bucket: str, keys: Iterable[str], *, advice: str = NOTHING_CHARGED) -> None:
-        """Delete objects, a thousand a call; missing ones are no error."""
+        """Delete objects, a thousand a call, and singly where the store refuses that; missing ones are no error."""
         remaining = list(keys)
         for first in range(0, len(remaining), _DELETED_AT_ONCE):
-            self._delete_batch(bucket, remaining[first : first + _DELETED_AT_ONCE], advice)
+            for key in self._delete_batch(bucket, remaining[first : first + _DELETED_AT_ONCE], advice):
+                self.delete(bucket, key, advice=advice)
 
-    def _delete_batch(self, bucket: str, keys: Sequence[str], advice: str) -> None:
-        doing = f"Deleting {len(keys)} objects of s3://{bucket}"
+    def _delete_batch(self, bucket: str, keys: Sequence[str], advice: str) -> Sequence[str]:
+        """Return the keys whose deletion the store refused."""
         batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        with storage_errors(doing, advice):
-            response = self.client.delete_objects(Bucket=bucket, Delete=batch)
-        if refused := response.get("Errors"):  # in a response of HTTP 200
-            first = refused[0]
-            raise IdeogramStorageError(
-                f"{doing} failed for {len(refused)} of them, first for {first.get('Key')}: {first.get('Message')}",
-                advice,
-            )
+        with storage_errors(f"Deleting {len(keys)} objects of s3://{bucket}", advice):
+            try:
+                response = self.client.delete_objects(**self._read_args, Bucket=bucket, Delete=batch)
+            except ClientError as error:
+                if status_of(error) not in (*_NOT_SUPPORTED, _NOT_PERMITTED):
+                    raise
+                return keys
+        return [refused["Key"] for refused in response.get("Errors", ())]  # in a response of HTTP 200
 
     def check_bucket(self, bucket: str, advice: str) -> None:
         """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
         with storage_errors(f"Reading the bucket s3://{bucket}", advice):
-            self.client.head_bucket(Bucket=bucket)
+            try:
+                self.client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if status_of(error) != _NOT_FOUND:
+                    raise
+                raise IdeogramStorageRefused(
+                    f"Bucket {bucket!r} does not exist", f"{advice} Create it, or correct the name of the bucket."
+                ) from error
 
 
 class _Body(io.RawIOBase):
@@ -218,7 +278,10 @@ def storage_errors(doing: str, advice: str, *, charged: bool = False) -> Iterato
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise IdeogramStorageError(
+        # After a charge the task is retried all the same, while a person can permit the write.
+        permanent = isinstance(error, ClientError) and _is_permanent(error) and not charged
+        kind = IdeogramStorageRefused if permanent else IdeogramStorageError
+        raise kind(
             f"{doing} failed: {error}",
             advice,
             charged=charged,
@@ -235,15 +298,37 @@ def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
         # A conditional write over a missing object is answered 404.
         if condition and status in (_PRECONDITION_FAILED, _CONFLICT, _NOT_FOUND):
             raise PreconditionFailed from error
-        if condition and status == _NOT_IMPLEMENTED:
+        if condition and status in _NOT_SUPPORTED:
             raise ConditionsNotSupported from error
         raise
+
+
+def _is_permanent(error: ClientError) -> bool:
+    """Return whether another attempt is refused, too, until a person changes something."""
+    return status_of(error) == _NOT_PERMITTED or (status_of(error) == _NOT_FOUND and _code_of(error) == "NoSuchBucket")
+
+
+def _code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code"))
 
 
 def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
+
+
+def _md5(body: bytes | IO[bytes]) -> str:
+    """Return the Content-MD5 of a body; a file is then at its start."""
+    digest = hashlib.md5(usedforsecurity=False)
+    if isinstance(body, bytes):
+        digest.update(body)
+    else:
+        body.seek(0)
+        while chunk := body.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        body.seek(0)
+    return b64encode(digest.digest()).decode()
 
 
 def _with_lower_case_metadata(response: dict[str, Any] | None) -> Mapping[str, Any] | None:
@@ -257,6 +342,6 @@ def _unless_missing(call: Any, **arguments: Any) -> Any:
     try:
         return call(**arguments)
     except ClientError as error:
-        if status_of(error) == _NOT_FOUND and error.response.get("Error", {}).get("Code") != "NoSuchBucket":
+        if status_of(error) == _NOT_FOUND and _code_of(error) != "NoSuchBucket":
             return None
         raise

@@ -127,9 +127,11 @@ def check_extra_args(extra_args: Any) -> list[str]:
         return [
             "s3_extra_args: must be a mapping of put_object's arguments, such as {'ServerSideEncryption': 'AES256'}"
         ]
-    own = sorted(name for name in extra_args if name in _OWN_UPLOAD_ARGS or str(name).startswith("Checksum"))
+    if not all(isinstance(name, str) for name in extra_args):
+        return ["s3_extra_args: the names of put_object's arguments must be text"]
+    own = sorted(name for name in extra_args if name in _OWN_UPLOAD_ARGS or name.startswith("Checksum"))
     problems = [f"s3_extra_args: {', '.join(own)} are decided by the provider"] if own else []
-    if secret := sorted(name for name in map(str, extra_args) if name.startswith("SSECustomer")):
+    if secret := sorted(name for name in extra_args if name.startswith("SSECustomer")):
         problems.append(
             f"s3_extra_args: {', '.join(secret)} would store an image that the provider can't read, reuse, copy or "
             "show, and the encryption key would be in Airflow's rendered fields; use a key of KMS"

@@ -13,8 +13,8 @@ from typing import Any
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL
 
-#: What Jinja would interpret or drop: the beginning of a tag, and a line break at the end.
-_SPECIAL_TO_JINJA = re.compile(r"\{(?=[{%#])|\n\Z")
+#: What Jinja would interpret, drop or replace: the beginning of a tag, a line feed at the end, a carriage return.
+_SPECIAL_TO_JINJA = re.compile(r"\{(?=[{%#])|\r|\n\Z")
 _ARGUMENTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 
 

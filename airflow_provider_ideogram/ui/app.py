@@ -3,50 +3,55 @@ The gallery's web application, which Airflow's API server mounts.
 
 Invariant: Airflow authorises every address below ``/dags/{dag_id}`` as the user, for that DAG, before anything is read.
 An image is addressed by DAG, run, task, map index and row, never by its key. Text from prompts, XComs and manifests is
-escaped, and no page may run or load anything but the files of ``static``.
+escaped, and no page may run or load anything but the files of ``static``. All that blocks runs in the gallery's own
+threads.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
-from functools import cache
+from collections.abc import Callable, Coroutine
+from functools import cache, wraps
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
-from airflow_provider_ideogram.ui.objects import NotShown, object_store, open_image
-from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_page
+from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
+from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image
+from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
+from airflow_provider_ideogram.ui.work import Busy, LimitReached, Work
 
-_HERE = Path(__file__).parent
+log = logging.getLogger(__name__)
+
+_HERE = FilePath(__file__).parent
 _RUNS_PER_PAGE = 10
 _PREVIEWS = 6
 #: The row in the address of the image of a task instance that makes a single one.
 _NO_ROW = "-"
 #: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
 _MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+_METHODS = ["GET", "HEAD"]
+#: Says in an image's address that its neighbours are those of its task.
+_OF_TASK = "task"
 #: The browser may keep an image, and asks each time whether the user may still see it.
-_IMAGE_HEADERS = _HEADERS | {
+_IMAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
     "Cache-Control": "private, no-cache",
 }
@@ -54,6 +59,8 @@ _ERRORS = {
     401: "Log in to Airflow to see the images.",
     403: "You may not see the images of this DAG.",
     404: "This page does not exist. The run may have been deleted, or its task started again.",
+    422: "The address is not valid.",
+    500: "The API server's log has the error.",
 }
 
 _dag = APIRouter(
@@ -64,20 +71,45 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
 )
+Position = Annotated[int | None, Query(ge=0, le=10**11)]
 PageNumber = Annotated[int, Query(ge=1, le=10**9)]
+#: As Airflow's database stores it.
+MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 
 
 @cache
-def gallery_app() -> FastAPI:
+def gallery_app() -> Gate:
     """Return the application, made once."""
     app = FastAPI(title="Ideogram images", openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.add_api_route("/", show_dags, response_class=HTMLResponse)
+    app.add_api_route("/", show_dags, methods=_METHODS, response_class=HTMLResponse)
     app.include_router(_dag)
-    app.add_exception_handler(StarletteHTTPException, _show_error)
-    return app
+    for error in (StarletteHTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(error, _show_error)
+    app.add_exception_handler(Busy, lambda _request, _error: busy())
+    return Gate(app)
 
 
+def _in_thread(handler: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    """Let a handler run in one of the gallery's threads; FastAPI passes its arguments by name."""
+
+    @wraps(handler)
+    async def handle(**arguments: Any) -> Response:
+        return await _work(arguments["request"]).in_thread(handler, **arguments)
+
+    return handle
+
+
+def _work(request: Request) -> Work:
+    work: Work = request.scope[WORK]
+    return work
+
+
+def _reader(request: Request) -> Reader:
+    return Reader(_work(request))
+
+
+@_in_thread
 def show_dags(request: Request, user: GetUserDep) -> Response:
     """List the DAGs with images that the user may read."""
     with create_session(scoped=False) as session:
@@ -86,20 +118,25 @@ def show_dags(request: Request, user: GetUserDep) -> Response:
     return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in permitted])
 
 
-@_dag.get("")
-@_dag.get("/tasks/{task_id}")
+@_dag.api_route("", methods=_METHODS)
+@_dag.api_route("/tasks/{task_id}", methods=_METHODS)
+@_in_thread
 def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: PageNumber = 1) -> Response:
     """List a DAG's recent runs, each with its first images."""
     offset = (page - 1) * _RUNS_PER_PAGE
     with create_session(scoped=False) as session:
         runs = recent_runs(session, dag_id, offset, _RUNS_PER_PAGE + 1)
-    shown = [(run, read_page(Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]]
+    reader = _reader(request)
+    shown = [
+        (run, read_page(reader, Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]
+    ]
     more = len(runs) > _RUNS_PER_PAGE
     return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, number=page, more=more)
 
 
-@_dag.get("/runs/{run_id}")
-@_dag.get("/runs/{run_id}/tasks/{task_id}")
+@_dag.api_route("/runs/{run_id}", methods=_METHODS)
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}", methods=_METHODS)
+@_in_thread
 def show_run(
     request: Request,
     dag_id: str,
@@ -114,7 +151,7 @@ def show_run(
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
-    content = read_page(Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
+    content = read_page(_reader(request), Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
     return _page(
         request,
         "run.html",
@@ -123,45 +160,84 @@ def show_run(
         task_id=task_id,
         map_index=index,
         content=content,
+        first=(page - 1) * PAGE_SIZE,
+        # The images of a single task instance have no position among those of the run or the task.
+        of=_OF_TASK if task_id else None,
+        has_positions=index is None,
         number=page,
         pages=max(-(-content.total // PAGE_SIZE), 1),
     )
 
 
-@_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}")
-def show_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
-    """Show an image with its facts, and the call that generates it again."""
-    item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=_METHODS)
+@_in_thread
+def show_image(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: MapIndex,
+    row: str,
+    at: Position = None,
+    of: str | None = None,
+) -> Response:
+    """
+    Show an image with its facts, its neighbours, and the call that generates it again.
+
+    :param at: Its position among the images that the user looks at.
+    :param of: Whose images they are: ``task``, otherwise the run's.
+    """
+    reader = _reader(request)
+    item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
+    near = (None, None) if at is None else read_neighbours(reader, listed, item, at)
     call = call_again(item.facts) if item.has_image else None
-    return _page(request, "image.html", dag_id=dag_id, run_id=run_id, item=item, call=call)
+    return _page(
+        request,
+        "image.html",
+        dag_id=dag_id,
+        run_id=run_id,
+        item=item,
+        call=call,
+        near=near,
+        at=at,
+        of=_OF_TASK if listed.task_id else None,
+        list_page=(at or 0) // PAGE_SIZE + 1,
+    )
 
 
-@_dag.get("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file")
-def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: int, row: str) -> Response:
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file", methods=_METHODS)
+@_in_thread
+def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: MapIndex, row: str) -> Response:
     """Send the image itself, or the reason why it can't be shown, as plain text."""
-    item = _find_item(Scope(dag_id, run_id, task_id, map_index), row)
+    reader = _reader(request)
+    item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
         return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
-    headers = _IMAGE_HEADERS | {"ETag": f'"{item.facts["request_id"]}"'.encode("ascii", "replace").decode()}
+    request_id = str(item.facts["request_id"])
+    headers = _IMAGE_HEADERS | {"ETag": f'"{hashlib.sha256(request_id.encode()).hexdigest()[:32]}"'}
     if request.headers.get("If-None-Match") == headers["ETag"]:
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     try:
-        image = open_image(object_store(), item.facts)
+        image = open_image(reader, item.facts)
     except NotShown as problem:
         return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
-    except IdeogramStorageError as error:
+    except (IdeogramStorageError, LimitReached) as error:
         return PlainTextResponse(
-            f"S3 does not return the image: {error.reason}", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS
+            f"The image can't be shown: {why_not_read(error)}.", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS
         )
     headers["Content-Length"] = str(image.size_bytes)
-    return StreamingResponse(image.content, HTTPStatus.OK, headers, image.content_type)
+    if request.method == "HEAD":
+        image.body.close()
+        return Response(None, HTTPStatus.OK, headers, image.content_type)
+    return StreamingResponse(image.stream(reader.work), HTTPStatus.OK, headers, image.content_type)
 
 
-def _find_item(scope: Scope, row: str) -> Item:
+def _find_item(reader: Reader, scope: Scope, row: str) -> Item:
     try:
-        item = read_item(scope, None if row == _NO_ROW else row)
-    except IdeogramStorageError as error:
-        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {error.reason}") from error
+        item = read_item(reader, scope, None if row == _NO_ROW else row)
+    except (IdeogramStorageError, LimitReached) as error:
+        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {why_not_read(error)}.") from error
     if item is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return item
@@ -170,10 +246,22 @@ def _find_item(scope: Scope, row: str) -> Item:
 def _page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
     # The mounted application's path, with the prefix that a proxy adds to Airflow's.
     root = request.scope.get("root_path", "")
-    return HTMLResponse(render(template, root=root, no_row=_NO_ROW, **values), status, _HEADERS)
+    return HTMLResponse(render(template, root=root, no_row=_NO_ROW, **values), status)
 
 
 def _show_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, StarletteHTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
-    message = _ERRORS.get(status) or getattr(error, "detail", "")
-    return _page(request, "error.html", status, title=HTTPStatus(status).phrase, message=message)
+    status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+    headers: dict[str, str] = {}
+    message = None
+    if isinstance(error, RequestValidationError):
+        is_in_path = any(one["loc"][0] == "path" for one in error.errors())
+        status = HTTPStatus.NOT_FOUND if is_in_path else HTTPStatus.UNPROCESSABLE_ENTITY
+    elif isinstance(error, StarletteHTTPException):
+        status, message = error.status_code, error.detail
+        headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_METHODS)
+    values = {"title": HTTPStatus(status).phrase, "message": _ERRORS.get(status) or message}
+    response = _page(request, "error.html", status, **values)
+    response.headers.update(headers)
+    return response

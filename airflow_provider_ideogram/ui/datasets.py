@@ -1,18 +1,17 @@
 """
 A dataset's rows: from its manifest, or from its parts while it is running.
 
-Invariant: memory is bounded by a page of rows; if a retry has replaced some, also by a part and an integer for each
-row. A row's name is its part and the offset of its line; the names of a running dataset are not valid for the finished
-one.
+Invariant: memory is bounded by a page of rows; if a retry has replaced some, also by a byte for each of
+:data:`_MAX_REPLACED_ROWS`. A row's name is its part and the offset of its line; the names of a running dataset are not
+valid for the finished one.
 
 More users can write XComs than DAGs. So an XCom alone never decides which object is read: a manifest only at the
-operator's own ``s3_prefix``, and parts only in the task instance's own workspace.
+operator's own ``s3_prefix``, and parts only in the task instance's own workspace for that prefix.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,17 +22,18 @@ from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
-from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
-from airflow_provider_ideogram.ui.lines import read_line, read_lines
+from airflow_provider_ideogram.ui.lines import iter_lines, read_line, read_lines
+from airflow_provider_ideogram.ui.objects import Reader
 from airflow_provider_ideogram.ui.records import Instance
 from airflow_provider_ideogram.ui.rendering import is_number
+from airflow_provider_ideogram.ui.seek import ROW, place_before
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
-#: The beginning of a part's line.
-_LINE = re.compile(rb'\{"row": (\d{1,15}),')
-_NOT_OWN = "its XCom names a manifest that is not the task's own."
-_NOT_KNOWN = "Airflow keeps a task's s3_prefix for the last runs only, so the address of its manifest is unknown."
+#: The rows of which the last line is looked for; of a retried dataset no others are shown.
+_MAX_REPLACED_ROWS = 1_000_000
+_NOT_OWN = "its XCom names objects that are not the task's own."
+_NOT_KNOWN = "Airflow keeps a task's s3_prefix for the last runs only, so the address of its rows is unknown."
 _COUNTS = ("total", "done", *ImageStatus, "in_flight")
 _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 
@@ -63,14 +63,16 @@ class Dataset:
         numbers = {
             name: source[name] for name in (*_COUNTS, *_MEASURES) if is_number(source.get(name)) and source[name] >= 0
         }
-        if not isinstance(result, Mapping) and source.get("manifest_uri") is None:
-            return cls(instance, numbers, _own_parts(instance, source.get("parts")), in_parts=True)
-        manifest = _own_manifest(instance)
-        if manifest is not None and source.get("manifest_uri") == manifest.uri:
-            return cls(instance, numbers, manifest, in_parts=False)
-        why = _NOT_KNOWN if manifest is None else _NOT_OWN
-        problem = f"The rows of {instance.label} are not shown: {why}"
-        return cls(instance, numbers, None, in_parts=False, problem=problem)
+        in_parts = not isinstance(result, Mapping) and source.get("manifest_uri") is None
+        named = source.get("parts" if in_parts else "manifest_uri")
+        images = _images(instance)
+        own = None if images is None else _own_parts(instance, images, named) if in_parts else _own_manifest(images)
+        if own is not None and own.uri == named:
+            return cls(instance, numbers, own, in_parts)
+        if in_parts and named is None:
+            return cls(instance, numbers, None, in_parts)
+        problem = f"The rows of {instance.label} are not shown: {_NOT_KNOWN if images is None else _NOT_OWN}"
+        return cls(instance, numbers, None, in_parts, problem)
 
     @property
     def is_running(self) -> bool:
@@ -82,72 +84,87 @@ class Dataset:
         """The number of rows that can be shown."""
         return 0 if self.target is None else int(self.numbers.get("done" if self.in_parts else "total", 0))
 
-    def page(self, objects: ObjectStore, skip: int, limit: int) -> list[tuple[str, bytes]]:
+    def page(self, reader: Reader, skip: int, limit: int) -> list[tuple[str, bytes]]:
         """
         Return the names and lines of some rows.
 
         :raises IdeogramStorageError: If S3 does not return them.
         """
-        if self.in_parts and self.instance.tries > 1:
-            return self._last_lines(objects, skip, limit)
+        if self.target is None:
+            return []
+        if not self.in_parts:
+            return [(str(offset), line) for offset, line in self._manifest_lines(reader, self.target, skip, limit)]
+        if self.instance.tries > 1:
+            return self._last_lines(reader, skip, limit)
         found: list[tuple[str, bytes]] = []
-        for ordinal, target in enumerate(self._targets(objects)):
-            skipped, lines = read_lines(objects, target, skip, limit - len(found))
+        for ordinal, target in enumerate(self._targets(reader)):
+            skipped, lines = read_lines(reader, target, skip, limit - len(found))
             skip -= skipped
-            prefix = f"p{ordinal}." if self.in_parts else ""
-            found += [(f"{prefix}{offset}", line) for offset, line in lines]
+            found += [(f"p{ordinal}.{offset}", line) for offset, line in lines]
             if len(found) >= limit:
                 break
         return found
 
-    def _last_lines(self, objects: ObjectStore, skip: int, limit: int) -> list[tuple[str, bytes]]:
+    def _manifest_lines(self, reader: Reader, target: Target, skip: int, limit: int) -> list[tuple[int, bytes]]:
+        place = place_before(reader, target, skip, self.rows)
+        return read_lines(reader, target, skip - place.row, limit, place.offset)[1]
+
+    def _last_lines(self, reader: Reader, skip: int, limit: int) -> list[tuple[str, bytes]]:
         """Return a page of rows that a retry may have replaced: the last line of each."""
-        seen: set[int] = set()
+        seen = bytearray(_MAX_REPLACED_ROWS)
+        count = 0
         page: dict[int, tuple[str, bytes]] = {}
-        for ordinal, target in enumerate(self._targets(objects)):
-            for offset, line in read_lines(objects, target, 0, sys.maxsize)[1]:
-                if (match := _LINE.match(line)) is None:
-                    continue
-                row = int(match[1])
-                is_new = row not in seen
-                seen.add(row)
-                if row in page or (is_new and skip < len(seen) <= skip + limit):
-                    page[row] = (f"p{ordinal}.{offset}", line)
+        for name, line in self.lines(reader):
+            match = ROW.match(line)
+            row = int(match[1]) if match else _MAX_REPLACED_ROWS
+            if row >= _MAX_REPLACED_ROWS:
+                continue
+            is_new = not seen[row]
+            seen[row] = True
+            count += is_new
+            if row in page or (is_new and skip < count <= skip + limit):
+                page[row] = (name, line)
         return list(page.values())
 
-    def line(self, objects: ObjectStore, row: str) -> bytes | None:
+    def lines(self, reader: Reader) -> Iterator[tuple[str, bytes]]:
+        """
+        Yield the names and lines of all rows, of a retried dataset also the replaced ones.
+
+        :raises IdeogramStorageError: If S3 does not return them.
+        """
+        for ordinal, target in enumerate(self._targets(reader)):
+            prefix = f"p{ordinal}." if self.in_parts else ""
+            for offset, line in iter_lines(reader, target):
+                yield f"{prefix}{offset}", line
+
+    def line(self, reader: Reader, row: str) -> bytes | None:
         """Return the line of a row, None if it does not exist."""
         match = _ROW.fullmatch(row)
         if match is None or (match[1] is not None) != self.in_parts:
             return None
-        target = next(islice(self._targets(objects), int(match[1] or 0), None), None)
-        return None if target is None else read_line(objects, target, int(match[2]))
+        target = next(islice(self._targets(reader), int(match[1] or 0), None), None)
+        return None if target is None else read_line(reader, target, int(match[2]))
 
-    def _targets(self, objects: ObjectStore) -> Iterator[Target]:
+    def _targets(self, reader: Reader) -> Iterator[Target]:
         """Return the manifest, or its parts in the order of their names."""
         if self.target is None:
             return
-        if not self.in_parts:
+        if self.in_parts:
+            yield from reader.keys(self.target)
+        else:
             yield self.target
-            return
-        for item in objects.list(self.target.bucket, self.target.key):
-            yield Target(self.target.bucket, item.key)
 
 
-def _own_manifest(instance: Instance) -> Target | None:
-    """Return the address of the operator's manifest, None if Airflow no longer keeps its arguments."""
-    images = _images(instance)
-    return Target(images.bucket, images.key + MANIFEST) if images else None
+def _own_manifest(images: Target) -> Target:
+    """Return the address of the operator's manifest."""
+    return Target(images.bucket, images.key + MANIFEST)
 
 
-def _own_parts(instance: Instance, uri: Any) -> Target | None:
-    """Return the prefix of parts if it is in the workspace of this task instance."""
-    parts, images = _target(uri), _images(instance)
-    if parts is None or (images is not None and parts.bucket != images.bucket):
-        return None
-    # The ledger's prefix is unknown here, and so is the s3_prefix of older runs.
-    own = f"{Workspace.all_of(images or Target('', ''), '')}{Workspace.name_of(owner_id(instance))}part-"
-    return parts if parts.key.endswith(own) else None
+def _own_parts(instance: Instance, images: Target, uri: Any) -> Target | None:
+    """Return the prefix of parts if it is in the workspace of this task instance; the ledger's prefix is unknown."""
+    own = f"{Workspace.all_of(images, '')}{Workspace.name_of(owner_id(instance))}part-"
+    parts = _target(uri)
+    return parts if parts is not None and parts.bucket == images.bucket and parts.key.endswith(own) else None
 
 
 def _images(instance: Instance) -> Target | None:

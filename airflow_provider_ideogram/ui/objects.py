@@ -1,8 +1,8 @@
 """
-The S3 client of the API server, and the images that it streams.
+What a request reads from S3.
 
 Invariant: an object is shown only if it is an image, and its own metadata names the request that the XCom or manifest
-names. No other object can be read, whatever an XCom contains.
+names. No other object can be read, whatever an XCom contains. Each read counts against the request's limits.
 
 Images are streamed by the API server instead of by presigned addresses: each request is authorised as the user, the
 browser need not reach the bucket, and the page's security policy permits this origin alone. One chunk of each image is
@@ -11,32 +11,103 @@ in memory. Images are not scaled here, since decoding would burden the process t
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
-from airflow.providers.common.compat.sdk import conf
+from botocore.exceptions import ClientError
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import made_by
-from airflow_provider_ideogram.storage.image_store import ImageStore
-from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore, storage_errors
+from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.ui.client import object_store
+from airflow_provider_ideogram.ui.work import Work
+
+log = logging.getLogger(__name__)
 
 #: Types that are shown; others, such as SVG, which may contain scripts, are not.
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp")
 _CHUNK_BYTES = 64 * 1024
-#: Seconds for which a client is kept: a changed connection takes effect afterwards.
-_CLIENT_SECONDS = 300.0
+#: Bytes of an image that are in memory while a browser takes them.
+_STREAM_CHUNK_BYTES = 256 * 1024
 _GONE = "The image was deleted, or replaced by another one."
-
-_client_lock = Lock()
-_objects: tuple[str, float, ObjectStore] | None = None
+_CODE = re.compile(r"[A-Za-z0-9]{1,60}")
 
 
 class NotShown(Exception):
     """The image can't be shown; the message says why."""
+
+
+class Reader:
+    """
+    Reads objects for one request.
+
+    Every method raises IdeogramStorageError if S3 does not return what is read, and what :meth:`Work.spend` raises.
+
+    :param work: Its limits.
+    :param objects: Returns the S3 layer, and waits for at most the given seconds.
+    """
+
+    def __init__(self, work: Work, objects: Callable[[float], ObjectStore] = object_store) -> None:
+        self.work = work
+        self._objects = objects
+
+    def open(self, target: Target, **options: Any) -> Mapping[str, Any] | None:
+        """
+        Return S3's response to a read, None if the object is missing; the caller closes its ``Body``.
+
+        :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
+        """
+        self.work.spend()
+        response = self._objects(self.work.seconds_left).stream(target.bucket, target.key, **options)
+        try:
+            self.work.spend()
+        except Exception:
+            if response is not None:
+                response["Body"].close()
+            raise
+        return response
+
+    def chunks(self, target: Target, start: int = 0) -> Generator[bytes]:
+        """Yield an object's content from an offset on, which lies within it."""
+        response = self.open(target, **({"Range": f"bytes={start}-"} if start else {}))
+        if response is None:
+            raise _missing(target)
+        body = response["Body"]
+        with closing(body), storage_errors(f"Reading {target.uri}", NOTHING_CHARGED):
+            for chunk in body.iter_chunks(_CHUNK_BYTES):
+                self.work.spend(len(chunk))
+                yield chunk
+
+    def read_range(self, target: Target, start: int, size: int) -> bytes:
+        """Return at most ``size`` bytes from an offset on; an offset behind the end is S3's error 416."""
+        response = self.open(target, Range=f"bytes={start}-{start + size - 1}")
+        if response is None:
+            raise _missing(target)
+        with closing(response["Body"]) as body, storage_errors(f"Reading {target.uri}", NOTHING_CHARGED):
+            content: bytes = body.read(size)
+        self.work.spend(len(content))
+        return content
+
+    def size(self, target: Target) -> int:
+        """Return the number of bytes of an object."""
+        self.work.spend()
+        head = self._objects(self.work.seconds_left).head(target.bucket, target.key)
+        if head is None:
+            raise _missing(target)
+        size: int = head["ContentLength"]
+        return size
+
+    def keys(self, prefix: Target) -> Iterator[Target]:
+        """Yield the objects below a prefix in the order of their keys."""
+        self.work.spend()
+        for item in self._objects(self.work.seconds_left).list(prefix.bucket, prefix.key):
+            self.work.spend()
+            yield Target(prefix.bucket, item.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,46 +115,55 @@ class Image:
     """
     An image that is being read.
 
-    :param content: Its bytes, chunk by chunk.
+    :param body: Its content, as boto3 returns it.
     """
 
     content_type: str
     size_bytes: int
-    content: Iterator[bytes]
+    body: Any
+
+    async def stream(self, work: Work) -> AsyncIterator[bytes]:
+        """Yield its bytes, each chunk read in one of the gallery's threads; close it at the end."""
+        work.start_stream(self.size_bytes)
+        with closing(self.body):
+            while chunk := await work.in_thread(self._read, work):
+                yield chunk
+
+    def _read(self, work: Work) -> bytes:
+        with storage_errors("Reading an image", NOTHING_CHARGED):
+            chunk: bytes = self.body.read(_STREAM_CHUNK_BYTES)
+        work.spend(len(chunk))
+        return chunk
 
 
-def object_store() -> ObjectStore:
-    """
-    Return the S3 layer on the connection ``[ideogram] gallery_aws_conn_id``.
-
-    The tasks' own connections are not used: an administrator may want the API server to read only.
-    """
-    global _objects
-    conn_id = conf.get("ideogram", "gallery_aws_conn_id", fallback="aws_default")
-    with _client_lock:
-        if _objects is None or _objects[0] != conn_id or _objects[1] < time.monotonic():
-            _objects = (conn_id, time.monotonic() + _CLIENT_SECONDS, ImageStore(conn_id).objects)
-        return _objects[2]
-
-
-def open_image(objects: ObjectStore, facts: Mapping[str, Any]) -> Image:
+def open_image(reader: Reader, facts: Mapping[str, Any]) -> Image:
     """
     Open the image that the fields of an image's record name.
 
     :raises NotShown: If it is missing, or not the image of the record.
     :raises IdeogramStorageError: If S3 does not return it.
     """
-    version = {"VersionId": facts["version_id"]} if facts.get("version_id") else {}
-    response = objects.stream(facts["bucket"], facts["key"], **version)
+    version = facts.get("version_id")
+    options = {"VersionId": version} if isinstance(version, str) and version else {}
+    response = reader.open(Target(facts["bucket"], facts["key"]), **options)
     if response is None:
         raise NotShown(_GONE)
     content_type = response.get("ContentType")
     if made_by(response) != facts["request_id"] or content_type not in IMAGE_TYPES:
         response["Body"].close()
         raise NotShown(_GONE)
-    return Image(content_type, response["ContentLength"], _chunks(response["Body"]))
+    return Image(content_type, response["ContentLength"], response["Body"])
 
 
-def _chunks(body: Any) -> Iterator[bytes]:
-    with closing(body):
-        yield from body.iter_chunks(_CHUNK_BYTES)
+def for_viewers(error: IdeogramStorageError) -> str:
+    """Log an error with S3's text, and return its code, which says nothing of buckets and keys."""
+    log.warning("The gallery can't read from S3: %s", error.reason)
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        code = str(cause.response.get("Error", {}).get("Code", ""))
+        return code if _CODE.fullmatch(code) else f"HTTP {error.status_code}"
+    return "NoSuchKey" if cause is None else type(cause).__name__  # a missing object is no error of boto
+
+
+def _missing(target: Target) -> IdeogramStorageError:
+    return IdeogramStorageError(f"{target.uri} is missing", NOTHING_CHARGED)

@@ -14,9 +14,10 @@ from airflow.utils.session import create_session
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.datasets import Dataset
-from airflow_provider_ideogram.ui.objects import object_store
+from airflow_provider_ideogram.ui.objects import Reader, for_viewers
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
+from airflow_provider_ideogram.ui.work import LimitReached
 
 PAGE_SIZE = 60
 
@@ -46,7 +47,7 @@ class _Sources:
     datasets: Sequence[Dataset]
 
 
-def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
+def read_page(reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
     """Read the items from ``offset`` on."""
     sources = _read_sources(scope, offset, limit)
     items = [item_of_instance(instance) for instance in sources.instances]
@@ -56,15 +57,20 @@ def read_page(scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
         if wanted > 0:
             try:
-                rows = dataset.page(object_store(), max(offset - position, 0), wanted)
+                rows = dataset.page(reader, max(offset - position, 0), wanted)
                 items += [item_of_line(dataset.instance, row, line) for row, line in rows]
-            except IdeogramStorageError as error:
-                problems.append(f"The rows of {dataset.instance.label} can't be read: {error.reason}")
+            except (IdeogramStorageError, LimitReached) as error:
+                problems.append(f"The rows of {dataset.instance.label} can't be read: {why_not_read(error)}.")
         position += dataset.rows
     return Page(items, position, sources.states, sources.datasets, problems)
 
 
-def read_item(scope: Scope, row: str | None) -> Item | None:
+def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
+    """Return what users are told of an error."""
+    return str(error) if isinstance(error, LimitReached) else f"S3 answers {for_viewers(error)}"
+
+
+def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:
     """
     Read a single item.
 
@@ -78,8 +84,23 @@ def read_item(scope: Scope, row: str | None) -> Item | None:
         return None
     if row is None:
         return item_of_instance(found[0])
-    line = Dataset.of(found[0]).line(object_store(), row)
+    line = Dataset.of(found[0]).line(reader, row)
     return None if line is None else item_of_line(found[0], row, line)
+
+
+def read_neighbours(reader: Reader, scope: Scope, item: Item, position: int) -> tuple[Item | None, Item | None]:
+    """
+    Return the items before and after an item, None where there is none.
+
+    :param position: The item's position in the scope; if another item is there now, nothing is returned.
+    """
+    first = max(position - 1, 0)
+    near: list[Item | None] = [*read_page(reader, scope, first, position - first + 2).items, None]
+    at = position - first
+    shown = near[at] if at < len(near) else None
+    if shown is None or (shown.instance.label, shown.row) != (item.instance.label, item.row):
+        return None, None
+    return (near[at - 1] if at else None), near[at + 1]
 
 
 def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:

@@ -2,19 +2,22 @@
 The gallery's registration with Airflow's plugin manager.
 
 Invariant: every Airflow process loads this module, so the application is created only when the API server asks for it.
-Below Airflow 3.1 nothing is registered.
+Below Airflow 3.1 nothing is registered. An application that can't be imported is logged and has no tabs: the API server
+starts without it.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_provider_ideogram.links.ideogram import UI_ROUTE, has_gallery
+from airflow_provider_ideogram.ui import URL_PREFIX
 
-#: Where the API server mounts the application.
-URL_PREFIX = "/ideogram"
+log = logging.getLogger(__name__)
+
 _RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
 #: The page of each destination. Addresses without a leading slash stay below ``[api] base_url``. The UI does not
 #: replace ``{MAP_INDEX}`` for a task that is not mapped.
@@ -51,6 +54,12 @@ class IdeogramPlugin(AirflowPlugin):
         """The application, created when the API server asks for it."""
         if not has_gallery():
             return []
-        from airflow_provider_ideogram.ui.app import gallery_app
+        try:
+            from airflow_provider_ideogram.ui.app import gallery_app
 
-        return [{"name": "Ideogram images", "app": gallery_app(), "url_prefix": URL_PREFIX}]
+            app = gallery_app()
+        except Exception:  # of any import: Airflow has renamed something, or the amazon provider is missing
+            log.exception("The gallery of images is not available, since it can't be imported")
+            self.external_views = []  # which Airflow reads later
+            return []
+        return [{"name": "Ideogram images", "app": app, "url_prefix": URL_PREFIX}]

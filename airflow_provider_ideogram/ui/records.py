@@ -22,7 +22,23 @@ NO_STATE = "no status"
 #: The status of an image whose request was submitted by a task that does not wait for it.
 SUBMITTED = "submitted"
 _FAILED_STATES = frozenset({"failed", "up_for_retry"})
+_AWAITED = frozenset({"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", SUBMITTED})
 _SEE_LOG = "The task's log has the error."
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    The XCom ``failure``.
+
+    :param reason: The code of the error.
+    :param error: What happened.
+    :param advice: What happened to the money, and what to do.
+    """
+
+    reason: str | None
+    error: str | None
+    advice: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,14 @@ class Instance:
     xcoms: Mapping[str, Any]
     rendered: Mapping[str, Any]
     tries: int = 1
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed, None if it says nothing of that."""
+        failure = self.xcoms.get("failure")
+        if not isinstance(failure, Mapping):
+            return None
+        return Failure(*(_text(failure.get(name)) for name in ("reason", "error", "advice")))
 
     @property
     def label(self) -> str:
@@ -82,6 +106,16 @@ class Item:
         return all(isinstance(one, str) and one for one in named)
 
     @property
+    def cause(self) -> str | None:
+        """What happened, without the request's id, which is shown last."""
+        return self.error and self.error.replace(f" {self.facts.get('request_id')}", "")
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there may be an image soon."""
+        return not self.has_image and self.status in _AWAITED
+
+    @property
     def prompt(self) -> str:
         """The prompt, empty where it is not known."""
         prompt = self.facts.get("prompt")
@@ -90,7 +124,7 @@ class Item:
 
 def item_of_instance(instance: Instance) -> Item:
     """Describe the image of a task instance."""
-    result, failure = instance.xcoms.get("return_value"), instance.xcoms.get("failure")
+    result, failure = instance.xcoms.get("return_value"), instance.failure
     facts = _known(result) if isinstance(result, Mapping) else {}
     item = Item(
         instance, None, instance.label, ImageStatus.REUSED if facts.get("reused") else ImageStatus.GENERATED, facts
@@ -98,10 +132,11 @@ def item_of_instance(instance: Instance) -> Item:
     if item.has_image:
         return item
     facts = _requested(instance) | facts
-    if isinstance(failure, Mapping):
-        reason, error, advice = (_text(failure.get(name)) for name in ("reason", "error", "advice"))
-        status = ImageStatus.of_error(reason)
-        return replace(item, facts=facts, status=status, reason=reason, error=error, advice=advice)
+    if failure is not None:
+        status = ImageStatus.of_error(failure.reason)
+        return replace(
+            item, facts=facts, status=status, reason=failure.reason, error=failure.error, advice=failure.advice
+        )
     if facts.get("submitted_at"):
         return replace(item, facts=facts, status=SUBMITTED)
     error = _SEE_LOG if instance.state in _FAILED_STATES else None
@@ -135,8 +170,10 @@ def _requested(instance: Instance) -> dict[str, Any]:
 
 
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value[name] for name in _FIELDS if isinstance(value.get(name), str | int | float)}
+    known = {name: value[name] for name in _FIELDS if isinstance(value.get(name), str | int | float)}
+    return {name: _text(one) if isinstance(one, str) else one for name, one in known.items()}
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """Return a value as text that can be sent: JSON may contain halves of surrogate pairs."""
+    return None if value is None else str(value).encode("utf-8", "replace").decode()

@@ -6,13 +6,19 @@ Invariant: all values are escaped; a value of the wrong type is shown as unknown
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from airflow_provider_ideogram.ui import URL_PREFIX
+
 UNKNOWN = "unknown"
+_RESOLUTION = re.compile(r"RESOLUTION_([1-9]\d{0,4})_([1-9]\d{0,4})")
+#: The vendor's narrowest image is 512 by 1536 pixels; what an XCom may say beyond that is not shown so.
+_MIN_RATIO = 1 / 3
 
 
 def render(template: str, *, root: str, **values: Any) -> str:
@@ -26,7 +32,7 @@ def render(template: str, *, root: str, **values: Any) -> str:
 
 def address(root: str, *parts: Any, **query: Any) -> str:
     """Return an address of the application: each part is escaped, what is None is left out."""
-    path = "/".join([root, *(quote(str(part), safe="") for part in parts if part is not None)])
+    path = "/".join([root, *(quote(str(part), safe="", errors="replace") for part in parts if part is not None)])
     given = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
 
@@ -84,6 +90,15 @@ def resolution(facts: Any) -> str:
     return asked.removeprefix("RESOLUTION_").replace("_", " × ")  # noqa: RUF001
 
 
+def ratio(facts: Any) -> float:
+    """Return the width divided by the height of an image, as it is or as it was asked for; 1 if unknown."""
+    width, height = facts.get("width"), facts.get("height")
+    if not all(is_number(side) and side > 0 for side in (width, height)):
+        found = _RESOLUTION.fullmatch(str(facts.get("resolution")))
+        width, height = (int(found[1]), int(found[2])) if found else (1, 1)
+    return min(max(float(width / height), _MIN_RATIO), 1 / _MIN_RATIO)
+
+
 def is_number(value: Any) -> bool:
     """Return whether a value of an XCom is a finite number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
@@ -105,4 +120,6 @@ _environment.filters |= {
     "size": size,
     "moment": moment,
     "resolution": resolution,
+    "ratio": ratio,
+    "airflow_root": lambda root: root.removesuffix(URL_PREFIX),
 }

@@ -15,7 +15,7 @@ from airflow_provider_ideogram.links.ideogram import has_gallery
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-    from tests.browser.gallery_data import Scene
+    from tests.browser.gallery_data import GalleryWorld
 
 CHROMIUM = Path("/usr/bin/chromium")
 collect_ignore_glob = [] if CHROMIUM.exists() and has_gallery() else ["test_*.py"]
@@ -26,26 +26,27 @@ CHROMIUM_ARGUMENTS = (
 )
 #: What Chromium says of an answer with an error status, which some tests are about.
 _EXPECTED = "Failed to load resource"
-_TIMEOUT_MILLISECONDS = 20_000
+_TIMEOUT_MILLISECONDS = 60_000
 
 Open = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GalleryWorld]:
     """A running Airflow with what there is to see."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
-        from tests.browser.gallery_data import running_scene
-    with running_scene(tmp_path_factory.mktemp("airflow")) as scene:
-        yield scene
+        from tests.browser.gallery_data import running_world
+    with running_world(tmp_path_factory.mktemp("airflow")) as gallery:
+        yield gallery
 
 
 @pytest.fixture(scope="session")
-def browser(scene: Scene) -> Iterator[Browser]:
+def browser(gallery: GalleryWorld) -> Iterator[Browser]:
     """A running Chromium, which is closed before the servers are."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=_TIMEOUT_MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         yield browser
@@ -53,13 +54,13 @@ def browser(scene: Scene) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def contexts(browser: Browser, scene: Scene) -> dict[str | None, BrowserContext]:
+def contexts(browser: Browser, gallery: GalleryWorld) -> dict[str | None, BrowserContext]:
     """The browser of each user, and that of nobody, which keep what they have loaded once."""
-    contexts: dict[str | None, BrowserContext] = {user: browser.new_context() for user in (*scene.tokens, None)}
+    contexts: dict[str | None, BrowserContext] = {user: browser.new_context() for user in (*gallery.tokens, None)}
     for user, context in contexts.items():
         context.set_default_timeout(_TIMEOUT_MILLISECONDS)
         if user is not None:
-            context.add_cookies([{"name": "_token", "value": scene.tokens[user], "url": scene.url}])
+            context.add_cookies([{"name": "_token", "value": gallery.tokens[user], "url": gallery.url}])
     return contexts
 
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
-from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name
+from airflow_provider_ideogram.api.parameters import RESOLUTIONS
+from airflow_provider_ideogram.datasets.workspace import Workspace, part_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
@@ -44,7 +46,7 @@ RUN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Scene:
+class GalleryWorld:
     """
     A running Airflow with what the tests look at.
 
@@ -70,7 +72,7 @@ class Scene:
 
 
 @contextmanager
-def running_scene(home: Path) -> Iterator[Scene]:
+def running_world(home: Path) -> Iterator[GalleryWorld]:
     """Start everything, let the DAGs run, and end it all with the block."""
     clean = clean_environment()
     with Processes(home / "servers") as servers:
@@ -78,6 +80,7 @@ def running_scene(home: Path) -> Iterator[Scene]:
         server = start_s3_server(servers, clean, BUCKET)
         with server_client(server) as s3:
             store_dataset(s3)
+            store_formats(s3)
             settings = {
                 "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
                 "AIRFLOW_CONN_AWS_DEFAULT": server.airflow_connection(),
@@ -92,7 +95,7 @@ def running_scene(home: Path) -> Iterator[Scene]:
                 shutil.copy(file, dags)
             with airflow_cluster(home, dags, settings) as cluster:
                 runs = run_dags(cluster)
-                yield Scene(cluster, s3, emulator.url, runs, tokens(cluster))
+                yield GalleryWorld(cluster, s3, emulator.url, runs, tokens(cluster))
                 cluster.processes.kill()  # nothing is kept that would need an orderly end
 
 
@@ -116,16 +119,32 @@ def store_dataset(s3: S3Client) -> None:
         s3.put_object(Bucket=BUCKET, Key=part_key(part), Body=content.encode())
 
 
+def store_formats(s3: S3Client) -> None:
+    """Store a manifest with an image of each resolution."""
+    images = [
+        store_image(s3, index, f"{SUBJECTS[index % len(SUBJECTS)]} on a poster", resolution, "formats")
+        for index, resolution in enumerate(sorted(RESOLUTIONS, key=lambda name: crc32(name.encode())))
+    ]
+    lines = [
+        json.dumps({"row": row, "id": image["key"], "error": None, "status": "generated", "fingerprint": "f", **image})
+        for row, image in enumerate(images)
+    ]
+    s3.put_object(Bucket=BUCKET, Key="formats/manifest.jsonl", Body="\n".join(lines).encode())
+
+
 def part_key(number: int) -> str:
     """Return the key of a part of the running dataset."""
     workspace = Workspace.of(NO_S3, Target(BUCKET, "dataset/"), DEFAULT_LEDGER_PREFIX, RUNNING_DATASET)
-    return workspace.prefix + chunk_name("part", number)
+    return workspace.prefix + part_name(1, 1, number)
 
 
-def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
+def store_image(
+    s3: S3Client, index: int, subject: str, resolution: str = "RESOLUTION_1024_1024", folder: str = "dataset"
+) -> dict[str, Any]:
     """Store an image as the operator does, and return its record."""
-    prompt, request_id, key = f"Linocut of {subject}, two colours", f"request-{index}", f"dataset/{index}.jpeg"
-    picture = Picture("ideogram-2a-txt-2-img", prompt, "AUTO", "RESOLUTION_1024_1024", "DESIGN", index, "jpeg")
+    prompt, request_id, key = f"Linocut of {subject}, two colours", f"request-{index}", f"{folder}/{index}.jpeg"
+    width, height = (int(side) for side in resolution.split("_")[1:])
+    picture = Picture("ideogram-2a-txt-2-img", prompt, "AUTO", resolution, "DESIGN", index, "jpeg")
     s3.put_object(
         Bucket=BUCKET,
         Key=key,
@@ -135,8 +154,8 @@ def store_image(s3: S3Client, index: int, subject: str) -> dict[str, Any]:
     )
     return {
         "uri": f"s3://{BUCKET}/{key}", "bucket": BUCKET, "key": key, "request_id": request_id, "prompt": prompt,
-        "width": 1024, "height": 1024, "seed": index, "style_type": "DESIGN", "magic_prompt_option": "AUTO",
-        "resolution": "RESOLUTION_1024_1024", "model": "ideogram-2a-txt-2-img", "cost_usd": 0.05,
+        "width": width, "height": height, "seed": index, "style_type": "DESIGN", "magic_prompt_option": "AUTO",
+        "resolution": resolution, "model": "ideogram-2a-txt-2-img", "cost_usd": 0.05,
         "inference_seconds": 11.0 + index / 7, "content_type": "image/jpeg", "reused": False,
     }  # fmt: skip
 
@@ -159,6 +178,7 @@ def run_dags(cluster: AirflowCluster) -> dict[str, str]:
         "fox_and_friends": {"failed"},
         "private_images": {"success"},
         "catalogue": {"success"},
+        "formats": {"success"},
         "catalogue_in_the_making": {"deferred"},
     }
     processor = cluster.components["dag-processor"]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Open
-    from tests.browser.gallery_data import Scene
+    from tests.browser.gallery_data import GalleryWorld
 
 
 @pytest.mark.parametrize(("answer", "published"), [("Approve", True), ("Reject", False)])
 def test_a_person_decides_what_is_published(
-    answer: str, published: bool, scene: Scene, open_page: Open, screenshot: Callable[[Page, str], None]
+    answer: str, published: bool, gallery: GalleryWorld, open_page: Open, screenshot: Callable[[Page, str], None]
 ) -> None:
-    cluster, run_id = scene.cluster, f"run-{answer}"
+    cluster, run_id = gallery.cluster, f"run-{answer}"
     cluster.processes.wait_until(
         cluster.components["dag-processor"], lambda: cluster.api.has_dag(APPROVAL), RUN_SECONDS
     )
@@ -38,7 +38,7 @@ def test_a_person_decides_what_is_published(
 
     cluster.processes.wait_until(scheduler, waits, RUN_SECONDS)
 
-    page = open_page(f"{scene.url}/dags/{APPROVAL}/runs/{run_id}/tasks/approve/required_actions")
+    page = open_page(f"{gallery.url}/dags/{APPROVAL}/runs/{run_id}/tasks/approve/required_actions")
     image = page.get_by_role("img", name="A poster for a summer fair")
     expect(image).to_be_visible()
     expect(image).to_have_js_property("complete", True)
@@ -49,5 +49,5 @@ def test_a_person_decides_what_is_published(
     state = cluster.api.wait_for_run(APPROVAL, run_id, RUN_SECONDS)
     failed = cluster.api.task_instances(APPROVAL, run_id, "failed")
     assert state == "success", "\n".join(f"{one['task_id']}: {cluster.api.log(one)}" for one in failed)
-    listed = scene.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"published/{run_id}.png")
+    listed = gallery.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"published/{run_id}.png")
     assert listed["KeyCount"] == int(published)

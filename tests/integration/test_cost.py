@@ -69,7 +69,7 @@ def test_insufficient_credits_leave_no_record(image_task: ImageTask, world: Worl
 
     assert result.state == "failed"
     assert result.error is not None
-    assert isinstance(result.error.__cause__, IdeogramInsufficientCredits)
+    assert isinstance(result.error.__context__, IdeogramInsufficientCredits)
     assert world.object_keys() == []
     world.emulator.configure(credits=1.0)
     assert_succeeded(world.to_end(run, run.clear()))

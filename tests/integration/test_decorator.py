@@ -94,7 +94,7 @@ def test_task_that_does_not_defer_returns_its_result(arguments: dict[str, Any], 
     [
         (None, "it returned NoneType, not a prompt or a mapping"),
         ({"promt": "a cat"}, "it returned an unknown 'promt'. Did you mean 'prompt'?"),
-        ({"seed": 3}, "prompt: must be text"),
+        ({"seed": 3}, "it returned a mapping without a prompt"),
         (" ", "prompt: must not be empty"),
         ({"prompt": "a cat", "style_type": "ANIM"}, "Did you mean 'ANIME'?"),
     ],
@@ -107,7 +107,7 @@ def test_invalid_result_fails_before_a_call(returned: Any, problem: str, decorat
 
     assert result.state == "failed"
     assert problem in str(result.error)
-    assert "nothing was sent or charged" in str(result.error)
+    assert "Nothing was sent or charged" in str(result.error)
     assert world.emulator.stats().calls == {}
 
 
@@ -201,6 +201,28 @@ class TestAnotherAttempt:
         assert result.state == "up_for_retry"
         assert_error(result, "is stored at", "does not show its inputs")
         assert world.accepted == 1
+
+
+def test_two_slices_at_once_pay_for_the_first_prompt(decorate: Decorate, world: World) -> None:
+    """Airflow may fail an attempt that goes on, and start the next one before the first has recorded its request."""
+    runs: list[TaskRun] = []
+
+    def poster() -> str:
+        if len(runs) == 1:
+            runs.append(decorate(second))
+            assert runs[1].execute().state == "deferred"
+        return "the first prompt"
+
+    def second() -> str:
+        return "the second prompt"
+
+    second.__name__ = poster.__name__  # the same task
+    runs.append(decorate(poster))
+    assert_succeeded(world.run(runs[0]))
+    assert_succeeded(world.to_end(runs[1], runs[1].resume(runs[1].fire())))
+
+    [request] = world.emulator.requests()
+    assert request.inputs["prompt"] == "the second prompt" == runs[0].xcom()["prompt"] == runs[1].xcom()["prompt"]
 
 
 def test_wait_for_the_rate_limit_keeps_what_was_returned(decorate: Decorate, world: World) -> None:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tests.support.task_runner import Slice, TaskRun
     from tests.support.world import ImageTask, World
 
-    ComeBack = Callable[[TaskRun, World, float], Slice]
+    ReturnToRequest = Callable[[TaskRun, World, float], Slice]
 
-#: Jobs for each way in which a task comes back to its request.
-JOBS_PER_WAY = 20
+#: Jobs for each path by which a task returns to its request.
+JOBS_PER_PATH = 20
 
 
 def _resume_with_event(run: TaskRun, world: World, seconds: float) -> Slice:
@@ -52,19 +52,21 @@ def _retry_on_the_worker(run: TaskRun, world: World, seconds: float) -> Slice:
     return run.retry()
 
 
-@pytest.mark.parametrize("come_back", [_resume_with_event, _fire_late, _retry, _clear, _retry_on_the_worker])
-def test_jobs_of_61_minutes_to_6_days_are_all_stored(come_back: ComeBack, image_task: ImageTask, world: World) -> None:
+@pytest.mark.parametrize("return_to_request", [_resume_with_event, _fire_late, _retry, _clear, _retry_on_the_worker])
+def test_jobs_of_61_minutes_to_6_days_are_all_stored(
+    return_to_request: ReturnToRequest, image_task: ImageTask, world: World
+) -> None:
     first, last = 61 * MINUTE, 6 * DAY
-    for number in range(JOBS_PER_WAY):
+    for number in range(JOBS_PER_PATH):
         run = image_task(f"run-{number}", s3_key=f"images/{number}.png", retries=1)
         assert run.execute().state == "deferred"
-        age = first + (last - first) * number / (JOBS_PER_WAY - 1)
+        age = first + (last - first) * number / (JOBS_PER_PATH - 1)
 
-        assert_succeeded(world.to_end(run, come_back(run, world, age)))
+        assert_succeeded(world.to_end(run, return_to_request(run, world, age)))
 
         assert world.stored(f"images/{number}.png") == world.image_of(run)
         assert run.xcom()["cost_usd"] == 0.05
-    assert (world.accepted, world.submits) == (JOBS_PER_WAY, JOBS_PER_WAY)
+    assert (world.accepted, world.submits) == (JOBS_PER_PATH, JOBS_PER_PATH)
     assert world.object_keys("_ideogram/") == []
 
 
@@ -81,15 +83,15 @@ def test_task_that_did_not_wait_is_cleared_and_stores_it(age: float, image_task:
     assert world.accepted == 1
 
 
-@pytest.mark.parametrize("come_back", [_resume_with_event, _fire_late, _retry, _clear, _retry_on_the_worker])
+@pytest.mark.parametrize("return_to_request", [_resume_with_event, _fire_late, _retry, _clear, _retry_on_the_worker])
 def test_after_8_days_the_image_is_expired_and_paid_anew(
-    come_back: ComeBack, image_task: ImageTask, world: World
+    return_to_request: ReturnToRequest, image_task: ImageTask, world: World
 ) -> None:
     run = image_task(retries=3)
     run.execute()
     old = run.xcom("request_id")
 
-    expired = world.to_end(run, come_back(run, world, 8 * DAY))
+    expired = world.to_end(run, return_to_request(run, world, 8 * DAY))
 
     assert expired.state == "up_for_retry"
     assert isinstance(expired.error, IdeogramResultExpired)

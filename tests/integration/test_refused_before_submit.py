@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import botocore.httpsession
 import pytest
 
 from airflow_provider_ideogram.emulator.running import RunningEmulator, connection_to, run_emulator
 from airflow_provider_ideogram.emulator.settings import DEFAULT_FORBIDDEN_KEY, EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from tests.support.s3 import s3_response
 from tests.support.world import KEY, assert_error
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 def test_invalid_argument_fails_while_the_dag_is_parsed(wrong: dict[str, Any], problem: str) -> None:
     arguments = {"task_id": "generate", "prompt": "a lighthouse", "s3_key": KEY, "s3_bucket": "bucket", **wrong}
 
-    with pytest.raises(IdeogramInvalidInput, match="nothing was sent or charged") as raised:
+    with pytest.raises(IdeogramInvalidInput, match="Nothing was sent or charged") as raised:
         IdeogramGenerateImageOperator(**arguments)
 
     assert problem in str(raised.value)
@@ -60,7 +62,7 @@ def test_invalid_rendered_template_fails_before_a_call(
     result = image_task(retries=3, **wrong).execute()
 
     assert result.state == "failed"
-    assert_error(result, "nothing was sent or charged")
+    assert_error(result, "Nothing was sent or charged")
     assert world.emulator.stats().calls == {}
 
 
@@ -140,7 +142,7 @@ def test_invalid_connection_is_not_tried_again(image_task: ImageTask, monkeypatc
     result = image_task(retries=3).execute()
 
     assert result.state == "failed"
-    assert_error(result, "nothing was sent or charged", "'requests_per_minute'")
+    assert_error(result, "Nothing was sent or charged", "'requests_per_minute'")
 
 
 class TestErrorsOfOthers:
@@ -185,7 +187,8 @@ class TestErrorsOfOthers:
 def test_missing_bucket_is_found_before_a_call(image_task: ImageTask, world: World) -> None:
     result = image_task(retries=3, s3_bucket="no-such-bucket").execute()
 
-    assert_error(result, "s3://no-such-bucket", "Nothing was charged")
+    assert result.state == "failed"
+    assert_error(result, "Bucket 'no-such-bucket' does not exist. Nothing was charged. Create it")
     assert world.emulator.stats().calls == {}
 
 
@@ -224,3 +227,22 @@ def test_submit_without_a_connection_is_repeated(image_task: ImageTask, monkeypa
         assert image_task().execute().state == "deferred"
 
         assert started[0].stats().accepted == 1
+
+
+def test_argument_that_the_bucket_refuses_fails_before_a_call(
+    image_task: ImageTask, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = botocore.httpsession.URLLib3Session.send
+
+    def refuse_acl(session: Any, request: Any) -> Any:
+        if request.method == "PUT" and "x-amz-acl" in request.headers:
+            return s3_response(request, 400, "AccessControlListNotSupported")
+        return put(session, request)
+
+    monkeypatch.setattr(botocore.httpsession.URLLib3Session, "send", refuse_acl)
+
+    result = image_task(retries=3, s3_extra_args={"ACL": "private", "Tagging": "team=art"}).execute()
+
+    assert result.state == "failed"
+    assert_error(result, "Nothing was sent or charged", "s3_extra_args: the bucket", "refuses ACL (")
+    assert (world.emulator.stats().calls, world.object_keys()) == ({}, [])

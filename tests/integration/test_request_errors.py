@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramTimeout
-from tests.support.world import HOUR, MINUTE, RECORD_KEY, assert_error, assert_succeeded
+from tests.support.world import HOUR, KEY, MINUTE, RECORD_KEY, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
     from tests.support.world import ImageTask, World
@@ -58,6 +58,24 @@ class TestBlockedContent:
         assert (failure["reason"], failure["charged"]) == ("content_blocked", False)
         assert_error(result, "safety filter", "It was not charged", "Change the prompt")
         assert world.emulator.charges() == []
+
+    def test_is_not_submitted_again_by_a_retry(self, deferrable: bool, image_task: ImageTask, world: World) -> None:
+        """The process may end after the record is deleted, before Airflow knows that the task failed."""
+        world.emulator.fault("job", "blocked")
+        run = image_task(retries=3, deferrable=deferrable)
+        run.to_end()
+
+        assert world.to_end(run, run.retry()).state == "failed"
+
+        assert run.xcom("failure")["reason"] == "content_blocked"
+        assert world.accepted == 1
+        assert_succeeded(world.to_end(run, run.clear()))
+        assert (world.accepted, world.object_keys()) == (2, [KEY])
+
+    def test_leaves_no_record_without_retries(self, deferrable: bool, image_task: ImageTask, world: World) -> None:
+        world.emulator.fault("job", "blocked")
+        image_task(retries=0, deferrable=deferrable).to_end()
+        assert world.object_keys() == []
 
     def test_skips_the_task_if_the_user_says_so(self, deferrable: bool, image_task: ImageTask, world: World) -> None:
         world.emulator.fault("job", "blocked")

@@ -81,6 +81,18 @@ def test_stores_the_image_of_a_task_that_did_not_wait(
     assert world.object_keys() == [KEY]  # the ledger's record is deleted when the image is stored
 
 
+def test_image_stored_elsewhere_leaves_the_targets_record(
+    submitted: dict[str, Any], sensor_task: SensorTask, image_task: ImageTask, world: World
+) -> None:
+    run = sensor_task(submitted, s3_key="elsewhere.png")
+    assert_succeeded(run.to_end())
+
+    assert_succeeded(world.run(image_task("another")))
+
+    assert world.accepted == 1
+    assert world.object_keys() == ["elsewhere.png", KEY]
+
+
 def test_takes_the_output_of_the_submitting_task(
     generate: Generate, sensor: Sensor, task_runner: TaskRunner, world: World
 ) -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
+
+from airflow_provider_ideogram.storage import probe
+from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.probe import StoreProbe
+from dev.s3_server import S3Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 #: Stands in for the S3 layer where nothing is read from S3.
 NO_S3: Any = None
-_CONDITIONS = ("If-Match", "If-None-Match")
-_CONDITIONAL = ("PutObject", "DeleteObject")
 
 
 @pytest.fixture
@@ -48,6 +52,15 @@ def s3_response(request: Any, status: int, code: str = "", headers: dict[str, st
     raw_headers: Any = headers or {}
     body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode() if code else b""
     return AWSResponse(request.url, status, raw_headers, _Raw(body))
+
+
+def _send(request: Any) -> AWSResponse:
+    """Send a request to the server, and return the response with its content read."""
+    session = URLLib3Session()
+    response = session.send(request)
+    _ = response.content
+    session.close()
+    return response
 
 
 def _events(client: S3Client) -> Any:
@@ -87,49 +100,148 @@ def answered(
 
 
 @contextmanager
-def conditions_refused(client: S3Client) -> Iterator[None]:
-    """Make the server a store that answers 501 to conditional writes."""
+def headers_refused(client: S3Client, prefix: str, status: int, operation: str = "PutObject") -> Iterator[None]:
+    """Answer a call with an error if the name of a header, in lower case, begins with the prefix."""
 
     def refuse(request: Any) -> AWSResponse | None:
-        conditional = set(_CONDITIONS) & set(request.headers)
-        return s3_response(request, 501, "NotImplemented") if conditional else None
+        refused = any(name.lower().startswith(prefix) for name in request.headers)
+        return s3_response(request, status, "NotSupported") if refused else None
 
-    with intercepted(client, "PutObject", refuse), intercepted(client, "DeleteObject", refuse):
+    with intercepted(client, operation, refuse):
         yield
 
 
 @contextmanager
-def conditions_ignored(client: S3Client) -> Iterator[None]:
-    """Make the server a store that ignores the conditions of writes."""
+def header_required(client: S3Client, name: str) -> Iterator[None]:
+    """Answer 403 to a write without a header, as a bucket's policy can."""
 
-    def strip(request: Any, **_: Any) -> None:
-        for name in _CONDITIONS:
-            del request.headers[name]
+    def refuse(request: Any) -> AWSResponse | None:
+        return None if name in request.headers else s3_response(request, 403, "AccessDenied")
 
-    events = _events(client)
-    names = [f"before-sign.s3.{operation}" for operation in _CONDITIONAL]
-    for name in names:
-        events.register_first(name, strip)
+    with intercepted(client, "PutObject", refuse):
+        yield
+
+
+def probe_store(endpoint: str) -> None:
+    """Probe a store, so that no test of this process does."""
+    name = f"bucket-{uuid.uuid4()}"
+    with closing(S3Server(endpoint).client()) as client:
+        client.create_bucket(Bucket=name)
+        StoreProbe(ObjectStore(client), name, "_ideogram/").run()
+
+
+@contextmanager
+def unprobed() -> Iterator[None]:
+    """Forget what this process knows of the stores, as a new process does, until the end."""
+    with mock.patch.object(probe, "_conditions_of", {}):
+        yield
+
+
+@contextmanager
+def conditions_refused(client: S3Client, status: int = 501) -> Iterator[None]:
+    """Make the server a store that refuses conditional writes and deletions."""
+    with (
+        unprobed(),
+        headers_refused(client, "if-", status),
+        headers_refused(client, "if-", status, "DeleteObject"),
+    ):
+        yield
+
+
+@contextmanager
+def deletions_misjudged(client: S3Client) -> Iterator[None]:
+    """Make the server a store that answers 412 to every conditional deletion."""
+    with unprobed(), headers_refused(client, "if-", 412, "DeleteObject"):
+        yield
+
+
+@contextmanager
+def checksums_sent(client: S3Client, when: str = "when_supported") -> Iterator[None]:
+    """Configure when the client sends checksums, until the end, also if the S3 layer changes it."""
+    config: Any = client.meta.config
+    with mock.patch.object(config, "request_checksum_calculation", when):
+        yield
+
+
+@contextmanager
+def _headers_changed(client: S3Client, operation: str, change: Callable[[Any], None]) -> Iterator[None]:
+    """Change the headers of each request of an operation before it is signed."""
+    events, event = _events(client), f"before-sign.s3.{operation}"
+
+    def handle(request: Any, **_: Any) -> None:
+        change(request.headers)
+
+    events.register_first(event, handle)
     try:
         yield
     finally:
-        for name in names:
-            events.unregister(name, strip)
+        events.unregister(event, handle)
 
 
 @contextmanager
-def first_response_lost(client: S3Client, operation: str) -> Iterator[list[int]]:
-    """Let the server carry out the first call of an operation, and answer 500; yield the true statuses."""
-    from botocore.httpsession import URLLib3Session
+def conditions_ignored(client: S3Client, operations: Sequence[str] = ("PutObject", "DeleteObject")) -> Iterator[None]:
+    """Make the server a store that ignores the conditions of these operations."""
 
+    def strip(headers: Any) -> None:
+        del headers["If-Match"]
+        del headers["If-None-Match"]
+
+    with ExitStack() as stack:
+        stack.enter_context(unprobed())
+        for operation in operations:
+            stack.enter_context(_headers_changed(client, operation, strip))
+        yield
+
+
+@contextmanager
+def metadata_dropped(client: S3Client) -> Iterator[None]:
+    """Make the server a store that keeps no metadata."""
+
+    def strip(headers: Any) -> None:
+        for name in [name for name in headers if name.lower().startswith("x-amz-meta-")]:
+            del headers[name]
+
+    with unprobed(), _headers_changed(client, "PutObject", strip):
+        yield
+
+
+@contextmanager
+def header_names_capitalized(client: S3Client, operation: str) -> Iterator[None]:
+    """Return the server's headers as ``X-Amz-Meta-Title``: servers and proxies written in Go do so."""
+
+    def capitalize(request: Any) -> AWSResponse:
+        response = _send(request)
+        headers: Any = {name.title(): value for name, value in response.headers.items()}
+        return AWSResponse(request.url, response.status_code, headers, _Raw(response.content))
+
+    with intercepted(client, operation, capitalize):
+        yield
+
+
+@contextmanager
+def metadata_not_copied(client: S3Client) -> Iterator[None]:
+    """Make the server a store that copies an object's content only."""
+
+    def replace(headers: Any) -> None:
+        if "x-amz-metadata-directive" not in headers:
+            headers["x-amz-metadata-directive"] = "REPLACE"
+
+    with _headers_changed(client, "CopyObject", replace):
+        yield
+
+
+@contextmanager
+def response_lost(client: S3Client, operation: str, call: int = 1) -> Iterator[list[int]]:
+    """Let the server carry out the n-th call of an operation, and answer 500; yield the true statuses."""
     statuses: list[int] = []
+    calls = 0
 
     def lose(request: Any) -> AWSResponse | None:
-        if statuses:
+        nonlocal calls
+        calls += 1
+        if calls != call:
             return None
-        session = URLLib3Session()
-        statuses.append(session.send(request).status_code)
-        session.close()
+        statuses.append(_send(request).status_code)
         return s3_response(request, 500, "InternalError")
 
     with intercepted(client, operation, lose):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 LEDGER_PREFIX = "_ideogram/"
+#: What a worker leaves that was killed while it probed the store.
+_PROBE = f"{LEDGER_PREFIX}.probe-"
 _WORKSPACE = ".dataset/"
 _MANIFEST = "/manifest.jsonl"
 #: The reasons of log lines for which a second charge of an image is permitted.
@@ -414,6 +416,8 @@ def _read_s3(s3: S3Client) -> Bucket:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
+            if key.startswith(_PROBE):
+                continue
             response = s3.get_object(Bucket=BUCKET, Key=key)
             content = response["Body"].read()
             if key.startswith(LEDGER_PREFIX) and _WORKSPACE in key:

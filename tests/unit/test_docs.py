@@ -26,6 +26,7 @@ from markdown_it.token import Token
 from packaging.version import Version
 
 import airflow_provider_ideogram
+from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import failed_line
@@ -209,9 +210,8 @@ def test_every_page_is_linked_from_the_first() -> None:
     assert [page.name for page in DOCS.glob("*.md") if f"]({page.name})" not in text] == ["index.md"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/image-operator.md"])
-def test_parameters_of_an_image_are_the_operators(page: str) -> None:
-    rows = tables(ROOT / page, "parameter", "default", "meaning")
+def test_parameters_of_an_image_are_the_operators() -> None:
+    rows = tables(DOCS / "image-operator.md", "parameter", "default", "meaning")
 
     known = parameters_of(IdeogramGenerateImageOperator)
     written = {named(name)[0]: default.strip("`").replace("none", "None") for name, default, _ in rows}
@@ -234,7 +234,7 @@ def test_parameters_of_a_dataset_are_the_operators() -> None:
 
 
 def test_choices_are_the_operators() -> None:
-    rows = tables(ROOT / "README.md", "parameter", "default", "meaning")
+    rows = tables(DOCS / "image-operator.md", "parameter", "default", "meaning")
     meanings = {named(name)[0]: named(meaning) for name, _, meaning in rows}
     for name, valid in IdeogramGenerateImageOperator.choices.items():
         assert set(valid) <= set(meanings[name]), name
@@ -250,7 +250,6 @@ def test_fields_of_an_image_are_the_records() -> None:
         re.sub(r"\w+", lambda found: json_types.get(found[0], "null"), str(field.type)).replace(" | ", " or ")
         for field in fields(ImageRecord)
     ]
-    assert listed(names) in prose(ROOT / "README.md")
     assert listed(names) in prose(DOCS / "datasets.md")
 
 
@@ -268,12 +267,8 @@ def test_keys_of_a_manifests_line_are_its_own() -> None:
     assert named(sentence.replace(values, "")) == list(line)
 
 
-@pytest.mark.parametrize(
-    ("page", "header"),
-    [("README.md", ("field", "meaning")), ("docs/connection.md", ("field", "default", "meaning"))],
-)
-def test_extras_of_the_connection_are_those_that_are_read(page: str, header: tuple[str, ...]) -> None:
-    rows = [row for row in tables(ROOT / page, *header) if row[0].startswith("Extra ")]
+def test_extras_of_the_connection_are_those_that_are_read() -> None:
+    rows = [row for row in tables(DOCS / "connection.md", "field", "default", "meaning") if row[0].startswith("Extra ")]
     assert [named(row[0]) for row in rows] == [[name] for name in EXTRA_FIELDS]
 
 
@@ -289,6 +284,27 @@ def test_lines_to_watch_are_logged() -> None:
 def texts_of(tree: ast.AST) -> list[str]:
     constants = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [re.sub(r"%(\.\d)?[sdf]", "…", text) for text in constants]
+
+
+def test_each_error_has_its_remedy() -> None:
+    rows = tables(DOCS / "troubleshooting.md", "class", "`reason`", "cause", "money", "remedy")
+    documented = {named(name)[0]: named(code)[0] for name, code, *_ in rows}
+    assert documented == {kind.__name__: kind.code for kind in error_classes()}
+
+
+def error_classes() -> list[type[exceptions.IdeogramError]]:
+    """Return the classes of errors that are raised: all but the base classes of the groups."""
+    groups = (
+        exceptions.IdeogramError,
+        exceptions.IdeogramNotCharged,
+        exceptions.IdeogramTemporaryError,
+        exceptions.IdeogramJobError,
+    )
+    return [
+        kind
+        for kind in vars(exceptions).values()
+        if isinstance(kind, type) and issubclass(kind, exceptions.IdeogramError) and kind not in groups
+    ]
 
 
 def test_orders_to_the_emulator_are_those_that_it_takes() -> None:

@@ -22,6 +22,7 @@ TASKS = {
     "ideogram_on_manifest": {"summarize"},
     "ideogram_approval": {"draft", "approve", "publish"},
     "ideogram_submit_and_wait": {"submit", "wait"},
+    "ideogram_sister_model": {"generate"},
 }
 
 

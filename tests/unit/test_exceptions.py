@@ -36,9 +36,12 @@ def test_error_survives_its_way_between_processes(name: str) -> None:
 
 
 def test_invalid_input_lists_several_problems() -> None:
-    assert str(IdeogramInvalidInput.of(["seed: no"])) == "Invalid input, nothing was sent or charged. seed: no"
-    assert str(IdeogramInvalidInput.of(["a", "b"])) == "Invalid input, nothing was sent or charged. \n  - a\n  - b"
-    assert isinstance(IdeogramInvalidInput("x"), ValueError)
+    assert str(IdeogramInvalidInput.of(["seed: no"])) == "seed: no. Nothing was sent or charged."
+    assert str(IdeogramInvalidInput.of(["Which?"], "Task 'x'")) == "Task 'x': Which? Nothing was sent or charged."
+    both = IdeogramInvalidInput.of(["a", "b"], "Task 'x'")
+    assert str(both) == "Task 'x': 2 problems. Nothing was sent or charged.\n  - a\n  - b"
+    assert both.reason == "Task 'x': a; b"
+    assert isinstance(both, ValueError)
 
 
 def test_reason_has_no_word_about_money() -> None:

@@ -32,18 +32,14 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line, write_manifest
+from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem, UnsettledRequest
 from airflow_provider_ideogram.datasets.waiting import Wait
-from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
-from airflow_provider_ideogram.exceptions import (
-    IdeogramContentBlocked,
-    IdeogramRateLimited,
-    IdeogramServerUnavailable,
-    IdeogramUnknownSubmit,
-)
+from airflow_provider_ideogram.datasets.workspace import STATE, Workspace, chunk_name, part_name
+from airflow_provider_ideogram.exceptions import IdeogramContentBlocked, IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
@@ -116,13 +112,14 @@ BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocke
 PART = [
     failed_line(BLOCKED, IdeogramContentBlocked("Request request-3 was blocked", request_id="request-3"), 0.0),
     stored_line(TO_DO, RECORD),
-    failed_line(FAILED, IdeogramUnknownSubmit("The API failed"), None),
+    failed_line(FAILED, IdeogramServerUnavailable("The API failed"), None),
     stored_line(
         COPY, replace(RECORD, uri="s3://formats/images/twin.png", key="images/twin.png", reused=True, cost_usd=0.0)
     ),
 ]
 STATE_OF_RUN = DatasetState(
     input_digest="0123",
+    plan=1,
     total=6,
     todo_chunks=1,
     started_at=NOW,
@@ -136,6 +133,7 @@ STATE_OF_RUN = DatasetState(
     parts=1,
     counts={ImageStatus.GENERATED: 1, ImageStatus.REUSED: 1, ImageStatus.CONTENT_BLOCKED: 1, ImageStatus.FAILED: 1},
     cost_usd=0.15,
+    abandoned_usd=0.1,
     original_cost_usd=0.2,
     cost_is_estimate=True,
     observed_costs={"ideogram-2a-txt-2-img": 0.05},
@@ -143,9 +141,11 @@ STATE_OF_RUN = DatasetState(
     slices=4,
     max_tries=2,
     finished_at=NOW + 60,
+    outage=SubmitOutage(since=NOW, failures=1, retry_at=NOW + 5, reason="502"),
     last_failure="The API failed",
+    last_failure_is_temporary=True,
     consecutive_same_failures=1,
-    unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05)},
+    unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05, fingerprint="f")},
     examples=["failed: The API failed"],
     copy_chunks=1,
     copied_chunks=1,
@@ -363,7 +363,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_ledgers_record_is_written_as_before(name: str, bucket: S3Client) -> None:
-    RECORDS[name](Ledger(bucket, BUCKET))
+    RECORDS[name](Ledger(ObjectStore(bucket), BUCKET))
 
     check_written(name, content(bucket, ENTRY.key))
 
@@ -371,10 +371,10 @@ def test_ledgers_record_is_written_as_before(name: str, bucket: S3Client) -> Non
 @every_version
 @pytest.mark.parametrize("name", RECORDS)
 def test_ledgers_record_of_every_version_is_understood(name: str, version: str, bucket: S3Client) -> None:
-    written = RECORDS[name](Ledger(bucket, BUCKET))
+    written = RECORDS[name](Ledger(ObjectStore(bucket), BUCKET))
     put(bucket, ENTRY.key, version, name)
 
-    found = Ledger(bucket, BUCKET).read(ENTRY.key)
+    found = Ledger(ObjectStore(bucket), BUCKET).read(ENTRY.key)
     assert found is not None
     assert replace(found, etag="") == replace(written, etag="")
 
@@ -385,7 +385,7 @@ def workspace(bucket: S3Client) -> Workspace:
 
 
 def test_datasets_state_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
-    workspace.write(STATE, STATE_OF_RUN.to_json())
+    workspace.write_state(STATE_OF_RUN.to_json(), None)
 
     check_written("dataset-state.json", content(bucket, WORKSPACE + STATE))
 
@@ -394,7 +394,7 @@ def test_datasets_state_is_written_as_before(workspace: Workspace, bucket: S3Cli
 def test_datasets_state_of_every_version_is_understood(version: str, workspace: Workspace, bucket: S3Client) -> None:
     put(bucket, WORKSPACE + STATE, version, "dataset-state.json")
 
-    assert read_state(workspace) == STATE_OF_RUN
+    assert read_state(workspace)[0] == STATE_OF_RUN
 
 
 @every_version
@@ -406,7 +406,7 @@ def test_slice_of_every_version_goes_on(version: str, workspace: Workspace, buck
 
     runner = only(DatasetRunner, run)
     assert runner.workspace.uri == workspace.uri
-    assert (runner.output_prefix, runner.state) == (IMAGES, STATE_OF_RUN)
+    assert (runner.output_prefix, runner.state) == (IMAGES, replace(STATE_OF_RUN, slices=5, written_at=NOW))
 
 
 LINES = {
@@ -424,7 +424,7 @@ def test_datasets_lines_are_written_as_before(name: str, workspace: Workspace, b
 
 
 def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
-    workspace.write_lines("part-000000.jsonl", PART)
+    workspace.write_lines(part_name(1, 1, 0), PART)
     write_manifest(workspace, IMAGES, len(PART), 1, ObjectStore(bucket), {})
 
     check_written("manifest.jsonl", content(bucket, "images/manifest.jsonl"))
@@ -439,27 +439,27 @@ def test_datasets_items_of_every_version_are_those_of_the_plan(version: str) -> 
 
 @every_version
 def test_what_failed_in_every_version_is_planned_again(version: str, workspace: Workspace, bucket: S3Client) -> None:
-    put(bucket, f"{WORKSPACE}todo-000000.jsonl", version, "dataset-todo.jsonl")
-    put(bucket, f"{WORKSPACE}part-000000.jsonl", version, "dataset-part.jsonl")
+    put(bucket, WORKSPACE + chunk_name(1, "todo", 0), version, "dataset-todo.jsonl")
+    put(bucket, WORKSPACE + part_name(1, 1, 0), version, "dataset-part.jsonl")
     state = replace(STATE_OF_RUN, counts=dict(STATE_OF_RUN.counts), copy_chunks=0, delayed=[])
 
     plan_failed_items(workspace, state, [ImageStatus.FAILED])
 
     assert (state.todo_chunks, state.counts[ImageStatus.FAILED]) == (2, 0)
-    assert [Item.from_json(line) for line in workspace.read_lines("todo-000001.jsonl")] == [FAILED]
+    assert [Item.from_json(line) for line in workspace.read_lines(chunk_name(1, "todo", 1))] == [FAILED]
 
 
 @every_version
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("manifest.jsonl", "images/manifest.jsonl"), ("dataset-part.jsonl", f"{WORKSPACE}part-000000.jsonl")],
+    [("manifest.jsonl", "images/manifest.jsonl"), ("dataset-part.jsonl", f"{WORKSPACE}{part_name(1, 1, 0)}")],
 )
 def test_images_that_every_version_made_are_reused(name: str, key: str, version: str, bucket: S3Client) -> None:
     put(bucket, key, version, name)
     for item in (TO_DO, COPY):
         bucket.put_object(Bucket=BUCKET, Key=item.key, Body=IMAGE)
 
-    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/")
+    earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/", "own/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
     assert earlier.line_of(TO_DO) == stored_line(TO_DO, reused)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: Errors that a retry does not fix. All others are retried, since the ledger keeps paid requests.
 NO_RETRY = {
+    "IdeogramStorageRefused",
     "IdeogramNotCharged",
     "IdeogramInvalidInput",
     "IdeogramAuthenticationError",
@@ -44,7 +45,9 @@ def _tree(kind: type[IdeogramError]) -> Iterator[type[IdeogramError]]:
 
 ERRORS = pytest.mark.parametrize("kind", list(_tree(IdeogramError)), ids=lambda kind: kind.__name__)
 TEMPORARY = pytest.mark.parametrize(
-    "kind", [IdeogramTemporaryError, *_tree(IdeogramTemporaryError)], ids=lambda kind: kind.__name__
+    "kind",
+    [IdeogramTemporaryError, *(kind for kind in _tree(IdeogramTemporaryError) if kind.retryable)],
+    ids=lambda kind: kind.__name__,
 )
 
 

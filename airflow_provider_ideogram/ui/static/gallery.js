@@ -3,7 +3,9 @@
 "use strict";
 (() => {
   const REFRESH_MILLISECONDS = 4000;
-  const LIST = "ideogram-images";
+  const MAX_RETRIES = 5;
+  const REM = 16;
+  const SHARES = 100; // a row whose shares are less than 1 in all would not be filled
   const root = document.documentElement;
 
   function applyTheme() {
@@ -19,29 +21,32 @@
   applyTheme();
   addEventListener("storage", applyTheme);
 
-  function remembered() {
-    try {
-      return JSON.parse(sessionStorage.getItem(LIST)) || { images: [] };
-    } catch {
-      return { images: [] };
-    }
-  }
-
-  function rememberGrid() {
-    const cards = document.querySelectorAll("[data-grid] .card");
-    if (!cards.length) return;
-    const list = { page: location.pathname + location.search, images: [...cards].map((card) => card.pathname) };
-    try {
-      sessionStorage.setItem(LIST, JSON.stringify(list));
-    } catch {
-      // Then there is no way from image to image.
+  // The script sets what the page's security policy forbids in the markup: each cell's share of its row.
+  function justify(parent) {
+    const row = parseFloat(getComputedStyle(root).getPropertyValue("--row")) * REM;
+    for (const grid of parent.querySelectorAll("[data-grid]")) {
+      for (const cell of grid.querySelectorAll("[data-ratio]")) {
+        const ratio = Number(cell.dataset.ratio);
+        cell.style.flex = `${ratio * SHARES} 1 ${ratio * row}px`;
+        cell.querySelector(".frame").style.aspectRatio = ratio;
+      }
+      grid.classList.add("is-justified");
     }
   }
 
   // What can't be shown says why: the server's answer in place of the image is plain text.
-  async function explain(image) {
+  async function explain(image, retries = MAX_RETRIES) {
     const answer = await fetch(image.src).catch(() => null);
-    if (!answer || answer.ok) return;
+    if (!answer) return;
+    if (answer.status === 503 && retries) {
+      const seconds = Number(answer.headers.get("Retry-After")) || 2;
+      setTimeout(() => explain(image, retries - 1), seconds * 1000 * (1 + Math.random()));
+      return;
+    }
+    if (answer.ok) {
+      if (retries < MAX_RETRIES) image.src = image.src; // eslint-disable-line no-self-assign
+      return;
+    }
     const why = document.createElement("span");
     why.className = "why";
     const isText = (answer.headers.get("Content-Type") || "").startsWith("text/plain");
@@ -58,36 +63,68 @@
   function moveInGrid(event) {
     const cards = [...document.querySelectorAll("[data-grid] .card")];
     const at = cards.indexOf(document.activeElement);
-    const columns = cards.filter((card) => card.offsetTop === cards[0]?.offsetTop).length;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
     if (!cards.length || !(event.key in steps)) return;
-    const to = at < 0 ? 0 : at + steps[event.key];
-    if (!cards[to]) return;
+    const isAcross = event.key === "ArrowDown" || event.key === "ArrowUp";
+    const to = at < 0 ? cards[0] : isAcross ? inNextRow(cards, at, steps[event.key]) : cards[at + steps[event.key]];
+    if (!to) return;
     event.preventDefault();
-    cards[to].focus();
+    to.focus();
+  }
+
+  // The card of the row above or below whose middle is nearest: rows have different numbers of cards.
+  function inNextRow(cards, at, step) {
+    const box = (card) => card.getBoundingClientRect();
+    const middle = (card) => box(card).left + box(card).width / 2;
+    const top = (card) => Math.round(box(card).top);
+    let first = at;
+    while (cards[first] && top(cards[first]) === top(cards[at])) first += step;
+    if (!cards[first]) return null;
+    const row = cards.filter((card) => top(card) === top(cards[first]));
+    const distance = (card) => Math.abs(middle(card) - middle(cards[at]));
+    return row.reduce((best, card) => (distance(card) < distance(best) ? card : best));
   }
 
   function moveAround(event) {
-    const links = { ArrowLeft: "[data-previous]", ArrowRight: "[data-next]", Escape: "[data-back]" };
+    const links = {
+      ArrowLeft: "[data-previous]", ArrowRight: "[data-next]", Escape: "[data-back]", z: "[data-zoom]",
+    };
     const link = event.key in links && document.querySelector(links[event.key]);
-    if (link && !link.hidden) link.click();
+    if (link) link.click();
   }
 
   addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || event.target.closest("pre")) return;
-    (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input, select")) return;
+    if (event.key === "?") document.querySelector("[data-keys]").showModal();
+    else if (!event.shiftKey) (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
   });
 
-  function linkNeighbours() {
-    const { page, images } = remembered();
-    const at = images.indexOf(location.pathname);
-    if (at < 0) return;
-    document.querySelector("[data-back]").href = page;
-    for (const [name, address] of [["previous", images[at - 1]], ["next", images[at + 1]]]) {
-      const link = document.querySelector(`[data-${name}]`);
-      if (address) link.href = address;
-      link.hidden = !address;
-    }
+  function offerHelp() {
+    const button = document.querySelector("[data-help]");
+    button.hidden = false;
+    button.addEventListener("click", () => document.querySelector("[data-keys]").showModal());
+  }
+
+  addEventListener("click", (event) => {
+    if (event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const zoom = event.target.closest("[data-zoom]");
+    const outside = event.target.closest("[data-airflow]");
+    if (zoom) zoom.closest("figure").classList.toggle("zoomed");
+    // Airflow shows the gallery in a frame that may not leave Airflow's page: the page around it follows the link.
+    else if (outside && parent !== window) {
+      const link = parent.document.createElement("a");
+      link.href = outside.href;
+      parent.document.body.append(link);
+      link.click();
+      link.remove();
+    } else return;
+    event.preventDefault();
+  });
+
+  // The way back from an image leads to its card.
+  function focusCard() {
+    const card = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (card) card.focus();
   }
 
   function offerToCopy() {
@@ -122,6 +159,7 @@
 
   // Cards that did not change stay as they are, with the images in them and the focus on them.
   function update(main, fresh) {
+    justify(fresh);
     const old = new Map([...main.querySelectorAll(".card")].map((card) => [card.outerHTML, card]));
     const focused = document.activeElement?.getAttribute("href");
     for (const card of fresh.querySelectorAll(".card")) {
@@ -133,13 +171,13 @@
     if (focused && document.activeElement === document.body) {
       [...main.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
     }
-    rememberGrid();
   }
 
   addEventListener("DOMContentLoaded", () => {
-    rememberGrid();
-    if (document.querySelector("[data-one]")) linkNeighbours();
+    justify(document);
+    focusCard();
     offerToCopy();
+    offerHelp();
     if (document.querySelector("main[data-live]")) setTimeout(refresh, REFRESH_MILLISECONDS);
   });
 })();

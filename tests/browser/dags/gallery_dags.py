@@ -8,6 +8,7 @@ from typing import Any, cast
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator
 
+from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.links import IdeogramImageLink
@@ -30,10 +31,10 @@ class DatasetWithoutEnd(BaseOperator):
     operator_extra_links = (IdeogramImageLink(),)
     template_fields = ("s3_prefix",)
 
-    def __init__(self, *, progress: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, progress: dict[str, Any], s3_prefix: str = "s3://gallery/dataset", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.progress = progress
-        self.s3_prefix = "s3://gallery/dataset"
+        self.s3_prefix = s3_prefix
 
     def execute(self, context: Any) -> Any:
         """Push the progress and defer; without a triggerer the deferral does not end."""
@@ -66,6 +67,10 @@ with DAG("private_images", schedule=None):
 COUNTS = {"generated": 1880, "reused": 100, "content_blocked": 12, "failed": 8}
 with DAG("catalogue", schedule=None):
     DatasetThatEnded(task_id="generate", progress={"total": 2000, "done": 2000, **COUNTS, "cost_usd": 94.0})
+
+with DAG("formats", schedule=None):
+    counts = {"total": len(RESOLUTIONS), "done": len(RESOLUTIONS), "generated": len(RESOLUTIONS)}
+    DatasetThatEnded(task_id="generate", progress=counts, s3_prefix="s3://gallery/formats")
 
 with DAG("catalogue_in_the_making", schedule=None):
     DatasetWithoutEnd(

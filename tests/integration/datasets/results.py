@@ -50,5 +50,6 @@ def assert_results_agree(world: World, run: TaskRun, result: Slice, *, total: in
         assert line["prompt"] == charges[line["request_id"]].inputs["prompt"]
     assert xcom["cost_usd"] == pytest.approx(sum(line["cost_usd"] for line in lines))
     assert xcom["original_cost_usd"] == pytest.approx(world.charged_usd)
-    assert world.object_keys("_ideogram/") == []
+    # A worker that is killed while it probes the store leaves the probe's object.
+    assert [key for key in world.object_keys("_ideogram/") if not key.startswith("_ideogram/.probe-")] == []
     return xcom  # type: ignore[no-any-return]

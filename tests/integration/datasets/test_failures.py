@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.api import parameters, polling
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
 
 if TYPE_CHECKING:
@@ -174,3 +176,20 @@ class TestFailures:
         result = world.to_end(run, run.clear())
         assert result.state == "success", run.log_text
         assert run.xcom()["generated"] == 60
+
+
+def test_run_succeeds_though_its_workspace_cannot_be_deleted(
+    make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: ObjectStore, bucket: str, keys: list[str], **__: Any) -> None:
+        if keys:
+            raise IdeogramStorageError(f"Deleting {len(keys)} objects of s3://{bucket} failed")
+
+    monkeypatch.setattr(ObjectStore, "delete_many", refuse)
+    run = task_runner(make())
+
+    result = world.to_end(run, run.execute())
+
+    assert result.state == "success"
+    assert "The images and the manifest are stored" in result.log_text
+    assert len(manifest(world)) == world.accepted == len(ROWS)

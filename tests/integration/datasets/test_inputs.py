@@ -162,7 +162,7 @@ def test_empty_dataset(make: Make, task_runner: TaskRunner, world: World) -> Non
 
 def test_text_in_place_of_rows(make: Make, task_runner: TaskRunner) -> None:
     run = task_runner(make(prompts="{{ 'a prompt' }}"))
-    assert "must be a list of rows, not str" in str(run.execute().error)
+    assert "must be a list of rows, not a text" in str(run.execute().error)
 
 
 def test_number_in_place_of_rows_is_refused_before_a_submit(make: Make, task_runner: TaskRunner, world: World) -> None:

@@ -16,7 +16,7 @@ import botocore.httpsession
 import httpx
 import pytest
 
-from airflow_provider_ideogram.datasets.workspace import Workspace
+from airflow_provider_ideogram.datasets import runner
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_worker_that_died_after_storing_and_was_away_for_hours(
     run = task_runner(make(max_in_flight=5))
     run.execute()
     event = run.fire()
-    with mock.patch.object(Workspace, "write", side_effect=SystemExit):  # the state of the slice is not written
+    with mock.patch.object(runner, "copy_images", side_effect=SystemExit):  # the state of the slice is not written
         run.resume(event)
     assert len(world.object_keys(PREFIX)) == 5
     world.pass_time(7200)

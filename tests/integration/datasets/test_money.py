@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
-from tests.integration.datasets.results import ROWS, Make, assert_results_agree, manifest
+from airflow_provider_ideogram.datasets import submitting
+from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines, manifest
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -43,6 +45,41 @@ def test_budget_stops_a_run_that_costs_more_than_estimated(make: Make, task_runn
     assert result.state == "failed"
     assert "max_cost_usd=0.25 is reached with 3 of 5 items decided. 0.24 USD were charged" in str(result.error)
     assert world.charged_usd == pytest.approx(0.24)
+
+
+@pytest.mark.parametrize("is_changed", [False, True], ids=["same input", "changed input"])
+def test_budget_counts_the_submits_of_a_slice_that_died(
+    is_changed: bool, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    path = world.put("rows.jsonl", json_lines(ROWS))
+    run = task_runner(make(prompts_path=path, max_cost_usd=0.25))
+    with mock.patch.object(submitting._BurstSubmitter, "_apply", side_effect=SystemExit):
+        run.execute()
+    assert world.accepted == 5
+    if is_changed:
+        world.put("rows.jsonl", json_lines([row | {"prompt": f"{row['prompt']}, by night"} for row in ROWS]))
+
+    result = world.to_end(run, run.retry())
+
+    assert (result.state, world.accepted) == ("failed" if is_changed else "success", 5)
+    assert ("max_cost_usd=0.25 is reached" in str(result.error)) is is_changed
+
+
+def test_request_that_timed_out_is_reattached_at_the_budgets_end(
+    make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.fault("job", "job_seconds", seconds=900.0, prompt="number 0")
+    run = task_runner(make(prompts=ROWS[:2], max_cost_usd=0.1))
+    result = run.execute()
+    while result.state == "deferred":
+        world.pass_time(601)
+        result = run.resume(run.fire())
+    assert result.state == "up_for_retry"
+    world.pass_time(600)
+
+    xcom = assert_results_agree(world, run, world.to_end(run, run.retry()), total=2)
+
+    assert (world.accepted, xcom["cost_usd"]) == (2, 0.1)
 
 
 def test_first_image_shows_the_unknown_price_of_a_model(make: Make, task_runner: TaskRunner, world: World) -> None:

@@ -55,6 +55,37 @@ def test_removed_part_is_written_again(make: Make, task_runner: TaskRunner, worl
     assert world.accepted == 5
 
 
+@pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+def test_cleared_task_with_a_mended_row_keeps_its_images(
+    if_exists: str, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    bad = {"id": "bad", "prompt": "x [[fault:blocked]]"}
+    path = world.put("rows.jsonl", json_lines([*ROWS, bad]))
+    run = task_runner(make(prompts_path=path, if_exists=if_exists, max_cost_usd=0.3))
+    assert world.to_end(run, run.execute()).state == "failed"
+    world.put("rows.jsonl", json_lines([*ROWS, bad | {"prompt": "mended"}]))
+
+    assert world.to_end(run, run.clear()).state == "success"
+
+    xcom = run.xcom()
+    assert (world.accepted, xcom["generated"], xcom["cost_usd"]) == (7, 6, pytest.approx(0.3))
+
+
+@pytest.mark.parametrize("if_exists", ["overwrite", "fail"])
+def test_changed_row_replaces_the_runs_own_image(
+    if_exists: str, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    bad = {"id": "bad", "prompt": "x [[fault:blocked]]"}
+    path = world.put("rows.jsonl", json_lines([*ROWS, bad]))
+    run = task_runner(make(prompts_path=path, if_exists=if_exists))
+    assert world.to_end(run, run.execute()).state == "failed"
+    world.put("rows.jsonl", json_lines([*ROWS[:4], ROWS[4] | {"prompt": "another"}]))
+
+    assert world.to_end(run, run.clear()).state == "success"
+
+    assert (run.xcom()["generated"], run.xcom()["cost_usd"], world.accepted) == (5, pytest.approx(0.3), 7)
+
+
 def test_interrupted_retry_plans_no_item_twice(make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.fault("job", "failed", times=2)
     rows = [{"id": "bad", "prompt": "x [[fault:blocked]]"}, *ROWS[:3]]
@@ -87,3 +118,31 @@ def test_missing_file_of_prompts_fails_without_a_retry(make: Make, task_runner: 
 
     assert result.state == "failed"
     assert f"prompts_path: '{world.uri('rows.jsonl')}' does not exist" in str(result.error)
+
+
+def test_missing_chunk_is_planned_again(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make(max_in_flight=2))
+    run.execute()
+    event = run.fire()
+    [chunk] = [key for key in world.object_keys("_ideogram/") if "/todo-" in key]
+    world.s3.delete_object(Bucket=world.bucket, Key=chunk)
+    result = world.to_end(run, run.resume(event))
+    assert (result.state, "is missing" in str(result.error)) == ("up_for_retry", True)
+
+    assert_results_agree(world, run, world.to_end(run, run.retry()))
+    assert world.accepted == 5
+
+
+def test_state_of_a_slice_before_the_end_ends_no_later_attempt(
+    make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    run = task_runner(make(max_in_flight=2))
+    result = run.execute()
+    [state] = [key for key in world.object_keys("_ideogram/") if key.endswith("state.json")]
+    stale = world.stored(state)
+    assert world.to_end(run, result).state == "success"
+    world.put(state, stale)  # as by a store without conditional writes
+
+    assert world.to_end(run, run.clear()).state == "up_for_retry"
+    assert world.to_end(run, run.retry()).state == "success"
+    assert (world.accepted, world.object_keys("_ideogram/")) == (5, [])

@@ -12,7 +12,7 @@ from airflow_provider_ideogram.account import store as store_module
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ObjectStore
-from tests.support.s3 import answered, conditions_ignored, conditions_refused, first_response_lost
+from tests.support.s3 import answered, conditions_ignored, conditions_refused, response_lost
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -66,7 +66,7 @@ def test_contention_without_an_end_is_an_error(
 
 def test_lost_response_applies_a_change_twice_at_most(store: AccountStore, client: S3Client) -> None:
     store.update(KEY, count)
-    with first_response_lost(client, "PutObject"):
+    with response_lost(client, "PutObject"):
         assert store.update(KEY, count) == 3
 
 

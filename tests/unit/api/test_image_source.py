@@ -1,16 +1,34 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from airflow_provider_ideogram.api.image_source import ImageBytes, ImageUrl, find_image
 
 URL = "https://images.segmind.com/a/b.png?x=1"
 PNG = b"\x89PNG\r\n\x1a\n and more"
 BASE64 = base64.b64encode(PNG).decode()
+#: Its base64 has each of the characters in which the two alphabets differ, and padding.
+JPEG = b"\xff\xd8\xff\xfb\xef\xbe\xff\xff\xff\0"
+URL_SAFE = base64.urlsafe_b64encode(JPEG).decode()
 
+#: Kinds of images in Pillow's terms, with the options that write them.
+IMAGE_KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("PNG", {}),
+    ("JPEG", {}),
+    ("WEBP", {}),
+    ("GIF", {}),
+    ("AVIF", {}),
+    ("BMP", {}),
+    ("TIFF", {}),
+    ("TIFF", {"big_endian": True}),
+    ("JPEG2000", {}),
+    ("JPEG2000", {"no_jp2": True}),
+]
 IMAGE_FORMS: dict[str, tuple[Any, Any]] = {
     "output url": ({"output": URL}, ImageUrl(URL)),
     "output url in spaces": ({"output": f" {URL}\n"}, ImageUrl(URL)),
@@ -22,6 +40,13 @@ IMAGE_FORMS: dict[str, tuple[Any, Any]] = {
     "output base64": ({"output": BASE64}, ImageBytes(PNG)),
     "output base64 in lines": ({"output": f"{BASE64[:12]}\n{BASE64[12:]}"}, ImageBytes(PNG)),
     "output base64 without padding": ({"output": BASE64.rstrip("=")}, ImageBytes(PNG)),
+    "output base64, url-safe": ({"output": URL_SAFE}, ImageBytes(JPEG)),
+    "output base64, url-safe without padding": ({"output": URL_SAFE.rstrip("=")}, ImageBytes(JPEG)),
+    "output base64 that begins with a slash": ({"output": base64.b64encode(JPEG).decode()}, ImageBytes(JPEG)),
+    "output data uri, url-safe": ({"output": f"data:image/jpeg;base64,{URL_SAFE}"}, ImageBytes(JPEG)),
+    "output without a scheme": ({"output": "//images.segmind.com/a"}, ImageUrl("//images.segmind.com/a")),
+    "output without a host": ({"output": "/files/a?x=1"}, ImageUrl("/files/a?x=1")),
+    "output that is a file name": ({"output": "files/a.PNG?x=1"}, ImageUrl("files/a.PNG?x=1")),
     "output data uri": ({"output": f"data:image/png;base64,{BASE64}"}, ImageBytes(PNG)),
     "output data uri in capitals": ({"output": f"DATA:image/png;BASE64,{BASE64}"}, ImageBytes(PNG)),
     "output data uri, quoted": ({"output": "data:image/png,%89PNG%0D%0A%1A%0A and more"}, ImageBytes(PNG)),
@@ -36,7 +61,10 @@ IMAGE_FORMS: dict[str, tuple[Any, Any]] = {
     "nothing": ({}, None),
     "nothing known": ({"picture": URL}, None),
     "no text": ({"output": 7, "image": True, "images": None}, None),
-    "no address": ({"output": "ftp://images.segmind.com/a"}, None),
+    "no address": ({"output": "ftp://images.segmind.com/a.png"}, None),
+    "no address in a sentence": ({"output": "see /files/a.png"}, None),
+    "no address of an image": ({"output": "n/a"}, None),
+    "no short address": ({"output": f"/{'x' * 2001}"}, None),
     "no base64": ({"output": "it is done!"}, None),
     "word that is base64": ({"output": "done", "url": URL}, ImageUrl(URL)),
     "base64 of no image": ({"output": base64.b64encode(b"<html></html>").decode()}, None),
@@ -55,8 +83,8 @@ def test_image_is_found_in_every_form(form: str) -> None:
     assert find_image(body) == image
 
 
-@pytest.mark.parametrize(
-    "data", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\n\0\0\0WEBPVP8 ", b"GIF89a", b"\0\0\0 ftypavif"]
-)
-def test_base64_of_every_kind_of_image(data: bytes) -> None:
-    assert find_image({"output": base64.b64encode(data).decode()}) == ImageBytes(data)
+@pytest.mark.parametrize(("kind", "options"), IMAGE_KINDS, ids=str)
+def test_base64_of_every_kind_of_image(kind: str, options: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, kind, **options)
+    assert find_image({"output": base64.b64encode(buffer.getvalue()).decode()}) == ImageBytes(buffer.getvalue())

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import random
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from airflow_provider_ideogram.api.parameters import (
     STYLE_TYPES,
     GenerationRequest,
 )
+from airflow_provider_ideogram.api.values import MISSING_TEXTS
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 
@@ -49,6 +52,19 @@ def _nested(depth: int) -> list[Any]:
     return value
 
 
+class Table:
+    """Refuses comparison and truth as a DataFrame does."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("The truth value of a DataFrame is ambiguous")
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of a DataFrame is ambiguous")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -66,12 +82,19 @@ def _nested(depth: int) -> list[Any]:
         ("seed", -1, "-1 is not within 0..2147483647"),
         ("seed", MAX_SEED + 1, "is not within"),
         ("seed", True, "True is not an integer"),
-        ("seed", 1.0, "1.0 is not an integer"),
+        ("seed", 1.5, "1.5 is not an integer"),
         ("seed", "1.5", "'1.5' is not an integer"),
+        ("seed", float("inf"), "inf is not an integer"),
+        ("seed", 10**100, "… is not within"),
+        ("seed", Table(), "a value of type Table is not an integer"),
         ("seed", "seven", "'seven' is not an integer"),
         ("prompt", "", "must not be empty"),
         ("prompt", " \n\t", "must not be empty"),
         ("prompt", None, "must be text, not NoneType"),
+        ("prompt", "None", "is 'None', which a template renders for a missing value"),
+        ("prompt", " nan\n", "which a template renders for a missing value"),
+        ("prompt", "<NA>", "which a template renders for a missing value"),
+        ("prompt", Table(), "must be text, not Table"),
         ("prompt", "x" * (MAX_PROMPT_CHARACTERS + 1), "has 10,001 characters, at most 10,000 are sent"),
         ("prompt", "a \ud83d cat", "lone surrogate"),
         ("prompt", "a \0 cat", "holds a NUL character"),
@@ -79,7 +102,12 @@ def _nested(depth: int) -> list[Any]:
         ("model", "../v1/other", "is not a model's slug"),
         ("model", "a/b", "is not a model's slug"),
         ("model", None, "is not a model's slug"),
+        ("model", Table(), "a value of type Table is not a model's slug"),
+        ("resolution", Table(), "must be text, not Table"),
+        ("resolution", "RESOLUTION_832_1217", "The nearest is RESOLUTION_832_1216"),
+        ("resolution", "832x1217", "The nearest is 832x1216"),
         ("model_params", [], "must be a mapping"),
+        ("model_params", Table(), "must be a mapping"),
         ("model_params", {1: 2}, "must be a mapping of parameter names"),
         ("model_params", {"seed": 1, "prompt": "x"}, "prompt, seed must be given as parameters of their own"),
         ("model_params", {"x": object()}, "cannot be sent as JSON"),
@@ -95,8 +123,8 @@ def test_problem_names_the_value_and_the_nearest_valid_one(name: str, value: Any
     with pytest.raises(IdeogramInvalidInput) as caught:
         GenerationRequest(**{"prompt": "a cat", name: value})
     assert said in str(caught.value)
-    assert f" {name}: " in str(caught.value)
-    assert "nothing was sent or charged" in str(caught.value)
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "Nothing was sent or charged" in str(caught.value)
 
 
 def test_all_problems_are_in_one_message() -> None:
@@ -108,9 +136,14 @@ def test_all_problems_are_in_one_message() -> None:
 
 @pytest.mark.parametrize(
     ("given_seed", "seed"),
-    [(None, None), ("", None), ("None", None), (0, 0), ("42", 42), (" 7 ", 7), (MAX_SEED, MAX_SEED)],
+    [
+        *((missing, None) for missing in (None, "", "None", "nan", "<NA>", float("nan"), Decimal("NaN"))),
+        *((seven, 7) for seven in (7, "7", " 7 ", "7.0", 7.0, Decimal(7), Decimal("7.00"), Fraction(7))),
+        (0, 0),
+        (MAX_SEED, MAX_SEED),
+    ],
 )
-def test_seed_is_taken_as_templates_render_it(given_seed: Any, seed: int | None) -> None:
+def test_seed_is_taken_as_templates_and_tables_write_it(given_seed: Any, seed: int | None) -> None:
     assert GenerationRequest("a cat", seed=given_seed).seed == seed
 
 
@@ -143,11 +176,12 @@ def test_model_params_are_not_those_of_the_caller() -> None:
     assert request.body()["guidance"] == 3
 
 
-def test_drawn_seed_is_within_all_documented_ranges() -> None:
+def test_seed_is_drawn_from_the_whole_range_of_the_page() -> None:
     rng = random.Random(1)
     drawn = {GenerationRequest("a cat").with_seed(rng).seed for _ in range(500)}
-    assert len(drawn) > 400
-    assert all(seed is not None and 100 <= seed <= 99_999 for seed in drawn)
+    assert len(drawn) > 490
+    assert all(seed is not None and 100 <= seed <= 999_999 for seed in drawn)
+    assert max(seed or 0 for seed in drawn) > 900_000
     request = GenerationRequest("a cat", seed=0)
     assert request.with_seed(rng) is request
 
@@ -205,7 +239,9 @@ _json = st.recursive(
 
 
 @given(
-    prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip),
+    prompt=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
+        lambda text: text.strip() not in ("", *MISSING_TEXTS)
+    ),
     resolution=st.none() | st.sampled_from(RESOLUTIONS),
     seed=st.none() | st.integers(0, MAX_SEED),
     model_params=st.dictionaries(st.text("pqr", min_size=1), _json, max_size=3),

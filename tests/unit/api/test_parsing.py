@@ -229,6 +229,22 @@ def test_response_may_be_the_image_itself(content_type: str) -> None:
     assert _result(answer) == parse_generated(answer) == GenerationResult(ImageBytes(PNG))
 
 
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "application/json", "text/html", ""])
+def test_image_is_known_by_its_bytes(content_type: str) -> None:
+    answer = _answer(PNG, content_type=content_type)
+    assert _result(answer) == parse_generated(answer) == GenerationResult(ImageBytes(PNG))
+
+
+def test_body_of_an_unknown_kind_is_judged_by_its_content_type() -> None:
+    answer = _answer(b"unknown", content_type="image/new")
+    assert _result(answer) == parse_generated(answer) == GenerationResult(ImageBytes(b"unknown"))
+
+
+def test_json_may_have_the_content_type_of_an_image() -> None:
+    answer = _answer({"output": URL}, content_type="image/png")
+    assert _result(answer) == parse_generated(answer) == GenerationResult(ImageUrl(URL))
+
+
 IMAGE_FORMS: list[tuple[Any, Any]] = [
     ({"output": URL}, ImageUrl(URL)),
     ({"output": BASE64}, ImageBytes(PNG)),

@@ -60,6 +60,7 @@ def make_context(state: DatasetState | None = None, **options: Any) -> SliceCont
         state=state or make_state(),
         owner="dag/run/make/-1",
         max_tries=2,
+        save_state=mock.Mock(),
     )
 
 

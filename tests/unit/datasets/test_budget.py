@@ -8,6 +8,7 @@ from airflow_provider_ideogram.datasets.budget import Budget, estimated_cost
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from tests.unit.datasets.examples import OPTIONS, make_context, make_in_flight, make_item, make_state
 
+UNKNOWN = UnsettledRequest(None, counted_usd=0.0, estimate_usd=0.05, fingerprint="")
 CHEAP, DEAR, UNPRICED = "ideogram-2a-txt-2-img", "ideogram-4", "brand-new"
 
 
@@ -64,7 +65,7 @@ def test_running_and_unsettled_requests_reserve_their_estimate() -> None:
     state = make_state()
     state.cost_usd = 0.1
     state.in_flight = [make_in_flight(make_item("running"))]
-    state.unsettled_requests = {"set/unknown.png": UnsettledRequest(None, counted_usd=0.0, estimate_usd=0.05)}
+    state.unsettled_requests = {"set/unknown.png": UNKNOWN}
     assert admitted([CHEAP] * 9, state, max_cost_usd=0.3) == 2
 
 
@@ -72,7 +73,7 @@ def test_request_that_is_unsettled_and_running_is_reserved_once() -> None:
     state = make_state()
     item = make_item("unknown")
     state.in_flight = [make_in_flight(item)]
-    state.unsettled_requests = {item.key: UnsettledRequest(None, counted_usd=0.0, estimate_usd=0.05)}
+    state.unsettled_requests = {item.key: UNKNOWN}
     assert admitted([CHEAP] * 9, state, max_cost_usd=0.15) == 2
 
 
@@ -85,7 +86,7 @@ def test_request_of_another_task_reserves_nothing() -> None:
 def test_item_of_an_unsettled_request_needs_no_further_budget() -> None:
     context = make_context(max_cost_usd=0.0)
     item = make_item("unknown")
-    context.state.unsettled_requests = {item.key: UnsettledRequest("r-1", counted_usd=0.0, estimate_usd=0.05)}
+    context.state.unsettled_requests = {item.key: UNKNOWN}
     budget = Budget(context.options, context.state)
     assert budget.admits(item)
     assert not budget.admits(make_item("other"))
@@ -96,3 +97,9 @@ def test_nothing_is_admitted_after_a_cost_that_stays_unknown() -> None:
     state.images_without_cost = 1
     assert admitted([CHEAP] * 9, state, max_cost_usd=100.0) == 0
     assert admitted([CHEAP] * 9, state) == 9
+
+
+def test_abandoned_requests_reserve_their_estimate() -> None:
+    state = make_state()
+    state.abandoned_usd = 0.1
+    assert admitted([CHEAP] * 9, state, max_cost_usd=0.3) == 4

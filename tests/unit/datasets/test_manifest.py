@@ -44,7 +44,7 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
     body = line + b"\n" + json.dumps(ours).encode() + b"\n"
     s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
 
-    with closing(EarlierImages(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/")) as earlier:
+    with closing(EarlierImages(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/", "own/")) as earlier:
         found = earlier.line_of(ITEM)
 
     assert found is not None

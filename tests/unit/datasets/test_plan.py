@@ -11,7 +11,7 @@ from airflow_provider_ideogram.datasets.manifest import failed_line
 from airflow_provider_ideogram.datasets.plan import make_plan, plan_failed_items
 from airflow_provider_ideogram.datasets.rows import Item, RowChecker
 from airflow_provider_ideogram.datasets.state import DelayedItem
-from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name
+from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name, part_name
 from airflow_provider_ideogram.exceptions import IdeogramJobFailed
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
@@ -31,8 +31,11 @@ def test_columns_of_others_forge_no_line_of_the_log(
     workspace = Workspace.of(ObjectStore(s3), images, "_ideogram/", "owner")
     rows = [("line 1", {"prompt": "a cat", "mine\nERROR all is lost\x1b[31m": 1, "x" * 10_000: 1})]
 
-    with caplog.at_level(logging.INFO), closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/")) as earlier:
-        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, "reuse")
+    with (
+        caplog.at_level(logging.INFO),
+        closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/", "own/")) as earlier,
+    ):
+        plan = make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "reuse", {})
 
     assert (plan.total, plan.to_do) == (1, {"ideogram-2a-txt-2-img": 1})
     (said,) = [message for message in caplog.messages if message.startswith("Columns that are not parameters")]
@@ -43,7 +46,7 @@ def test_columns_of_others_forge_no_line_of_the_log(
 
 def test_retry_plans_no_row_that_waits_or_runs(s3: S3Client, s3_bucket: str) -> None:
     def write(kind: str, number: int, items: Sequence[Item]) -> None:
-        workspace.write_lines(chunk_name(kind, number), [item.to_json() for item in items])
+        workspace.write_lines(chunk_name(1, kind, number), [item.to_json() for item in items])
 
     workspace = Workspace.of(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/", "owner")
     items = [replace(make_item(f"cat-{row}"), row=row) for row in range(6)]
@@ -52,9 +55,9 @@ def test_retry_plans_no_row_that_waits_or_runs(s3: S3Client, s3_bucket: str) -> 
     write("copy", 0, items[4:5])
     write("copy", 1, items[5:])
     lines = [failed_line(item, IdeogramJobFailed("failed"), 0.0) for item in items]
-    workspace.write_lines(chunk_name("part", 0), lines)
+    workspace.write_lines(part_name(1, 1, 0), lines)
     state = make_state()
-    state.parts, state.todo_chunks, state.copy_chunks, state.copied_chunks = 1, 2, 2, 1
+    state.plan, state.todo_chunks, state.copy_chunks, state.copied_chunks = 1, 2, 2, 1
     state.next_chunk, state.next_offset = 1, 1  # row 3 is still to be taken
     state.in_flight = [make_in_flight(items[0])]
     state.delayed = [DelayedItem(items[1], NOW, NOW)]
@@ -63,5 +66,5 @@ def test_retry_plans_no_row_that_waits_or_runs(s3: S3Client, s3_bucket: str) -> 
     plan_failed_items(workspace, state, [ImageStatus.FAILED])
 
     assert state.counts[ImageStatus.FAILED] == 0
-    assert [line["row"] for line in workspace.read_lines(chunk_name("todo", 2))] == [2]
-    assert [line["row"] for line in workspace.read_lines(chunk_name("copy", 2))] == [4]
+    assert [line["row"] for line in workspace.read_lines(chunk_name(1, "todo", 2))] == [2]
+    assert [line["row"] for line in workspace.read_lines(chunk_name(1, "copy", 2))] == [4]

@@ -146,3 +146,12 @@ def test_command_in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(SystemExit):
         cli.main(["--jitter", "2"])
     assert "jitter" in capsys.readouterr().err
+
+
+def test_misspelt_setting_gets_a_suggestion(ideogram_emulator: RunningEmulator) -> None:
+    with pytest.raises(ValueError, match=r"'job_second' is no setting. Did you mean 'job_seconds'\?"):
+        ideogram_emulator.configure(job_second=1)
+    with pytest.raises(ValueError, match=r"'staus' is no option of a fault. Did you mean 'status'\?"):
+        ideogram_emulator.fault("submit", "error", staus=503)
+    with pytest.raises(ValueError, match="cannot be changed while the emulator runs: port"):
+        ideogram_emulator.configure(port=1)

@@ -114,6 +114,41 @@ def test_history_of_a_team(sdk: SegmindClient, ideogram_emulator: RunningEmulato
     assert caught.value.status == 404
 
 
+def test_generations(sdk: SegmindClient, ideogram_emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, host = sdk._request, "https://api.spotprod.segmind.com"  # a constant of the method
+
+    def request_here(method: str, url: str, **kwargs: Any) -> Any:
+        return request(method, url.replace(host, ideogram_emulator.url), **kwargs)
+
+    monkeypatch.setattr(sdk, "_request", request_here)
+    ideogram_emulator.add_teammate_request({"prompt": "a gull"})
+    done = sdk.submit_async(DEFAULT_MODEL, prompt="one")
+    sdk.submit_async(DEFAULT_MODEL, prompt="[[fault:failed]]")
+    ideogram_emulator.advance(10)
+    ideogram_emulator.configure(history_lag_seconds=30)
+    generations = sdk.generations.list(model_name="ideogram")
+    [row] = generations["data"]
+    columns = ("status", "credits_deduction", "latency_ms", "prompt", "parameters")
+    assert (generations["total"], row["request_id"], row["model_name"]) == (1, done.request_id, DEFAULT_MODEL)
+    assert row["generation_url"].endswith(f"/images/{done.request_id}.png")
+    assert [row[name] for name in columns] == [None] * 5
+    ideogram_emulator.advance(30)
+    [row] = sdk.generations.list()["data"]
+    assert [row[name] for name in columns] == ["COMPLETED", 0.05, 200, "one", {"prompt": "one"}]
+    assert sdk.generations.list(page=2)["data"] == []
+    assert sdk.generations.list(start_date="2026-01-01", end_date="2026-01-02")["data"] == []
+    [row] = sdk.generations.list(user_id="emulator-teammate")["data"]
+    assert row["prompt"] == "a gull"
+
+
+def test_metrics_of_a_retried_job(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
+    ideogram_emulator.fault("job", "retried")
+    retried, other = (sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse") for _ in range(2))
+    ideogram_emulator.advance(10)
+    assert retried.status()["metrics"]["retry_count"] == 1
+    assert "retry_count" not in other.status()["metrics"]
+
+
 def test_recovery_after_the_record_has_expired(sdk: SegmindClient, ideogram_emulator: RunningEmulator) -> None:
     job = sdk.submit_async(DEFAULT_MODEL, prompt="a lighthouse")
     ideogram_emulator.advance(30 * 86_400)

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import httpcore
 import httpx
 import pytest
 from PIL import Image
+
+from airflow_provider_ideogram.hooks import tls
+from airflow_provider_ideogram.hooks.transport import Transport
 
 Reply: TypeAlias = Callable[..., bytes]
 #: The address to which ``images.segmind.com`` resolves in the simulated internet.
@@ -115,6 +119,16 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_certificates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Remove the machine's certificates from the environment, and those that were read before."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    tls._load.cache_clear()
+    yield
+    tls._load.cache_clear()
+
+
+@pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, in seconds; they take no time."""
     waited: list[float] = []
@@ -137,11 +151,33 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 
 class Internet:
-    """Answers requests with one handler each, whatever address they go to; repeats the last handler."""
+    """
+    Accepts all connections, and answers requests with one handler each; repeats the last handler.
+
+    :param connected: The addresses that were connected to, also in vain.
+    :param unreachable: The errors of addresses that accept no connection.
+    """
 
     def __init__(self) -> None:
         self.handlers: list[Callable[[httpx.Request], httpx.Response]] = []
         self.requests: list[httpx.Request] = []
+        self.connected: list[str] = []
+        self.unreachable: dict[str, Exception] = {}
+
+    def connect_tcp(self, host: str, *_: Any, **__: Any) -> httpcore.NetworkStream:
+        self.connected.append(host)
+        if host in self.unreachable:
+            raise self.unreachable[host]
+        return httpcore.MockStream([])
+
+    def handle_request(self, transport: Transport, request: httpx.Request) -> httpx.Response:
+        try:
+            transport.backend.connect_tcp(request.url.raw_host.decode(), request.url.port or 443, 30.0)
+        except httpcore.ConnectError as error:
+            raise httpx.ConnectError(str(error)) from error
+        except httpcore.ConnectTimeout as error:
+            raise httpx.ConnectTimeout(str(error)) from error
+        return self(request)
 
     def script(self, *answers: httpx.Response | Exception) -> None:
         def handler(answer: httpx.Response | Exception) -> Callable[[httpx.Request], httpx.Response]:
@@ -165,5 +201,6 @@ def internet(names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> In
     """A simulated internet, which answers with a PNG unless it is scripted."""
     simulated = Internet()
     simulated.script(httpx.Response(200, content=PNG))
-    monkeypatch.setattr(httpx, "HTTPTransport", lambda *_, **__: httpx.MockTransport(simulated))
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", lambda _, *arguments: simulated.connect_tcp(*arguments))
+    monkeypatch.setattr(Transport, "handle_request", lambda *arguments: simulated.handle_request(*arguments))
     return simulated

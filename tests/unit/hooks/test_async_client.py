@@ -11,7 +11,6 @@ import pytest
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
-from airflow_provider_ideogram.hooks import network
 from airflow_provider_ideogram.hooks.async_client import (
     AiohttpTransport,
     AsyncSegmindClient,
@@ -44,11 +43,11 @@ async def test_httpx_is_used_through_a_proxy(
     await transport.aclose()
 
 
+@pytest.mark.usefixtures("no_certificates")
 async def test_certificates_are_read_once_and_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    network._load_tls_context.cache_clear()
     on_loop: list[bool] = []
 
-    def create() -> ssl.SSLContext:
+    def create(**_: Any) -> ssl.SSLContext:
         on_loop.append(asyncio._get_running_loop() is not None)
         return ssl.create_default_context()
 
@@ -56,7 +55,6 @@ async def test_certificates_are_read_once_and_off_the_loop(monkeypatch: pytest.M
     for transport in await asyncio.gather(*(new_transport(SETTINGS) for _ in range(5))):
         await transport.aclose()
     assert on_loop == [False]
-    network._load_tls_context.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import socksio
 
 from airflow_provider_ideogram import __version__
 from airflow_provider_ideogram.api import calls
@@ -233,7 +234,38 @@ async def test_malformed_response_is_reported_without_the_key(
 
 
 @each_kind
-async def test_compressed_response_is_not_decompressed(kind: str, server: ScriptedServer, reply: Reply) -> None:
+async def test_compressed_response_is_decompressed(kind: str, server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply(gzip.compress(b'{"status": "QUEUED"}'), content_encoding="gzip"))
+    assert await _run(kind, replace(SETTINGS, base_url=server.url), STATUS) == RequestStatus("QUEUED")
+    server.script(reply(gzip.compress(b"<h1>No</h1>"), 401, content_encoding="gzip"))
+    with pytest.raises(IdeogramAuthenticationError, match=r"HTTP 401: No\)"):
+        await _run(kind, replace(SETTINGS, base_url=server.url), STATUS)
+
+
+@each_kind
+async def test_compression_bomb_is_not_unpacked(
+    kind: str, server: ScriptedServer, reply: Reply, waits: list[float]
+) -> None:
+    server.script(reply(gzip.compress(bytes(64 << 20), 9), content_encoding="gzip"))
+    settings = replace(SETTINGS, base_url=server.url)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IdeogramServerUnavailable, match="has more than 1,048,576 bytes"):
+            await _run(kind, settings, STATUS)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_submit_with_a_damaged_response_is_unknown(server: ScriptedServer, reply: Reply) -> None:
+    server.script(reply(b"\x1f\x8b is not gzip"))
+    with pytest.raises(IdeogramUnknownSubmit, match="gzip data of the response is damaged"):
+        await _run("sync", replace(SETTINGS, base_url=server.url), SUBMIT)
+    assert len(server.received) == 1
+
+
+@each_kind
+async def test_response_is_decompressed_once_at_most(kind: str, server: ScriptedServer, reply: Reply) -> None:
     bomb = gzip.compress(gzip.compress(b"\0" * (64 << 20), 9), 9)
     server.script(reply(bomb, 401, content_encoding="gzip, gzip"))
     settings = replace(SETTINGS, base_url=server.url)
@@ -293,7 +325,6 @@ async def test_endless_head_times_out(
         httpx.ConnectError("refused"),
         httpx.ConnectTimeout("30 s"),
         httpx.PoolTimeout("30 s"),
-        httpx.ProxyError("403"),
         httpx.UnsupportedProtocol("ftp"),
         httpx.LocalProtocolError("header"),
     ],
@@ -301,6 +332,15 @@ async def test_endless_head_times_out(
 )
 def test_errors_of_requests_that_were_not_sent(error: Exception) -> None:
     with pytest.raises(RequestNotSent, match=f"{type(error).__name__}: {error}"), transport_errors(NO_REDACTION):
+        raise error
+
+
+@pytest.mark.parametrize("error", [httpx.ProxyError("407 -"), socksio.ProtocolError("Malformed reply")], ids=repr)
+def test_error_of_a_proxy_names_the_environment(error: Exception) -> None:
+    with (
+        pytest.raises(RequestNotSent, match=f"environment's proxy refuses it: {type(error).__name__}: {error}"),
+        transport_errors(NO_REDACTION),
+    ):
         raise error
 
 

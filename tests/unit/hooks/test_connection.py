@@ -18,15 +18,15 @@ from tests.support import hostile
 from tests.support.hostile import KEY
 
 
-def _settings(extra: dict[str, Any] | None = None, **fields: Any) -> ConnectionSettings:
-    connection = {"conn_id": "my_conn", "password": KEY, "host": None, "schema": None, "port": None, **fields}
-    return ConnectionSettings.of(SimpleNamespace(**connection), extra or {})
+def _settings(extra_fields: dict[str, Any] | None = None, **fields: Any) -> ConnectionSettings:
+    connection = {"conn_id": "my_conn", "password": KEY, "host": None, "schema": None, "port": None, "extra": None}
+    return ConnectionSettings.of(SimpleNamespace(**connection | fields), extra_fields or {})
 
 
-def _refusal(extra: dict[str, Any] | None = None, **fields: Any) -> str:
+def _refusal(extra_fields: dict[str, Any] | None = None, **fields: Any) -> str:
     """Return the message with which a connection is refused; check that it names the connection, but not the key."""
     with pytest.raises(IdeogramInvalidInput) as caught:
-        _settings(extra, **fields)
+        _settings(extra_fields, **fields)
     assert KEY not in repr(caught.value)
     assert "connection 'my_conn': " in str(caught.value)
     return str(caught.value)
@@ -49,6 +49,10 @@ def _refusal(extra: dict[str, Any] | None = None, **fields: Any) -> str:
         ({"host": "localhost:8700", "schema": "http", "port": 9}, "http://localhost:8700"),
         ({"host": "http://localhost", "port": 8700}, "http://localhost:8700"),
         ({"host": "http://[::1]", "port": 8700}, "http://[::1]:8700"),
+        ({"host": "::1", "schema": "http", "port": 8700}, "http://[::1]:8700"),
+        ({"host": "2001:db8::1"}, "https://[2001:db8::1]"),
+        ({"port": 443}, "https://api.segmind.com"),
+        ({"host": "http://localhost:80"}, "http://localhost"),
         ({"host": "http://[::1]:8700", "port": 9}, "http://[::1]:8700"),
     ],
 )
@@ -235,9 +239,14 @@ def test_key_in_a_wrong_field_is_redacted() -> None:
 
 @pytest.mark.parametrize("extra", [["timeout"], "timeout", None])
 def test_extra_must_be_an_object(extra: Any) -> None:
-    connection = SimpleNamespace(conn_id="my_conn", password=KEY, host=None, schema=None, port=None)
+    connection = SimpleNamespace(conn_id="my_conn", password=KEY, host=None, schema=None, port=None, extra=None)
     with pytest.raises(IdeogramInvalidInput, match="extra: must be a JSON object"):
         ConnectionSettings.of(connection, extra)
+
+
+def test_extra_that_is_not_json_is_refused() -> None:
+    """Airflow reads it as an empty extra, and the defaults would be used."""
+    assert "extra: must be a JSON object" in _refusal(extra="{'timeout': 60}")
 
 
 @given(**hostile.CONNECTIONS)
@@ -257,4 +266,4 @@ def test_equal_settings_can_share_a_client() -> None:
 
 
 def test_form_hides_unused_fields() -> None:
-    assert set(UI_FIELD_BEHAVIOUR["hidden-fields"]) == {"login", "schema", "port", "extra"}
+    assert set(UI_FIELD_BEHAVIOUR["hidden-fields"]) == {"login", "schema", "extra"}

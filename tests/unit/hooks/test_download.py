@@ -68,8 +68,6 @@ def test_no_request_carries_the_key(internet: Internet, names: dict[str, list[st
         "ftp://images.segmind.com/a",
         "data:image/png;base64,iVBORw0KGgo=",
         "gopher://images.segmind.com/a",
-        "/a",
-        "",
         "https://images.segmind.com:x/",
         f"https://images.segmind.com:{KEY}/",
         "https://[::1/",
@@ -204,15 +202,61 @@ def test_too_large_image_is_not_read_to_its_end(internet: Internet, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "body", [gzip.compress(PNG), gzip.compress(gzip.compress(bytes(64 << 20), 9), 9)], ids=["PNG", "bomb"]
+    ("address", "expected"),
+    [
+        ("/a.png", "https://api.segmind.com/a.png"),
+        ("files/a.png?x=1", "https://api.segmind.com/files/a.png?x=1"),
+        ("//images.segmind.com/a", "https://images.segmind.com/a"),
+    ],
 )
-def test_compressed_image_is_not_decompressed(body: bytes, internet: Internet) -> None:
+def test_address_may_be_relative_to_the_base_url(
+    address: str, expected: str, internet: Internet, names: dict[str, list[str]]
+) -> None:
+    names["api.segmind.com"] = [PUBLIC]
+    assert _download(address) == PNG
+    (request,) = internet.requests
+    assert str(request.url) == expected
+    assert "x-api-key" not in request.headers
+    with pytest.raises(IdeogramInvalidImage, match=r"'evil\.example', which is not a permitted host"):
+        _download("//evil.example/a.png")
+
+
+@pytest.mark.parametrize("encoding", [{"content-encoding": "gzip"}, {}], ids=["gzip", "no header"])
+def test_compressed_image_is_decompressed(encoding: dict[str, str], internet: Internet) -> None:
+    chunks = [bytes([byte]) for byte in gzip.compress(PNG) + b"more bytes"]
+    internet.script(httpx.Response(200, headers=encoding, content=chunks))
+    assert _download() == PNG
+
+
+def test_compression_bomb_is_not_unpacked(internet: Internet) -> None:
+    bomb = gzip.compress(bytes(64 << 20), 9)
+    internet.script(httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(bomb)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(IdeogramInvalidImage, match="more than 33,554,432 bytes"):
+            _download()
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_damaged_compression_is_requested_again(internet: Internet, waits: list[float]) -> None:
+    damaged = bytearray(gzip.compress(PNG))
+    damaged[12] ^= 0xFF
+    internet.script(httpx.Response(200, content=bytes(damaged)), httpx.Response(200, content=PNG))
+    assert _download() == PNG
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize("content", [PNG, bytes(64 << 20)], ids=["PNG", "bomb"])
+def test_image_is_decompressed_once_at_most(content: bytes, internet: Internet) -> None:
+    body = gzip.compress(gzip.compress(content, 9), 9)
     internet.script(httpx.Response(200, headers={"content-encoding": "gzip, gzip"}, stream=httpx.ByteStream(body)))
     tracemalloc.start()
     try:
         with pytest.raises(
             IdeogramInvalidImage,
-            match=r"not PNG, JPEG or WebP \(content-encoding gzip, gzip, which was not",
+            match=r"of no known kind \(content-encoding gzip, gzip, which was not",
         ):
             _download()
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
@@ -226,7 +270,7 @@ def test_compressed_image_is_not_decompressed(body: bytes, internet: Internet) -
 )
 def test_other_content_with_an_image_type_is_refused(body: bytes, internet: Internet) -> None:
     internet.script(httpx.Response(200, headers={"content-type": "image/png"}, content=body))
-    with pytest.raises(IdeogramInvalidImage, match="it is not PNG, JPEG or WebP"):
+    with pytest.raises(IdeogramInvalidImage, match="it is of no known kind"):
         _download()
 
 

@@ -17,7 +17,16 @@ from airflow_provider_ideogram.hooks import image
 from airflow_provider_ideogram.hooks.image import ImageSpool, SpooledImage
 from tests.support import hostile
 
-KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("image/webp", "webp")}
+KINDS = {
+    "PNG": ("image/png", "png"),
+    "JPEG": ("image/jpeg", "jpg"),
+    "WEBP": ("image/webp", "webp"),
+    "GIF": ("image/gif", "gif"),
+    "AVIF": ("image/avif", "avif"),
+    "BMP": ("image/bmp", "bmp"),
+    "TIFF": ("image/tiff", "tiff"),
+    "JPEG2000": ("image/jp2", "jp2"),
+}
 
 
 def _encoded(kind: str, mode: str = "RGB") -> bytes:
@@ -79,6 +88,35 @@ def test_jpeg_with_a_second_picture_is_a_jpeg() -> None:
         assert (spooled.width, spooled.height) == (8, 6)
 
 
+def test_first_frame_of_an_animation_is_decoded() -> None:
+    buffer, frames = io.BytesIO(), [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    with _spooled(buffer.getvalue()) as spooled:
+        assert (spooled.content_type, spooled.width, spooled.height) == ("image/gif", 8, 6)
+        assert spooled.file.read() == buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG2000"])
+def test_decoder_may_read_the_file_itself(kind: str, files: list[Any]) -> None:
+    """libtiff and OpenJPEG take a file descriptor, for which the file is written to disk."""
+    buffer = io.BytesIO()
+    Image.effect_noise((96, 64), 50).save(buffer, kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
+    with _spooled(buffer.getvalue()) as spooled:
+        assert files[0]._rolled
+        assert spooled.file.read() == buffer.getvalue()
+
+
+def test_kind_that_pillow_cannot_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _encoded("AVIF")
+    monkeypatch.delitem(Image.OPEN, "AVIF")
+    image._formats.cache_clear()
+    try:
+        with pytest.raises(IdeogramInvalidImage, match="it is of no known kind"):
+            _spooled(data)
+    finally:
+        image._formats.cache_clear()
+
+
 @pytest.mark.parametrize("cut", [1, 4, 8, 11, 12])
 def test_png_without_its_end_is_refused(cut: int) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
@@ -122,16 +160,25 @@ def test_truncated_image_is_refused(kind: str, kept: float, files: list[Any]) ->
         lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
         lambda: b"<html>" + _encoded("PNG"),
         lambda: b"\x89PNG\r\n\x1a\n" + bytes(100),
-        lambda: _encoded("GIF", "P"),
-        lambda: _encoded("BMP"),
-        lambda: _encoded("TIFF"),
+        lambda: _encoded("EPS"),
+        lambda: _encoded("PPM"),
+        lambda: _encoded("TGA"),
     ],
-    ids=["empty", "html", "svg", "html before a PNG", "zeros", "GIF", "BMP", "TIFF"],
+    ids=["empty", "html", "svg", "html before a PNG", "zeros", "EPS", "PPM", "TGA"],
 )
 def test_other_kinds_of_files_are_refused(make: Callable[[], bytes], files: list[Any]) -> None:
     with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
         _spooled(make())
     assert [file.closed for file in files] == [True]
+
+
+def test_damaged_avif_is_refused() -> None:
+    """Its decoder raises RuntimeError."""
+    data = bytearray(_encoded("AVIF"))
+    data[-200:] = bytes(200)
+    data[data.index(b"mdat") + 4 : data.index(b"mdat") + 100] = bytes(96)
+    with pytest.raises(IdeogramInvalidImage, match="is not a complete image"):
+        _spooled(bytes(data))
 
 
 @pytest.mark.parametrize("byte", [20, 45, 60])

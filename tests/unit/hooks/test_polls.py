@@ -92,8 +92,8 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def _settle() -> None:
-    """Let everything go as far as it can: what is due in a millisecond, too."""
+async def _run_due_callbacks() -> None:
+    """Run the event loop until the callbacks of the next milliseconds have run."""
     for _ in range(20):
         await asyncio.sleep(0.001)
 
@@ -102,7 +102,7 @@ async def test_all_are_asked_for_until_they_are_settled(poller: Poller, vendor: 
     polls = [_poll(f"r-{number}") for number in range(5)]
     vendor.answers["r-3"] = QUEUED
     watching = asyncio.create_task(_watch(poller, *polls))
-    await _settle()
+    await _run_due_callbacks()
     assert not watching.done()
     assert [poll.outcome for poll in polls] == [*[Outcome.COMPLETED] * 3, Outcome.PENDING, Outcome.COMPLETED]
     del vendor.answers["r-3"]
@@ -144,7 +144,7 @@ async def test_deadline_in_the_past_asks_for_nothing_that_is_not_due(poller: Pol
 async def test_polls_in_flight_are_bounded(poller: Poller, vendor: Vendor) -> None:
     vendor.may_answer.clear()
     watching = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(100)]
-    await _settle()
+    await _run_due_callbacks()
     assert vendor.in_flight == MAX_IN_FLIGHT
     for task in watching[:30]:
         task.cancel()
@@ -160,9 +160,9 @@ async def test_polls_in_flight_are_bounded(poller: Poller, vendor: Vendor) -> No
 async def test_one_limited_poll_holds_back_all_others(poller: Poller, vendor: Vendor) -> None:
     vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR)]
     first = asyncio.create_task(_watch(poller, _poll()))
-    await _settle()
+    await _run_due_callbacks()
     others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
-    await _settle()
+    await _run_due_callbacks()
 
     assert vendor.asked == ["r-1"]
 
@@ -176,10 +176,10 @@ async def test_polls_that_wait_for_a_slot_are_held_back_too(poller: Poller, vend
     vendor.errors = [IdeogramRateLimited("429", retry_after=HOUR) for _ in range(MAX_IN_FLIGHT)]
     waiting = [asyncio.create_task(_watch(poller, _poll())) for _ in range(MAX_IN_FLIGHT + 10)]
     await _until(lambda: vendor.in_flight == MAX_IN_FLIGHT)
-    await _settle()
+    await _run_due_callbacks()
 
     vendor.may_answer.set()
-    await _settle()
+    await _run_due_callbacks()
 
     assert (len(vendor.asked), vendor.in_flight, vendor.errors) == (MAX_IN_FLIGHT, 0, [])
     for task in waiting:
@@ -217,7 +217,7 @@ async def test_probe_that_is_cancelled_hands_on_its_turn(poller: Poller, vendor:
     vendor.may_answer.clear()
     waiting |= {f"r-{number}": asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(3)}
     await _until(lambda: vendor.in_flight == 1)
-    await _settle()
+    await _run_due_callbacks()
     assert len(vendor.asked) == 2, "the one that was limited, and a single probe"
 
     probe = waiting.pop(vendor.asked[-1])
@@ -258,7 +258,7 @@ async def test_hanging_polls_in_other_slots_do_not_delay_the_probe(poller: Polle
     vendor.errors = [IdeogramRateLimited("429"), IdeogramServerUnavailable("503")]
     others = [asyncio.create_task(_watch(poller, _poll(f"r-{number}"))) for number in range(10)]
     await _until(lambda: vendor.in_flight == MAX_IN_FLIGHT)
-    await _settle()
+    await _run_due_callbacks()
 
     vendor.may_answer.set()
 
@@ -305,7 +305,7 @@ async def test_wait_that_is_cancelled_leaves_nothing(
     vendor.may_answer.clear()
     polls = [_poll(request_id, interval=seconds + 0.001) for request_id in ids]
     waiting = asyncio.create_task(_watch(poller, *polls))
-    await _settle()
+    await _run_due_callbacks()
     assert vendor.in_flight == (0 if seconds else len(ids))
 
     waiting.cancel()

@@ -13,6 +13,7 @@ from airflow_provider_ideogram.api import back_off
 from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.jobs.ledger import Ledger
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.support.s3 import bucket, client
 from tests.unit.jobs.world import JOB_SECONDS, QUEUE_SECONDS, Clock, World
 
@@ -25,7 +26,7 @@ __all__ = ["bucket", "client"]
 @pytest.fixture
 def ledger(client: S3Client, bucket: str) -> Ledger:
     """The ledger of a fresh bucket."""
-    return Ledger(client, bucket)
+    return Ledger(ObjectStore(client), bucket)
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def world(
     monkeypatch.setattr(back_off, "_BACK_OFF_BASE", 0.0)
     ideogram_emulator.configure(queue_seconds=QUEUE_SECONDS, job_seconds=JOB_SECONDS)
     world = World(ideogram_emulator, client, bucket, clock)
+    world.ledger.check_store()
     with world.hook:
         yield world
 

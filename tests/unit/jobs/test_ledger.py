@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ import pytest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger, RecordConflict
 from airflow_provider_ideogram.jobs.record import MAX_INTENT_BYTES, Intent, LedgerRecord, body_of
+from airflow_provider_ideogram.storage.image_record import iso_utc
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered, first_response_lost
+from tests.support.s3 import answered, intercepted, response_lost, s3_response
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, SENT
 
 if TYPE_CHECKING:
@@ -63,15 +66,21 @@ class TestRecord:
     @pytest.mark.parametrize("request_id", ["r-2", None])
     def test_record_of_another_request_stays(self, request_id: str | None, ledger: Ledger) -> None:
         record = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
-        ledger.delete_for_request(KEY, request_id)
+        ledger.delete_for_image(KEY, request_id, iso_utc(INTENT.intent_at))
         assert ledger.read(KEY) == record
-        ledger.delete_for_request(KEY, "r-1")
+        ledger.delete_for_image(KEY, "r-1", None)
         assert ledger.read(KEY) is None
 
-    def test_intent_without_request_stays_when_an_image_is_found(self, ledger: Ledger) -> None:
+    def test_intent_without_id_stays_for_an_image_of_another_time(self, ledger: Ledger) -> None:
         record = ledger.write_intent(KEY, INTENT)
-        ledger.delete_for_request(KEY, None)
+        for submitted_at in (None, iso_utc(INTENT.intent_at + 1)):
+            ledger.delete_for_image(KEY, "r-1", submitted_at)
         assert ledger.read(KEY) == record
+
+    def test_intent_without_id_is_deleted_for_its_own_image(self, ledger: Ledger) -> None:
+        ledger.write_intent(KEY, INTENT)
+        ledger.delete_for_image(KEY, "r-1", iso_utc(INTENT.intent_at))
+        assert ledger.read(KEY) is None
 
 
 class TestConflicts:
@@ -143,16 +152,45 @@ class TestConflicts:
         assert logged() == []
 
     def test_status_409_is_a_conflict(self, ledger: Ledger, client: S3Client) -> None:
+        ledger.write_intent("_ideogram/another.json", INTENT)  # probes the store
         conflict = "ConditionalRequestConflict"
         with answered(client, "PutObject", 409, conflict), pytest.raises(RecordConflict):
             ledger.write_intent(KEY, INTENT)
+
+    @pytest.mark.parametrize("status", [409, 412])
+    def test_single_refusal_whose_condition_holds_is_repeated(
+        self, status: int, ledger: Ledger, client: S3Client
+    ) -> None:
+        def once(operation: str) -> AbstractContextManager[None]:
+            answers = [status]
+            return intercepted(
+                client, operation, lambda request: s3_response(request, answers.pop(), "Conflict") if answers else None
+            )
+
+        ledger.check_store()
+        with once("PutObject"):
+            intended = ledger.write_intent(KEY, INTENT)
+        with once("PutObject"):
+            recorded = ledger.record_request(intended, "r-1")
+        assert ledger.read(KEY) == recorded
+        with once("DeleteObject"):
+            ledger.delete(KEY, recorded.etag)
+        assert ledger.read(KEY) is None
+
+    def test_deletion_that_conflicts_for_good_is_marked(self, ledger: Ledger, client: S3Client) -> None:
+        record = ledger.write_intent(KEY, INTENT)
+        with answered(client, "DeleteObject", 409):
+            ledger.cancel_intent(record)
+        marked = ledger.read(KEY)
+        assert marked is not None
+        assert marked.not_submitted
 
 
 class TestLostResponse:
     """S3 writes the record and its response is lost: botocore repeats the call, which conflicts with its own write."""
 
     def test_intent_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
-        with first_response_lost(client, "PutObject") as statuses:
+        with response_lost(client, "PutObject") as statuses:
             record = ledger.write_intent(KEY, INTENT)
 
         assert statuses == [200]
@@ -162,7 +200,7 @@ class TestLostResponse:
     def test_request_id_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
         record = ledger.write_intent(KEY, INTENT)
 
-        with first_response_lost(client, "PutObject"):
+        with response_lost(client, "PutObject"):
             recorded = ledger.record_request(record, "r-1")
 
         assert ledger.read(KEY) == recorded
@@ -171,7 +209,7 @@ class TestLostResponse:
     def test_new_intent_is_recognized(self, ledger: Ledger, client: S3Client) -> None:
         ended = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
 
-        with first_response_lost(client, "PutObject"):
+        with response_lost(client, "PutObject"):
             replaced = ledger.replace(ended, OTHER)
 
         assert ledger.read(KEY) == replaced
@@ -180,18 +218,18 @@ class TestLostResponse:
 
 class TestKeys:
     def test_key_has_one_record_for_all_tasks(self, client: S3Client) -> None:
-        ledger, target = Ledger(client, "bucket"), Target("bucket", "images/lighthouse.png")
+        ledger, target = Ledger(ObjectStore(client), "bucket"), Target("bucket", "images/lighthouse.png")
         assert ledger.key_of(target, "a") == ledger.key_of(target, "b") == KEY
 
     def test_prefix_has_a_record_for_each_task_instance(self, client: S3Client) -> None:
-        ledger, target = Ledger(client, "bucket"), Target("bucket", "images/")
+        ledger, target = Ledger(ObjectStore(client), "bucket"), Target("bucket", "images/")
         keys = {ledger.key_of(target, owner) for owner in ("dag/run/task/0", "dag/run/task/1", "dag/run2/task/0")}
         assert len(keys) == 3
         assert all(key.startswith("_ideogram/images/") and key.endswith(".json") for key in keys)
         assert ledger.key_of(target, "dag/run/task/0") in keys
 
     def test_prefix_of_the_ledger_is_an_argument(self, client: S3Client) -> None:
-        ledger = Ledger(client, "bucket", "private/ledger/")
+        ledger = Ledger(ObjectStore(client), "bucket", "private/ledger/")
         assert ledger.key_of(Target("bucket", "a.png"), "x") == "private/ledger/a.png.json"
 
 
@@ -250,9 +288,9 @@ def test_record_too_large_to_be_read_is_not_written(client: S3Client, bucket: st
         length = MAX_INTENT_BYTES - len(body_of(LedgerRecord(KEY, "", empty))) + excess
         return replace(INTENT, request=replace(SENT, model_params={"image": "x" * length}))
 
-    ledger = Ledger(client, bucket)
+    ledger = Ledger(ObjectStore(client), bucket)
     for write in (ledger.write_intent, lambda key, intent: ledger.replace(LedgerRecord(key, "etag", INTENT), intent)):
-        with pytest.raises(IdeogramInvalidInput, match=r"nothing was sent or charged.*1,047,553 bytes in the ledger"):
+        with pytest.raises(IdeogramInvalidInput, match=r"1,047,553 bytes in the ledger.*Nothing was sent or charged"):
             write(KEY, sized(1))
     assert ledger.read(KEY) is None
     recorded = ledger.record_request(ledger.write_intent(KEY, sized(0)), "r" * 128)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,8 +17,17 @@ from botocore.httpsession import URLLib3Session
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidRecord, IdeogramLedgerError
 from airflow_provider_ideogram.jobs.ledger import Ledger, RecordConflict
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from dev.s3_server import S3Server
-from tests.support.s3 import answered, conditions_ignored, conditions_refused, intercepted, s3_response
+from tests.support.s3 import (
+    answered,
+    conditions_ignored,
+    conditions_refused,
+    deletions_misjudged,
+    intercepted,
+    s3_response,
+    unprobed,
+)
 from tests.unit.jobs.ledger_data import INTENT, KEY, OTHER, RECORD, changed_record
 
 if TYPE_CHECKING:
@@ -96,7 +104,7 @@ class TestUnreadable:
         assert ledger.read(KEY) == record
 
     def test_missing_bucket(self, client: S3Client) -> None:
-        ledger = Ledger(client, f"missing-{uuid.uuid4()}")
+        ledger = Ledger(ObjectStore(client), f"missing-{uuid.uuid4()}")
 
         with pytest.raises(IdeogramLedgerError, match="NoSuchBucket"):
             ledger.read(KEY)
@@ -105,7 +113,7 @@ class TestUnreadable:
 
     def test_unreachable_server(self) -> None:
         client = S3Server("http://127.0.0.1:9").client()
-        ledger = Ledger(client, "bucket")
+        ledger = Ledger(ObjectStore(client), "bucket")
 
         with mock.patch("botocore.endpoint.time"):
             with pytest.raises(IdeogramLedgerError, match="Could not connect"):
@@ -143,18 +151,13 @@ class TestUnreadable:
         assert ledger.read(KEY) == recorded
         assert ledger.read("_ideogram/another.json") == intended
 
-    def test_check_of_conditions_that_raises_leaves_the_intent(self, ledger: Ledger, client: S3Client) -> None:
-        calls = 0
-
+    def test_probe_that_raises_leaves_no_intent(self, ledger: Ledger, client: S3Client) -> None:
         def fail(_: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise KeyError("credentials of the second call")
+            raise KeyError("credentials")
 
-        with intercepted(client, "PutObject", fail):
-            record = ledger.write_intent(KEY, INTENT)
-        assert (ledger.read(KEY), calls) == (record, 2)
+        with intercepted(client, "PutObject", fail), pytest.raises(IdeogramLedgerError, match="credentials"):
+            ledger.write_intent(KEY, INTENT)
+        assert ledger.read(KEY) is None
 
 
 class TestCancelIntent:
@@ -221,11 +224,17 @@ class TestCancelIntent:
         assert logged()[-1].endswith("It will count as an unknown submit, although nothing was submitted")
 
 
-@pytest.mark.parametrize("store", [conditions_refused, conditions_ignored], ids=["refused", "ignored"])
+def _refused(status: int) -> Store:
+    return lambda client: conditions_refused(client, status)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [_refused(400), _refused(405), _refused(501), conditions_ignored, deletions_misjudged],
+    ids=["400", "405", "501", "ignored", "deletions answered 412"],
+)
 class TestStoreWithoutConditions:
-    def test_store_is_used_with_a_warning(
-        self, store: Store, ledger: Ledger, client: S3Client, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_record_is_written_replaced_and_deleted(self, store: Store, ledger: Ledger, client: S3Client) -> None:
         with store(client):
             recorded = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
             assert ledger.read(KEY) == recorded
@@ -234,17 +243,21 @@ class TestStoreWithoutConditions:
             ledger.delete(KEY, replaced.etag)
             assert ledger.read(KEY) is None
 
-        warned = [record for record in caplog.records if "no conditional writes" in record.message]
-        assert warned
-        assert {record.levelno for record in warned} == {logging.WARNING}
-
     def test_record_of_a_paid_request_is_not_replaced(self, store: Store, ledger: Ledger, client: S3Client) -> None:
-        paid = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
-
-        with store(client), pytest.raises(RecordConflict):
-            ledger.write_intent(KEY, OTHER)
+        with store(client):
+            paid = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
+            with pytest.raises(RecordConflict):
+                ledger.write_intent(KEY, OTHER)
 
         assert ledger.read(KEY) == paid
+
+    def test_newer_version_is_not_deleted(self, store: Store, ledger: Ledger, client: S3Client) -> None:
+        with store(client):
+            old = ledger.write_intent(KEY, INTENT)
+            current = ledger.record_request(old, "r-1")
+            ledger.delete(KEY, old.etag)
+
+        assert ledger.read(KEY) == current
 
 
 def test_record_is_compared_where_conditions_are_refused(ledger: Ledger, client: S3Client) -> None:
@@ -259,9 +272,17 @@ def test_record_is_compared_where_conditions_are_refused(ledger: Ledger, client:
     assert ledger.read(KEY) == current
 
 
-def test_store_with_conditions_logs_no_warning(ledger: Ledger, logged: Callable[[], list[str]]) -> None:
-    ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
-    assert logged() == []
+def test_store_that_cannot_be_probed_is_an_error(ledger: Ledger, client: S3Client) -> None:
+    with (
+        unprobed(),
+        answered(client, "HeadObject", 503),
+        pytest.raises(
+            IdeogramLedgerError, match=r"Writing the ledger's record .* failed .Reading s3://.*AccessDenied"
+        ) as caught,
+    ):
+        ledger.write_intent(KEY, INTENT)
+    assert caught.value.advice.startswith("Nothing was submitted by this attempt")
+    assert ledger.read(KEY) is None
 
 
 def test_aws_takes_three_calls_for_an_image() -> None:
@@ -273,7 +294,7 @@ def test_aws_takes_three_calls_for_an_image() -> None:
         sent.append((request.method, none_match and str(none_match, "ascii"), match and str(match, "ascii")))
         return s3_response(request, 200, headers={"ETag": f'"{len(sent)}"'})
 
-    ledger = Ledger(client, "bucket")
+    ledger = Ledger(ObjectStore(client), "bucket")
     with intercepted(client, "PutObject", answer), intercepted(client, "DeleteObject", answer):
         record = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
         ledger.delete(KEY, record.etag)

@@ -18,7 +18,9 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramUnknownSubmit,
 )
 from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RETRY_SECONDS, RetryLater
+from airflow_provider_ideogram.jobs.record import LedgerRecord
 from airflow_provider_ideogram.jobs.submission import SUBMIT_SECONDS
+from tests.support.s3 import answered
 from tests.unit.jobs.world import (
     ASKED,
     HOUR,
@@ -60,7 +62,8 @@ class TestInProgress:
 
         assert caught.value.delay == pytest.approx(delay, abs=1e-3)
         assert isinstance(caught.value.error, IdeogramTargetBusy)
-        assert owner in str(caught.value)
+        assert (owner in str(caught.value)) is (owner != ME)
+        assert ("an earlier attempt of this task" in str(caught.value)) is (owner == ME)
         assert world.submits() == 1
         assert "history" not in world.emulator.stats().calls
         assert world.record() == left
@@ -104,7 +107,7 @@ class TestUnknownSubmit:
 
         world.get_or_submit(OTHER_INPUTS)
 
-        assert f"Request {accepted.request_id} of {ME} was submitted for" in caplog.text
+        assert f"Request {accepted.request_id} of an earlier attempt of this task was submitted for" in caplog.text
         assert world.accepted() == 2
 
     @OWNERS
@@ -291,6 +294,60 @@ class TestHistory:
                 world.get_or_submit()
             assert world.existing_record().intent.excluded_request_ids == (ended,)
             assert world.existing_record().request_id is None
+
+    def test_request_of_another_record_is_not_adopted(self, world: World) -> None:
+        left = left_unknown(world, ME)
+        other = replace(left.intent, owner=OTHER_TASK)
+        ledger, key = world.ledger, "_ideogram/images/another.png.json"
+        ledger.record_request(ledger.write_intent(key, other), world.hook.submit(other.request).request_id)
+        world.client.put_object(Bucket=world.bucket, Key="_ideogram/no-record.json", Body=b"{}")
+        world.pass_time(HISTORY_LAG)
+        self._assert_unknown(world)
+
+        world.hook.submit(left.intent.request)
+
+        assert world.get_or_submit()[0].request_id == world.emulator.requests()[1].request_id
+
+    def test_same_request_in_progress_elsewhere_is_waited_for(self, world: World) -> None:
+        left = left_unknown(world, ME, accepted=True)
+        world.pass_time(HISTORY_LAG)
+        other = replace(left.intent, owner=OTHER_TASK, intent_at=world.clock.now)
+        world.ledger.write_intent("_ideogram/images/another.png.json", other)
+
+        with pytest.raises(RetryLater, match="on its way for another target"):
+            world.get_or_submit(max_tries=3)
+        world.pass_time(HISTORY_LAG)
+
+        assert world.get_or_submit()[0].request_id == world.emulator.requests()[0].request_id
+
+    def test_one_of_two_tasks_adopts_the_only_request(self, world: World) -> None:
+        left = left_unknown(world, ME, accepted=True)
+        [accepted] = world.emulator.requests()
+        key = "_ideogram/images/another.png.json"
+        other = world.ledger.write_intent(key, replace(left.intent, owner=OTHER_TASK))
+        world.pass_time(HISTORY_LAG)
+        record_request = world.ledger.record_request
+
+        def both(record: LedgerRecord, request_id: str) -> LedgerRecord:
+            record_request(other, request_id)
+            return record_request(record, request_id)
+
+        with mock.patch.object(world.ledger, "record_request", both), pytest.raises(RetryLater) as caught:
+            world.get_or_submit()
+
+        assert world.existing_record() == replace(left, etag=world.existing_record().etag)
+        assert RETRY_SECONDS <= caught.value.delay <= 2 * RETRY_SECONDS
+        held = world.ledger.read(key)
+        assert held is not None
+        assert held.request_id == accepted.request_id
+        self._assert_unknown(world)
+
+    def test_ledger_that_cannot_be_listed_is_asked_again(self, world: World) -> None:
+        left_unknown(world, ME, accepted=True)
+        world.pass_time(HISTORY_LAG)
+        with answered(world.client, "ListObjectsV2", 403), pytest.raises(RetryLater, match="can't be read"):
+            world.get_or_submit(max_tries=3)
+        assert world.submits() == 1
 
     def test_several_matches_are_not_adopted(self, world: World) -> None:
         left = left_unknown(world, ME, accepted=True)

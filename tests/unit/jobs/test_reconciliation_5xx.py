@@ -174,7 +174,7 @@ def test_other_inputs_leave_another_task_its_target(world: World) -> None:
 
 def test_failed_submit_that_cannot_be_recorded_is_unknown(world: World) -> None:
     world.emulator.fault("submit", "error", status=502)
-    with answered(world.client, "PutObject", 403, from_call=3), pytest.raises(RetryLater):
+    with answered(world.client, "PutObject", 403, from_call=2), pytest.raises(RetryLater):
         world.get_or_submit()
     assert world.existing_record().intent.submit_attempts == 0
     world.pass_time(DAY)

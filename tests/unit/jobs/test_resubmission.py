@@ -80,7 +80,8 @@ class TestRefused:
         left = left_unknown(world, ME)
         world.pass_time(HISTORY_LAG)
         world.emulator.fault("submit", "credits_402")
-        with answered(world.client, "PutObject", 403, from_call=2), pytest.raises(IdeogramNotCharged):
+        world.ledger.check_store()
+        with answered(world.client, "PutObject", 403, from_call=3), pytest.raises(IdeogramNotCharged):
             world.get_or_submit(max_tries=3)
         assert "The intent will count as an unknown submit" in caplog.text
         assert world.existing_record().intent.first_submit_at == left.intent.intent_at

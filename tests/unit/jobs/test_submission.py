@@ -137,7 +137,7 @@ class TestRunning:
 
         assert [request.inputs["prompt"] for request in world.emulator.requests()] == ["a lighthouse", "a harbour"]
         assert job.request_id == world.existing_record().request_id != request_id
-        assert f"Request {request_id} of {ME} was submitted for" in caplog.text
+        assert f"Request {request_id} of an earlier attempt of this task was submitted for" in caplog.text
         assert "with other inputs. It is abandoned, and a new one is submitted" in caplog.text
 
     @states(queued, processing)
@@ -174,7 +174,8 @@ class TestCompleted:
         job, _ = world.get_or_submit(OTHER_INPUTS)
 
         assert job.request_id == world.existing_record().request_id == world.emulator.requests()[1].request_id
-        assert f"Request {request_id} of {owner} was submitted for" in caplog.text
+        whose = "an earlier attempt of this task" if owner == ME else f"the task {owner}"
+        assert f"Request {request_id} of {whose} was submitted for" in caplog.text
 
     def test_other_inputs_leave_another_task_time_to_store(self, world: World) -> None:
         request_id = queued(world, OTHER_TASK)
@@ -222,9 +223,14 @@ class TestFailed:
             f"The vendor no longer holds the image of request {request_id}. A new request is submitted" in caplog.text
         )
 
-    @OWNERS
-    def test_blocked_content_is_not_submitted_again(self, world: World, owner: str) -> None:
+    @pytest.mark.parametrize(("owner", "max_tries"), [(OTHER_TASK, 2), (ME, 5)], ids=["another task", "clear"])
+    def test_blocked_content_is_submitted_again(self, world: World, owner: str, max_tries: int) -> None:
         request_id = blocked(world, owner)
+        job, _ = world.get_or_submit(max_tries=max_tries)
+        assert job.request_id == world.existing_record().request_id != request_id
+
+    def test_blocked_content_is_not_submitted_by_a_retry(self, world: World) -> None:
+        request_id = blocked(world, ME)
 
         job, poll = world.get_or_submit()
 
@@ -386,7 +392,7 @@ class TestRequestIdNotRecorded:
     def test_error_is_logged_and_the_request_continues(
         self, world: World, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with answered(world.client, "PutObject", status, from_call=3):  # the intent, and the check of conditions
+        with answered(world.client, "PutObject", status, from_call=2):  # the first is the intent
             job, _ = world.get_or_submit()
 
         [accepted] = world.emulator.requests()
@@ -421,6 +427,23 @@ class TestRequestIdNotRecorded:
         with mock.patch("airflow_provider_ideogram.metrics.Stats.incr", side_effect=KeyError), pytest.raises(KeyError):
             world.get_or_submit()
         assert world.existing_record().request_id == world.emulator.requests()[0].request_id
+
+
+def test_no_message_takes_the_task_for_another_one(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The record was changed by another slice of the same task."""
+    replace_record = world.ledger.replace
+    failed(world, ME)
+
+    def late(record: LedgerRecord, intent: Intent) -> LedgerRecord:
+        with mock.patch.object(world.ledger, "replace", replace_record):
+            world.get_or_submit()
+        return replace_record(record, intent)
+
+    with mock.patch.object(world.ledger, "replace", late), pytest.raises(RetryLater) as caught:
+        world.get_or_submit()
+
+    for text in (str(caught.value.error), caplog.text):
+        assert "another task" not in text
 
 
 class TestConcurrentTasks:

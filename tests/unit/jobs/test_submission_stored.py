@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -17,7 +18,7 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.jobs.ledger import NoLedger
 from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
-from airflow_provider_ideogram.storage.image_record import iso_utc
+from airflow_provider_ideogram.storage.image_record import ImageRecord, iso_utc
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered
@@ -134,8 +135,21 @@ class TestPrefix:
         stored = world.find_image(tried_since=time.time() - DAY)
         assert (stored.key, stored.request_id, stored.reused) == (KEY, "r-1", False)
 
+    def test_first_attempt_finds_the_image_of_its_retry(self, world: World) -> None:
+        """Airflow failed the attempt while it was on its way to its submit, and the retry has stored the image."""
+        started = time.time()
+        world.store_image("r-1", ME)
+        world.pass_time(10)
+        assert world.find_image(tried_since=started).request_id == "r-1"
+        assert world.record() is None
+
+    def test_attempt_that_just_began_lists_nothing(self, world: World) -> None:
+        with answered(world.client, "ListObjectsV2", 403):
+            world.get_or_submit(tried_since=time.time() - 1)
+        assert world.accepted() == 1
+
     @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
-    def test_first_attempt_and_other_tasks_find_none(self, world: World, owner: str) -> None:
+    def test_unknown_start_and_other_tasks_find_none(self, world: World, owner: str) -> None:
         world.store_image("r-1", ME)
         tried_since = None if owner == ME else time.time() - DAY
         world.get_or_submit(owner=owner, tried_since=tried_since)
@@ -182,6 +196,36 @@ class TestPreviousRequest:
         with pytest.raises(IdeogramJobUnreachable, match="history does not show its inputs") as caught:
             gateway.submitter().find_previous_request()
         assert caught.value.charged is True
+
+    @pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+    def test_other_inputs_of_another_slice_join_its_request(self, world: World, if_exists: str) -> None:
+        first = queued(world, ME)
+        second, _ = world.get_or_submit(OTHER_INPUTS, keeps_first_inputs=True, if_exists=if_exists)
+        assert (second.request_id, second.request and second.request.prompt) == (first, ASKED.prompt)
+        assert world.accepted() == 1
+
+    def test_other_inputs_after_a_clear_are_submitted(self, world: World) -> None:
+        queued(world, ME)
+        world.get_or_submit(OTHER_INPUTS, keeps_first_inputs=True, max_tries=5)
+        assert world.accepted() == 2
+
+    @pytest.mark.parametrize("late", [False, True])
+    @pytest.mark.parametrize("if_exists", ["reuse", "overwrite", "fail"])
+    def test_image_of_another_slice_is_the_result(self, world: World, if_exists: str, late: bool) -> None:
+        head = ImageStore.head
+        request_id = self._stored(world, iso_utc(time.time()))
+        unseen = [None] if late else []  # the other slice stores it after the first look
+
+        def look(store: ImageStore, target: Target) -> Any:
+            return unseen.pop() if unseen else head(store, target)
+
+        submitter = world.submitter(keeps_first_inputs=True, if_exists=if_exists)
+        with mock.patch.object(ImageStore, "head", look):
+            stored = submitter.get_or_submit(OTHER_INPUTS)
+
+        assert isinstance(stored, ImageRecord)
+        assert (stored.request_id, stored.prompt, stored.cost_usd) == (request_id, ASKED.prompt, 0.05)
+        assert (world.accepted(), world.record()) == (1, None)
 
     @staticmethod
     def _stored(world: World, submitted_at: str) -> str:

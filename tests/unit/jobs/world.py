@@ -25,6 +25,7 @@ from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.image_store import ImageStore
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class World:
     def __init__(self, emulator: RunningEmulator, client: S3Client, bucket: str, clock: Clock) -> None:
         self.emulator, self.client, self.bucket, self.clock = emulator, client, bucket, clock
         self.hook = IdeogramHook()
-        self.ledger: Ledger | NoLedger = Ledger(client, bucket)
+        self.ledger: Ledger | NoLedger = Ledger(ObjectStore(client), bucket)
         self.target = Target(bucket, KEY)
         self.store = ImageStore("aws_default")
         self.store.client = client

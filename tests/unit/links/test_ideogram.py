@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.module_loading import import_string
 
+from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.get_provider_info import get_provider_info
 from airflow_provider_ideogram.links import IdeogramImageLink, SegmindRequestLink
 from airflow_provider_ideogram.links import ideogram as links
-from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.emulator.running import RunningEmulator
@@ -65,13 +66,28 @@ def test_image_link_leads_to_the_s3_console_without_a_gallery(
 
 def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:
     link = SegmindRequestLink()
-    assert link.get_link(OPERATOR, ti_key=KEY) == ""
+    serialized: Any = SimpleNamespace()
+    assert link.get_link(serialized, ti_key=KEY) == ""
     xcoms["return_value"] = {"request_id": None}
-    assert link.get_link(OPERATOR, ti_key=KEY) == ""
+    assert link.get_link(serialized, ti_key=KEY) == ""
     xcoms["return_value"] = {"request_id": "of a reused image"}
-    assert link.get_link(OPERATOR, ti_key=KEY) == f"{CONSOLE}#of%20a%20reused%20image"
+    assert link.get_link(serialized, ti_key=KEY) == f"{CONSOLE}#of%20a%20reused%20image"
     xcoms["request_id"] = "request-1"
-    assert link.get_link(OPERATOR, ti_key=KEY) == f"{CONSOLE}#request-1"
+    assert link.get_link(serialized, ti_key=KEY) == f"{CONSOLE}#request-1"
+
+
+def test_request_link_reads_no_xcom_on_a_worker(xcoms: dict[str, Any]) -> None:
+    xcoms["request_id"] = "of another slice"
+    assert SegmindRequestLink().get_link(OPERATOR, ti_key=KEY) == ""
+    operator: Any = IdeogramGenerateImageOperator(task_id="generate", prompt="A cat", s3_key="s3://my-bucket/cat.png")
+    operator._result = {"request_id": "of a reused image"}
+    assert SegmindRequestLink().get_link(operator, ti_key=KEY) == f"{CONSOLE}#of%20a%20reused%20image"
+    operator._job = Job("request-1", 0.0, None, "", "")
+    assert SegmindRequestLink().get_link(operator, ti_key=KEY) == f"{CONSOLE}#request-1"
+
+
+def test_dataset_has_no_link_to_a_single_request() -> None:
+    assert [link.name for link in IdeogramGenerateDatasetOperator.operator_extra_links] == ["Image"]
 
 
 def test_links_exist_during_and_after_the_deferral(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -27,6 +30,21 @@ def test_valid_arguments(arguments: dict[str, Any]) -> None:
     assert {name: getattr(operator, name) for name in arguments} == arguments
 
 
+def test_numbers_durations_and_paths_are_read() -> None:
+    operator = _operator(
+        prompts_path=PurePosixPath("rows.jsonl"),
+        timeout=timedelta(hours=1),
+        poll_interval=Decimal(2),
+        max_in_flight=7.0,
+        max_cost_usd=Decimal("1.50"),
+        requests_per_minute=Decimal(30),
+    )
+    assert (operator.prompts_path, operator.timeout, operator.poll_interval) == ("rows.jsonl", 3600.0, 2.0)
+    numbers = operator.max_in_flight, operator.max_cost_usd, operator.requests_per_minute
+    assert numbers == (7, 1.5, 30.0)
+    assert [type(number) for number in numbers] == [int, float, float]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -42,6 +60,9 @@ def test_valid_arguments(arguments: dict[str, Any]) -> None:
         ({"max_failures": None}, "max_failures: None is not"),
         ({"max_cost_usd": "5"}, "max_cost_usd: '5' is not an amount from 0 up"),
         ({"resolution": "1x1"}, "resolution: "),
+        ({"timeout": timedelta(0)}, "timeout: datetime.timedelta(0) is not a number of seconds"),
+        ({"prompts_path": 5}, "prompts_path: must be a path, not 5"),
+        ({"dedupe": "no"}, "dedupe: 'no' is neither True nor False"),
         *[
             ({"key_template": template}, "does not make a key of {id} or {row}")
             for template in (

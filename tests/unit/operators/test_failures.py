@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.exceptions import IdeogramError
-from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.failures import airflow_failures, failure_lines
 
 KINDS = [kind for kind in vars(exceptions).values() if inspect.isclass(kind) and issubclass(kind, IdeogramError)]
 #: Errors that are retried always, and never; all others only with a ledger.
@@ -38,6 +38,7 @@ NEVER = {
     exceptions.IdeogramObjectExists,
     exceptions.IdeogramContentBlocked,
     exceptions.IdeogramDatasetStopped,
+    exceptions.IdeogramStorageRefused,
 }
 
 
@@ -61,7 +62,38 @@ def test_only_a_retry_that_can_help_is_permitted(kind: type[IdeogramError], dura
         raise error
     assert str(caught.value) == "what happened"
     if not retried:
-        assert caught.value.__cause__ is error
+        assert caught.value.__context__ is error
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_failure_says_what_happened_the_money_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    error = exceptions.IdeogramTargetBusy("The target is in use", "Nothing was charged. Wait. Or choose another key.")
+    with pytest.raises(exceptions.IdeogramTargetBusy), airflow_failures(TaskInstance(), durable=True):
+        raise error
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.levelname == "ERROR"]
+    assert lines == [
+        ("ERROR", "The target is in use"),
+        ("ERROR", "Nothing was charged"),
+        ("ERROR", "Wait. Or choose another key"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("charged", "said"),
+    [(True, "The request was charged"), (False, "Nothing was charged"), (None, "It is not known whether")],
+)
+def test_failure_without_advice_says_whether_it_was_charged(charged: bool | None, said: str) -> None:
+    what, money = failure_lines(IdeogramError("x" * 1000, charged=charged))
+    assert len(what) <= 151
+    assert money.startswith(said)
+
+
+def test_skipped_task_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    skipped = (exceptions.IdeogramContentBlocked,)
+    with pytest.raises(AirflowSkipException), airflow_failures(TaskInstance(), durable=True, skipped=skipped):
+        raise exceptions.IdeogramContentBlocked("blocked")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

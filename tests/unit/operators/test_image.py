@@ -3,6 +3,9 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -70,11 +73,16 @@ BAD = {
     "s3_key": ("cat.png", "names no bucket"),
     "s3_bucket": ("a bucket", "is not a bucket's name"),
     "s3_extra_args": ({"Key": "x"}, "are decided by the provider"),
-    "if_exists": ("replace", "'replace' is not one of reuse, overwrite, fail"),
-    "on_unknown_submit": ("retry", "'retry' is not one of fail, resubmit"),
-    "on_content_blocked": ("retry", "'retry' is not one of fail, skip"),
+    "if_exists": ("replace", "'replace' is not valid. Valid are reuse, overwrite, fail"),
+    "on_unknown_submit": ("retry", "'retry' is not valid. Valid are fail, resubmit"),
+    "on_content_blocked": ("retry", "'retry' is not valid. Valid are fail, skip"),
     "timeout": (0, "0 is not a number of seconds above 0"),
     "poll_interval": ("1", "'1' is not a number of seconds above 0"),
+    "ideogram_conn_id": ("", "'' is not the id of a connection"),
+    "aws_conn_id": (7, "7 is not the id of a connection"),
+    "deferrable": ("false", "'false' is neither True nor False"),
+    "durable": (None, "None is neither True nor False"),
+    "wait_for_completion": (0, "0 is neither True nor False"),
     "ledger_prefix": ("a" * 65, "is not printable text of at most 64 bytes"),
 }
 
@@ -88,17 +96,40 @@ def test_mistake_shows_while_the_dag_is_parsed(name: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("seconds", [True, 0, -1, float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize("duration", [True, 0, -1, float("nan"), float("inf"), 1e9, "1", timedelta(0), object()])
 @pytest.mark.parametrize("name", ["timeout", "poll_interval"])
-def test_time_that_is_none_shows_while_the_dag_is_parsed(name: str, seconds: Any) -> None:
+def test_invalid_duration_shows_while_the_dag_is_parsed(name: str, duration: Any) -> None:
     with pytest.raises(IdeogramInvalidInput, match=f"{name}: .* is not a number of seconds above 0"):
-        _operator(**{name: seconds})
+        _operator(**{name: duration})
+
+
+@pytest.mark.parametrize("duration", [90, 90.0, Decimal("90.0"), timedelta(minutes=1.5)])
+@pytest.mark.parametrize("name", ["timeout", "poll_interval"])
+def test_duration_is_a_number_of_seconds_or_a_timedelta(name: str, duration: Any) -> None:
+    assert getattr(_operator(**{name: duration}), name) == 90.0
 
 
 def test_only_the_poll_interval_may_be_left_to_the_operator() -> None:
     assert _operator(poll_interval=None).poll_interval is None
     with pytest.raises(IdeogramInvalidInput, match="timeout: None is not a number"):
         _operator(timeout=None)
+
+
+def test_path_is_taken_as_its_text() -> None:
+    operator = _operator(s3_key=PurePosixPath("day/{{ ds }}.png"), s3_bucket="my-bucket")
+    assert operator.s3_key == "day/{{ ds }}.png"
+
+
+def test_subclass_without_links_keeps_those_of_the_gallery() -> None:
+    class Own(IdeogramGenerateImageOperator):
+        operator_extra_links = ()
+
+    assert Own.operator_extra_links == IdeogramGenerateImageOperator.operator_extra_links
+
+
+def test_message_names_the_task() -> None:
+    with pytest.raises(IdeogramInvalidInput, match=r"^Task 'image': resolution: '832x1217' .* is 832x1216\. No"):
+        _operator(resolution="832x1217")
 
 
 def test_argument_that_the_provider_sets_is_refused() -> None:
@@ -193,7 +224,7 @@ def _resume(
 ) -> dict[str, Any]:
     """Resume the operator after its trigger and return the XComs that it left."""
     xcoms: dict[str, Any] = {}
-    pushing = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}))
+    pushing = SimpleNamespace(xcom_push=lambda key, value: xcoms.update({key: value}), try_number=1, max_tries=0)
     operator._hook = lambda: Vendor(says)  # type: ignore[method-assign,assignment,return-value]
     submitted_at = time.time() - age
     payload = Job(

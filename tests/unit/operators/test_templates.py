@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -25,6 +27,8 @@ from airflow_provider_ideogram.operators.templates import is_literal
         "}} {",
         b"{{",
         date(2026, 1, 1),
+        Decimal(1),
+        PurePosixPath("a"),
     ],
 )
 def test_literal(value: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,9 +23,15 @@ def _sensor(**arguments: Any) -> IdeogramRequestSensor:
         ({"request": None}, "request: None"),
         ({"s3_key": "cat.png"}, "s3_key: 'cat.png' names no bucket"),
         ({"s3_bucket": "my-bucket"}, "holds a bucket of its own"),
-        ({"if_exists": "replace"}, "if_exists: 'replace' is not one of"),
-        ({"on_content_blocked": "retry"}, "on_content_blocked: 'retry' is not one of"),
+        ({"if_exists": "replace"}, "if_exists: 'replace' is not valid"),
+        ({"on_content_blocked": "retry"}, "on_content_blocked: 'retry' is not valid"),
+        ({"request": {"request_id": "r-1", "submitted_at": 5}}, "request, submitted_at: 5 is not a time"),
+        ({"request": {"request_id": "r-1", "submitted_at": "noon"}}, "request, submitted_at: Invalid isoformat"),
+        ({"request": {"request_id": "r-1", "ledger_uri": 5}}, "request, ledger_uri: must be text, not 5"),
         ({"timeout": 0}, "timeout: 0"),
+        ({"timeout": "1"}, "timeout: '1' is not a number of seconds above 0"),
+        ({"poke_interval": "1"}, "poke_interval: '1' is not a number of seconds above 0"),
+        ({"poke_interval": -1}, "poke_interval: -1 is not a number of seconds above 0"),
         ({"s3_extra_args": {"Body": b""}}, "Body are decided by the provider"),
     ],
 )
@@ -41,4 +48,6 @@ def test_template_is_left_alone(name: str) -> None:
 
 def test_one_interval_serves_both_ways_of_waiting() -> None:
     assert (_sensor(poke_interval=3).poke_interval, _sensor(poke_interval=3).poll_interval) == (3, 3)
+    minute = _sensor(poke_interval=timedelta(minutes=1), timeout=timedelta(hours=1))
+    assert (minute.poke_interval, minute.poll_interval, minute.timeout) == (60.0, 60.0, 3600.0)
     assert (_sensor().poke_interval, _sensor().poll_interval) == (12.4, None)

@@ -18,7 +18,7 @@ from airflow_provider_ideogram.hooks.image import SpooledImage
 from airflow_provider_ideogram.storage.image_record import Completion, made_by, made_from
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
-from tests.support.s3 import answered
+from tests.support.s3 import answered, header_names_capitalized, metadata_not_copied
 
 ASKED = GenerationRequest("a cat", seed=42)
 JOB = Job("r-1", 1795392000.0, ASKED, ASKED.fingerprint, "")
@@ -112,6 +112,49 @@ def test_copy_is_made_with_the_user_arguments(s3: Any, s3_bucket: str) -> None:
     assert record.uri == target.uri
 
 
+def test_copy_has_metadata_where_the_store_copies_none(s3: Any, s3_bucket: str) -> None:
+    source, target = Target(s3_bucket, "cat"), Target(s3_bucket, "same cat")
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), source, Completion())
+
+    with metadata_not_copied(store.client):
+        assert store.copy(source, target, ASKED) is not None
+
+    copied, original = (s3.head_object(Bucket=s3_bucket, Key=key) for key in ("same cat", "cat"))
+    assert (copied["Metadata"], copied["ContentType"]) == (original["Metadata"], original["ContentType"])
+
+
+def test_image_is_recognized_whatever_the_case_of_headers(s3_bucket: str) -> None:
+    source, target = Target(s3_bucket, "a/cat"), Target(s3_bucket, "a/same cat")
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), source, Completion())
+
+    with header_names_capitalized(store.client, "HeadObject"):
+        head = store.find(source)
+        found = store.find_in_prefix(Target(s3_bucket, "a/"), 0.0, lambda head: made_by(head) == "r-1")
+        copied = store.copy(source, target, ASKED)
+        copy = store.find(target)
+
+    assert head is not None
+    assert made_from(head, ASKED)
+    assert (found or (None,))[0] == source
+    assert copied is not None
+    assert copied.request_id == "r-1"
+    assert made_from(copy or {}, ASKED)
+
+
+def test_object_without_own_metadata_is_a_warning(s3: Any, s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    s3.put_object(Bucket=s3_bucket, Key="foreign", Body=b"", Metadata={"title": "cat"})
+    store = ImageStore("aws_default")
+    store.put(JOB, _image(), Target(s3_bucket, "own"), Completion())
+
+    for key in ("foreign", "own", "missing"):
+        store.find(Target(s3_bucket, key))
+
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"s3://{s3_bucket}/foreign has no metadata of this provider")
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -146,7 +189,7 @@ def test_connection_without_a_client_is_a_storage_error(extra: dict[str, Any], m
 
 @pytest.mark.parametrize("key", ["cat.png", "cats/"])
 def test_missing_bucket_is_an_error_not_a_missing_key(key: str, s3: Any) -> None:
-    with pytest.raises(IdeogramStorageError, match=r"the bucket s3://no-such-bucket failed.*Nothing was charged"):
+    with pytest.raises(IdeogramStorageError, match=r"Bucket 'no-such-bucket' does not exist\. Nothing was charged"):
         ImageStore("aws_default").find(Target("no-such-bucket", key))
 
 
@@ -165,7 +208,7 @@ def test_target_that_cannot_be_read_is_an_error(status: int, s3_bucket: str) -> 
     ):
         store.find(Target(s3_bucket, "cat"))
     assert caught.value.status_code == status
-    assert caught.value.retryable
+    assert caught.value.retryable == (status != 403)
 
 
 def test_failed_upload_says_that_the_image_is_paid(s3: Any) -> None:

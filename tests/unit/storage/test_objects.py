@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,12 +16,23 @@ from botocore.awsrequest import AWSResponse
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from dev.s3_server import S3Server
-from tests.support.s3 import answered, conditions_refused, intercepted, s3_response
+from tests.support.s3 import (
+    answered,
+    checksums_sent,
+    conditions_refused,
+    deletions_misjudged,
+    headers_refused,
+    intercepted,
+    s3_response,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 KEY = "a/object.json"
+BODY = b"the bytes of an image"
+SHA256 = hashlib.sha256(BODY).digest()
+MD5 = base64.b64encode(hashlib.md5(BODY).digest()).decode()
 
 
 @pytest.fixture
@@ -87,9 +101,9 @@ class TestRead:
             store.get(bucket, KEY)
         with pytest.raises(IdeogramStorageError, match="NoSuchBucket"):
             store.put(bucket, KEY, b"")
-        with pytest.raises(IdeogramStorageError, match=f"Reading the bucket s3://{bucket} failed") as caught:
+        with pytest.raises(IdeogramStorageError, match=f"Bucket '{bucket}' does not exist") as caught:
             store.check_bucket(bucket, "Nothing was charged.")
-        assert caught.value.advice == "Nothing was charged."
+        assert caught.value.advice == "Nothing was charged. Create it, or correct the name of the bucket."
 
     @pytest.mark.parametrize("status", [301, 400, 403, 416, 500, 503])
     def test_other_statuses_are_errors(self, status: int, store: ObjectStore, client: S3Client, bucket: str) -> None:
@@ -197,9 +211,25 @@ class TestConditions:
         store.delete(bucket, KEY, if_match=second)
         assert store.get(bucket, KEY) is None
 
-    def test_store_without_conditions_is_recognized(self, store: ObjectStore, client: S3Client, bucket: str) -> None:
+    def test_version_that_a_deletion_misjudges_is_recognized(
+        self, store: ObjectStore, client: S3Client, bucket: str
+    ) -> None:
+        first = store.put(bucket, KEY, b"1")["ETag"]
+        second = store.put(bucket, KEY, b"2")["ETag"]
+        with deletions_misjudged(client):
+            with pytest.raises(PreconditionFailed):
+                store.delete(bucket, KEY, if_match=first)
+            with pytest.raises(ConditionsNotSupported):
+                store.delete(bucket, KEY, if_match=second)
+            store.delete(bucket, KEY)
+        assert store.get(bucket, KEY) is None
+
+    @pytest.mark.parametrize("status", [400, 405, 501])
+    def test_store_without_conditions_is_recognized(
+        self, status: int, store: ObjectStore, client: S3Client, bucket: str
+    ) -> None:
         etag = store.put(bucket, KEY, b"1")["ETag"]
-        with conditions_refused(client):
+        with conditions_refused(client, status):
             with pytest.raises(ConditionsNotSupported):
                 store.put(bucket, KEY, b"2", if_match=etag)
             with pytest.raises(ConditionsNotSupported):
@@ -239,14 +269,97 @@ class TestDeleteMany:
         store.delete_many(bucket, iter(keys))
         assert [item.key for item in store.list(bucket, "")] == ["b"]
 
-    def test_refused_key_is_an_error(self, store: ObjectStore, client: S3Client) -> None:
-        response = {"Errors": [{"Key": "a", "Code": "AccessDenied", "Message": "not permitted"}]}
+    @pytest.mark.parametrize("status", [400, 403, 405, 501])
+    def test_objects_are_deleted_singly_where_batches_are_refused(
+        self, status: int, store: ObjectStore, client: S3Client, bucket: str
+    ) -> None:
+        for key in ("a/1", "a/2", "b"):
+            store.put(bucket, key, b"")
+        with answered(client, "DeleteObjects", status, "MissingContentMD5"):
+            store.delete_many(bucket, ["a/1", "a/2", "missing"])
+        assert [item.key for item in store.list(bucket, "")] == ["b"]
+
+    @pytest.mark.parametrize("status", [404, 503])
+    def test_other_statuses_are_errors(self, status: int, store: ObjectStore, client: S3Client, bucket: str) -> None:
         with (
-            mock.patch.object(client, "delete_objects", return_value=response),
-            pytest.raises(IdeogramStorageError, match="failed for 1 of them, first for a: not permitted") as caught,
+            answered(client, "DeleteObjects", status),
+            pytest.raises(IdeogramStorageError, match=f"Deleting 2 objects of s3://{bucket} failed"),
         ):
-            store.delete_many("bucket", ["a", "b"], advice="All images are stored.")
+            store.delete_many(bucket, ["a", "b"])
+
+    def test_refused_key_is_deleted_singly(self, store: ObjectStore, client: S3Client, bucket: str) -> None:
+        store.put(bucket, "a", b"")
+        response = {"Errors": [{"Key": "a", "Code": "AccessDenied", "Message": "not permitted"}]}
+        with mock.patch.object(client, "delete_objects", return_value=response):
+            with (
+                answered(client, "DeleteObject", 403),
+                pytest.raises(IdeogramStorageError, match=f"Deleting s3://{bucket}/a failed") as caught,
+            ):
+                store.delete_many(bucket, ["a", "b"], advice="All images are stored.")
+            store.delete_many(bucket, ["a", "b"])
         assert caught.value.advice == "All images are stored."
+        assert store.get(bucket, "a") is None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class TestChecksum:
+    @pytest.fixture(autouse=True)
+    def _with_checksums(self, client: S3Client) -> Iterator[None]:
+        with checksums_sent(client):
+            yield
+
+    @pytest.fixture
+    def sent(self, client: S3Client) -> Iterator[list[dict[str, str]]]:
+        """Return the headers of each write."""
+        headers: list[dict[str, str]] = []
+
+        def note(request: Any) -> None:
+            headers.append({name.lower(): _text(value) for name, value in request.headers.items()})
+
+        with intercepted(client, "PutObject", note):
+            yield headers
+
+    @pytest.mark.parametrize("status", [400, 405, 501])
+    @pytest.mark.parametrize("sha256", [None, SHA256], ids=["boto3's own", "SHA-256"])
+    def test_object_is_written_where_checksums_are_refused(
+        self,
+        status: int,
+        sha256: bytes | None,
+        store: ObjectStore,
+        client: S3Client,
+        bucket: str,
+        sent: list[dict[str, str]],
+    ) -> None:
+        with headers_refused(client, "x-amz-checksum-", status):
+            store.put(bucket, KEY, io.BytesIO(BODY), sha256=sha256, ContentLength=len(BODY))
+            refused = len(sent)
+            store.put(bucket, KEY, BODY, sha256=sha256)
+
+        stored = store.get(bucket, KEY)
+        assert stored is not None
+        assert stored.body == BODY
+        assert len(sent) == refused + 1, "what the store refuses is not sent to it again"
+        assert sent[-1]["content-md5"] == MD5
+
+    def test_configuration_without_checksums_is_honoured(
+        self, store: ObjectStore, client: S3Client, bucket: str, sent: list[dict[str, str]]
+    ) -> None:
+        with checksums_sent(client, "when_required"):
+            store.put(bucket, KEY, BODY, sha256=SHA256)
+        [headers] = sent
+        assert not [name for name in headers if "checksum" in name]
+        assert headers["content-md5"] == MD5
+
+    def test_write_that_is_refused_anyway_is_an_error(
+        self, store: ObjectStore, client: S3Client, bucket: str, sent: list[dict[str, str]]
+    ) -> None:
+        with answered(client, "PutObject", 400, "InvalidRequest"), pytest.raises(IdeogramStorageError):
+            store.put(bucket, KEY, BODY, sha256=SHA256)
+        store.put(bucket, KEY, BODY, sha256=SHA256)
+        assert "x-amz-checksum-sha256" in sent[-1]
 
 
 def test_copy_keeps_metadata(store: ObjectStore, bucket: str) -> None:
@@ -257,3 +370,59 @@ def test_copy_keeps_metadata(store: ObjectStore, bucket: str) -> None:
     assert (head["ETag"], head["Metadata"]) == (copied["CopyObjectResult"]["ETag"], {"title": "cat"})
     with pytest.raises(IdeogramStorageError, match=f"Copying s3://{bucket}/missing to s3://{bucket}/copy failed"):
         store.copy((bucket, "missing"), bucket, "copy")
+
+
+class TestUserArguments:
+    """What a bucket may require goes with the calls of the S3 layer."""
+
+    @staticmethod
+    def _calls(client: S3Client, extra_args: dict[str, Any], bucket: str) -> dict[str, dict[str, Any]]:
+        """Use every call, and return the last parameters of each."""
+        sent: dict[str, dict[str, Any]] = {}
+
+        def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+            sent[model.name] = params
+
+        objects = ObjectStore(client, extra_args)
+        events: Any = client.meta.events
+        events.register("provide-client-params.s3", note)
+        try:
+            objects.put(bucket, KEY, b"1")
+            objects.copy((bucket, KEY), bucket, "copy")
+            objects.head(bucket, KEY)
+            objects.get(bucket, KEY)
+            list(objects.list(bucket, ""))
+            objects.delete_many(bucket, ["copy"])
+            objects.delete(bucket, KEY)
+        finally:
+            events.unregister("provide-client-params.s3", note)
+        return sent
+
+    def test_encryption_access_and_payer_go_with_writes(self, client: S3Client, bucket: str) -> None:
+        shared = {
+            "ACL": "bucket-owner-full-control",
+            "ServerSideEncryption": "aws:kms",
+            "SSEKMSKeyId": "arn:aws:kms:us-east-1:123456789012:key/1",
+            "RequestPayer": "requester",
+        }
+        sent = self._calls(client, {**shared, "Tagging": "team=art", "StorageClass": "GLACIER"}, bucket)
+        for operation in ("PutObject", "CopyObject"):
+            assert shared.items() <= sent[operation].items()
+            assert not {"Tagging", "StorageClass"} & sent[operation].keys()
+
+    def test_payer_goes_with_reads_and_deletions(self, client: S3Client, bucket: str) -> None:
+        sent = self._calls(client, {"RequestPayer": "requester", "ACL": "private"}, bucket)
+        for operation in ("HeadObject", "GetObject", "ListObjectsV2", "DeleteObject", "DeleteObjects"):
+            assert sent[operation]["RequestPayer"] == "requester"
+            assert "ACL" not in sent[operation]
+
+    @pytest.mark.parametrize(
+        "public",
+        [
+            {"ACL": "public-read"},
+            {"ACL": "authenticated-read"},
+            {"GrantRead": 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'},
+        ],
+    )
+    def test_no_argument_makes_records_public(self, public: dict[str, str], client: S3Client, bucket: str) -> None:
+        assert not public.keys() & self._calls(client, public, bucket)["PutObject"].keys()

@@ -14,6 +14,7 @@ from airflow_provider_ideogram.storage.target import (
     check_key,
     check_ledger_prefix,
 )
+from tests.support.s3 import NO_S3
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_longest_key_leaves_room_for_the_ledger(key: str) -> None:
     target = Target.parse(key, "my-bucket")
     prefix = "p" * MAX_LEDGER_PREFIX_BYTES
     assert check_ledger_prefix(prefix) == []
-    assert len(Ledger(None, "my-bucket", prefix).key_of(target, "owner").encode()) == 1024
+    assert len(Ledger(NO_S3, "my-bucket", prefix).key_of(target, "owner").encode()) == 1024
     assert len(target.named("r" * 128, "webp").key) <= 1024
 
 
@@ -134,6 +135,7 @@ def test_valid_extra_args_have_no_problems(extra_args: Any) -> None:
 @pytest.mark.parametrize(
     ("extra_args", "text"),
     [
+        ({7: "private"}, "must be text"),
         (["ACL"], "must be a mapping of put_object's arguments"),
         ("ACL", "must be a mapping"),
         (

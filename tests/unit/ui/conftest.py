@@ -31,8 +31,10 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
-    from airflow_provider_ideogram.ui import app
-    from airflow_provider_ideogram.ui.plugin import URL_PREFIX
+    from airflow_provider_ideogram.storage.objects import ObjectStore
+    from airflow_provider_ideogram.ui import URL_PREFIX, app
+    from airflow_provider_ideogram.ui.objects import Reader
+    from airflow_provider_ideogram.ui.work import Work
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -178,6 +180,11 @@ def workspace_of(dag_id: str, task_id: str = "generate", map_index: int = -1) ->
     """Return the key of the workspace of a task instance whose images are below ``cats/``."""
     owner = f"{dag_id}/{RUN}/{task_id}/{map_index}"
     return f"_ideogram/cats/.dataset/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
+
+
+def reader_of(s3: S3Client, work: Work | None = None) -> Reader:
+    """Return a reader of a single request."""
+    return Reader(work or Work(), lambda _seconds: ObjectStore(s3))
 
 
 def store(s3: S3Client, image: Mapping[str, Any], content: bytes = b"\x89PNG image", **changes: Any) -> None:

@@ -35,6 +35,7 @@ def _call(facts: dict[str, Any]) -> dict[str, Any]:
         "{{{{ twice }}}} {{{ thrice }}} {",
         "ends in a line break\n",
         "two\n\n",
+        "carriage\rreturn\r\nand\r",
         "'single' \"double\" \\ back \u202e slash",
         "{% raw %}{{ x }}{% endraw %}",
         "{\n{",

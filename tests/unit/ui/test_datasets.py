@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.datasets.workspace import Workspace
-from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.datasets import Dataset
 from airflow_provider_ideogram.ui.records import Instance
 from tests.support.s3 import NO_S3
-from tests.unit.ui.conftest import RUN, workspace_of
+from tests.unit.ui.conftest import RUN, reader_of, workspace_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -84,7 +83,7 @@ def test_manifest_is_read_from_the_operators_prefix_only(uri: Any, key: str) -> 
     changed: dict[str, Any] = {key: PROGRESS | {"manifest_uri": uri}}
     dataset = _dataset(**changed)
     assert (dataset.target, dataset.rows) == (None, 0)
-    assert "names a manifest that is not the task's own" in (dataset.problem or "")
+    assert "names objects that are not the task's own" in (dataset.problem or "")
 
 
 @pytest.mark.parametrize("told", [{}, {"s3_prefix": None}, {"s3_prefix": "***"}])
@@ -94,8 +93,10 @@ def test_manifest_of_an_unknown_prefix_is_not_read(told: dict[str, Any]) -> None
     assert "for the last runs only" in (dataset.problem or "")
 
 
-def test_parts_are_found_without_rendered_fields() -> None:
-    assert _dataset({}, progress=PROGRESS).target == Target("bucket", f"{WORK}part-")
+def test_parts_of_an_unknown_prefix_are_not_read() -> None:
+    dataset = _dataset({}, progress=PROGRESS)
+    assert dataset.target is None
+    assert "for the last runs only" in (dataset.problem or "")
 
 
 @pytest.mark.parametrize("told", [{}, TOLD])
@@ -128,29 +129,29 @@ def test_workspace_is_the_one_that_the_operator_uses() -> None:
 def test_what_is_no_place_in_s3_is_nowhere(uri: Any, s3: S3Client) -> None:
     dataset = _dataset(progress=PROGRESS | {"parts": uri})
     assert dataset.rows == 0
-    assert dataset.page(ObjectStore(s3), 0, 9) == []
-    assert dataset.line(ObjectStore(s3), "p0.0") is None
+    assert dataset.page(reader_of(s3), 0, 9) == []
+    assert dataset.line(reader_of(s3), "p0.0") is None
 
 
 def test_pages_go_through_all_parts(parts: Dataset, s3: S3Client) -> None:
-    assert parts.page(ObjectStore(s3), 0, 3) == [("p0.0", b"a"), ("p0.2", b"b"), ("p2.0", b"c")]
-    assert parts.page(ObjectStore(s3), 3, 9) == [("p2.2", b"d"), ("p2.4", b"e")]
-    assert parts.page(ObjectStore(s3), 1, 1) == [("p0.2", b"b")]
+    assert parts.page(reader_of(s3), 0, 3) == [("p0.0", b"a"), ("p0.2", b"b"), ("p2.0", b"c")]
+    assert parts.page(reader_of(s3), 3, 9) == [("p2.2", b"d"), ("p2.4", b"e")]
+    assert parts.page(reader_of(s3), 1, 1) == [("p0.2", b"b")]
 
 
 def test_row_is_found_by_its_name(parts: Dataset, s3: S3Client) -> None:
-    assert parts.line(ObjectStore(s3), "p2.2") == b"d"
+    assert parts.line(reader_of(s3), "p2.2") == b"d"
 
 
 @pytest.mark.parametrize("row", ["0", "p9.0", "p0.1", "p-1.0", "../x", "", "p0.0/../../state.json", "p0.0\n"])
 def test_other_names_are_of_no_row(row: str, parts: Dataset, s3: S3Client) -> None:
-    assert parts.line(ObjectStore(s3), row) is None
+    assert parts.line(reader_of(s3), row) is None
 
 
 def test_names_of_the_running_dataset_are_none_of_the_finished(s3: S3Client, s3_bucket: str) -> None:
     s3.put_object(Bucket=s3_bucket, Key="cats/manifest.jsonl", Body=b"a\nb\n")
     told = {"s3_prefix": f"s3://{s3_bucket}/cats/"}
     dataset = _dataset(told, return_value={"manifest_uri": f"s3://{s3_bucket}/cats/manifest.jsonl", "total": 2})
-    assert dataset.page(ObjectStore(s3), 0, 9) == [("0", b"a"), ("2", b"b")]
-    assert dataset.line(ObjectStore(s3), "2") == b"b"
-    assert dataset.line(ObjectStore(s3), "p0.2") is None
+    assert dataset.page(reader_of(s3), 0, 9) == [("0", b"a"), ("2", b"b")]
+    assert dataset.line(reader_of(s3), "2") == b"b"
+    assert dataset.line(reader_of(s3), "p0.2") is None

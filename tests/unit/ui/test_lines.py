@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
-from airflow_provider_ideogram.ui.lines import MAX_LINE_BYTES, Lines, read_line, read_lines
+from airflow_provider_ideogram.ui.lines import MAX_LINE_BYTES, Lines, iter_lines, read_line, read_lines
+from tests.unit.ui.conftest import reader_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,27 +64,35 @@ def target(s3: S3Client, s3_bucket: str) -> Target:
 
 
 def test_read_lines(s3: S3Client, target: Target) -> None:
-    assert read_lines(ObjectStore(s3), target, 1, 2) == (1, [(4, b""), (5, LINES[2])])
-    assert read_lines(ObjectStore(s3), target, 9, 2) == (5, [])
+    assert read_lines(reader_of(s3), target, 1, 2) == (1, [(4, b""), (5, LINES[2])])
+    assert read_lines(reader_of(s3), target, 9, 2) == (5, [])
+
+
+def test_lines_are_read_from_an_offset_on(s3: S3Client, target: Target) -> None:
+    assert read_lines(reader_of(s3), target, 1, 9, OFFSETS[2]) == (1, list(zip(OFFSETS, LINES, strict=True))[3:])
+
+
+def test_empty_lines_are_left_out(s3: S3Client, target: Target) -> None:
+    assert list(iter_lines(reader_of(s3), target)) == [found for found in zip(OFFSETS, LINES, strict=True) if found[1]]
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, 4])
 def test_read_line_where_it_begins(s3: S3Client, target: Target, number: int) -> None:
-    assert read_line(ObjectStore(s3), target, OFFSETS[number]) == LINES[number]
+    assert read_line(reader_of(s3), target, OFFSETS[number]) == LINES[number]
 
 
 @pytest.mark.parametrize("offset", [1, 3, 4, 6, len(CONTENT), 10**12])
 def test_no_line_begins_elsewhere(s3: S3Client, target: Target, offset: int) -> None:
-    assert read_line(ObjectStore(s3), target, offset) is None
+    assert read_line(reader_of(s3), target, offset) is None
 
 
 def test_long_line_is_read_whole_and_an_endless_one_not_at_all(s3: S3Client, s3_bucket: str) -> None:
     long = b"y" * 50_000
     s3.put_object(Bucket=s3_bucket, Key="long", Body=b"first\n" + long + b"\n" + b"z" * (MAX_LINE_BYTES + 1))
-    assert read_line(ObjectStore(s3), Target(s3_bucket, "long"), 6) == long
-    assert read_line(ObjectStore(s3), Target(s3_bucket, "long"), 6 + len(long) + 1) is None
+    assert read_line(reader_of(s3), Target(s3_bucket, "long"), 6) == long
+    assert read_line(reader_of(s3), Target(s3_bucket, "long"), 6 + len(long) + 1) is None
 
 
 def test_missing_object_is_an_error(s3: S3Client, s3_bucket: str) -> None:
     with pytest.raises(IdeogramStorageError, match="is missing"):
-        read_line(ObjectStore(s3), Target(s3_bucket, "nothing"), 0)
+        read_line(reader_of(s3), Target(s3_bucket, "nothing"), 0)

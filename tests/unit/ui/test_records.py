@@ -97,3 +97,18 @@ def test_line_that_is_no_row_shows_nothing_of_itself(line: bytes) -> None:
 
 def test_prompt_that_is_no_text_is_none() -> None:
     assert item_of_line(_instance(), "7", json_lines(row("bucket", prompt=7))).prompt == ""
+
+
+def test_cause_does_not_repeat_the_request() -> None:
+    failure = {"reason": "expired", "error": "Request request-1 is no longer at the vendor"}
+    item = item_of_instance(_instance("failed", failure=failure, request_id="request-1"))
+    assert item.cause == "Request is no longer at the vendor"
+    assert item_of_instance(_instance("deferred")).cause is None
+
+
+@pytest.mark.parametrize(
+    ("state", "awaited"), [("queued", True), ("deferred", True), ("up_for_retry", True), ("failed", False)]
+)
+def test_image_is_awaited_while_its_task_goes_on(state: str, awaited: bool) -> None:
+    assert item_of_instance(_instance(state)).is_awaited is awaited
+    assert not item_of_instance(_instance(state, return_value=record("bucket"))).is_awaited

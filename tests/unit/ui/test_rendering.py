@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.ui import rendering
 
 ODD: list[Any] = [None, True, "1", [], {}, float("nan"), float("inf"), 1e300]
@@ -47,3 +48,17 @@ def test_address_escapes_every_part() -> None:
         "/ideogram/dags/a%2Fb/x%2By%3F?page=2"
     )
     assert rendering.address("", "dags") == "/dags"
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_ratio_of_every_resolution(resolution: str) -> None:
+    width, height = (int(side) for side in resolution.split("_")[1:])
+    assert rendering.ratio({"resolution": resolution}) == width / height
+    assert rendering.ratio({"width": width, "height": height, "resolution": "RESOLUTION_512_1536"}) == width / height
+
+
+@pytest.mark.parametrize("value", [*ODD, 0, -1])
+def test_ratio_of_made_up_values_is_possible(value: Any) -> None:
+    assert rendering.ratio({"width": value, "height": 1024, "resolution": value}) == 1
+    assert rendering.ratio({"width": 1, "height": 10**9}) == 1 / 3
+    assert rendering.ratio({"resolution": "RESOLUTION_99999_1"}) == 3

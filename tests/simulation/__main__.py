@@ -1,0 +1,138 @@
+"""Run simulations; print each violation with the command that repeats it, and the situations that were not reached."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+#: Seeds that a process runs at a time.
+_BATCH = 50
+_MAX_SHOWN = 30
+
+
+@dataclass
+class Figures:
+    """
+    The figures of some simulations.
+
+    :param seeds: How many there were.
+    :param steps: The lines of all traces.
+    :param violations: The violations by seed.
+    :param reached: How often each situation was reached.
+    :param digests: The digests of all traces.
+    """
+
+    seeds: int = 0
+    steps: int = 0
+    violations: dict[int, list[str]] = field(default_factory=dict)
+    reached: Counter[str] = field(default_factory=Counter)
+    digests: list[str] = field(default_factory=list)
+
+    def add(self, other: Figures) -> None:
+        """Add the figures of other simulations."""
+        self.seeds += other.seeds
+        self.steps += other.steps
+        self.violations |= other.violations
+        self.reached += other.reached
+        self.digests += other.digests
+
+
+def run_batch(profile: str, seeds: Sequence[int]) -> Figures:
+    """Run some simulations of a profile."""
+    from tests.simulation.simulation import Simulation
+    from tests.simulation.surroundings import replaced
+
+    logging.disable()
+    figures = Figures()
+    with replaced():
+        for seed in seeds:
+            result = Simulation(seed, profile).run()
+            figures.seeds += 1
+            figures.steps += len(result.trace)
+            figures.reached += result.reached
+            figures.digests.append(result.digest)
+            if result.violations:
+                figures.violations[seed] = result.violations
+    return figures
+
+
+def main() -> int:
+    """Return 1 if a guarantee did not hold."""
+    from tests.simulation.profiles import PROFILES
+
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="simulations of each profile")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="one seed, whose trace is printed")
+    parser.add_argument("--profile", choices=PROFILES, help="by default all")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    profiles = [options.profile] if options.profile else list(PROFILES)
+    if options.seed is not None:
+        return sum(_show(profile, options.seed) for profile in profiles) and 1
+    total, seeds = Figures(), range(options.first, options.first + options.seeds)
+    with ProcessPoolExecutor(options.processes) as pool:
+        for profile in profiles:
+            total.add(_run(pool, profile, seeds))
+    _report_situations(total)
+    return int(bool(total.violations))
+
+
+def _run(pool: ProcessPoolExecutor, profile: str, seeds: range) -> Figures:
+    started, figures = time.perf_counter(), Figures()
+    batches = [seeds[at : at + _BATCH] for at in range(0, len(seeds), _BATCH)]
+    for batch in pool.map(run_batch, [profile] * len(batches), batches):
+        figures.add(batch)
+    seconds = time.perf_counter() - started
+    digest = hashlib.sha256("".join(figures.digests).encode()).hexdigest()[:16]
+    _say(
+        f"{profile:10} {figures.seeds:6} seeds {figures.steps:9} steps {seconds:5.0f} s {figures.seeds / seconds:5.0f} "
+        f"seeds/s {len(figures.violations):4} with violations, digest {digest}"
+    )
+    for seed, violations in list(figures.violations.items())[:_MAX_SHOWN]:
+        _say(f"  make simulate SEED={seed} PROFILE={profile}: {violations[0]}")
+    return figures
+
+
+def _report_situations(figures: Figures) -> None:
+    from tests.simulation.situations import expected
+
+    for situation, count in sorted(figures.reached.items()):
+        _say(f"{count:8}  {situation}")
+    for situation in sorted(expected() - figures.reached.keys()):
+        _say(f"   never  {situation}")
+
+
+def _show(profile: str, seed: int) -> int:
+    """Print the trace of a simulation; return the number of its violations."""
+    from tests.simulation.simulation import Simulation
+    from tests.simulation.surroundings import replaced
+
+    logging.disable()
+    with replaced():
+        result = Simulation(seed, profile).run()
+    _say("\n".join(result.trace))
+    _say(f"{profile} {seed}: {len(result.violations)} violations, digest {result.digest}")
+    for violation in result.violations:
+        _say(f"  {violation}")
+    return len(result.violations)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":  # otherwise the order of sets differs between runs
+        command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})
+    sys.exit(main())
