@@ -148,6 +148,11 @@ class IdeogramBudgetReached(IdeogramNotCharged):
         super().__init__(reason, advice, **details)
         self.ends_at = ends_at
 
+    def after_unknown_submit(self) -> IdeogramBudgetReached:
+        """Return the error of a request of which an earlier submit may have been accepted."""
+        advice = f"An earlier submit of the request may have been charged. {self.advice.partition('. ')[2]}"
+        return IdeogramBudgetReached(self.reason, advice, ends_at=self.ends_at, charged=None)
+
 
 class IdeogramNotFound(IdeogramNotCharged):
     """The API has no such model, endpoint or request (404)."""

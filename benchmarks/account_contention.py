@@ -66,7 +66,7 @@ class _Counted:
 
 def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserved]) -> None:
     """Take slots one after another, each in its time; wait as a task does that has no turn."""
-    from airflow_provider_ideogram.account.limits import Admission, TurnAhead, Who
+    from airflow_provider_ideogram.account.account import Account, Who
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
@@ -74,33 +74,27 @@ def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserv
     settings = ConnectionSettings("a-key-of-tests", requests_per_minute=limit)
     turn = None
     while time.time() < until:
-        admission = Admission(
-            ObjectStore(client), f"s3://{BUCKET}/{limit}/", "conn", settings, Who("dag", name, "task"), turn
-        )
+        account = Account(ObjectStore(client), f"s3://{BUCKET}/{limit}/", "conn", settings, Who("dag", name, "task"))
         before, started = client.calls, time.perf_counter()
-        try:
-            slot = admission.take_slot()
-        except TurnAhead as ahead:
-            turn = ahead.key, ahead.ticket
-            _await_call(ahead, s3, until)
+        slots, turn = account.take_slots(1, turn)
+        if turn is not None:
+            _await_call(turn, s3, until)
             continue
-        turn = None
-        taken.append(Reserved(slot, client.calls - before, time.perf_counter() - started))
-        time.sleep(max(0.0, slot - time.time()))
+        taken.append(Reserved(slots[0].at, client.calls - before, time.perf_counter() - started))
+        time.sleep(max(0.0, slots[0].at - time.time()))
 
 
-def _await_call(ahead: Any, s3: Any, until: float) -> None:
+def _await_call(turn: Any, s3: Any, until: float) -> None:
     """Wait until the ticket is called, by one read a second."""
     from airflow_provider_ideogram.account.limiter import AccountLimiter
     from airflow_provider_ideogram.account.store import AccountStore
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
-    store = AccountStore(ObjectStore(s3), ahead.bucket)
+    store = AccountStore(ObjectStore(s3), turn.bucket)
     while time.time() < until:
-        state = store.read(ahead.key)
-        limiter = AccountLimiter.from_json(state) if state else AccountLimiter()
+        limiter = store.read(turn.key, AccountLimiter.from_json) or AccountLimiter()
         limiter.advance(time.time())
-        if limiter.turns.is_called(ahead.ticket):
+        if limiter.turns.is_called(turn.ticket):
             return
         time.sleep(1.0)
 

@@ -9,17 +9,21 @@ fresh and has no record was never submitted. Whatever else happens, the amount s
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_provider_ideogram.account.values import count, real, text
 from airflow_provider_ideogram.api.prices import LIST_PRICES, list_price
 
 #: Seconds after which a hold without a record in the ledger is released.
 HOLD_SECONDS = 60.0
 #: Seconds in which its holder may submit. The rest is for clocks that differ.
 FRESH_SECONDS = 30.0
+#: Seconds over which tasks come back that waited for the end of a window.
+_RETURN_SPREAD = 60.0
 #: Open reservations of a day; beyond it the oldest count as spent.
 MAX_OPEN = 2000
 _MICROS = 1_000_000
@@ -199,12 +203,14 @@ class DayBudget:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DayBudget:
         """Restore the state from :meth:`to_json`."""
-        spenders = [Spender(*who) for who in value["spenders"]]
-        totals = {spenders[number]: Total(*counts) for number, *counts in value["totals"]}
+        _ends(value["date"])
+        spenders = [Spender(*map(text, who)) for who in value["spenders"]]
+        totals = {spenders[count(number)]: Total(*map(count, counts)) for number, *counts in value["totals"]}
         reservations = {
-            key: Reservation(spenders[number], *rest) for key, (number, *rest) in value["reservations"].items()
+            key: Reservation(spenders[count(number)], count(micros), *_hold_from_json(*hold))
+            for key, (number, micros, *hold) in value["reservations"].items()
         }
-        return cls(value["date"], value["before_micros"], totals, reservations)
+        return cls(value["date"], count(value["before_micros"]), totals, reservations)
 
     def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
         day_end, month_end = _ends(self.date)
@@ -227,6 +233,15 @@ class DayBudget:
         """Count the oldest reservation as spent where there are too many: its job has not ended for a long time."""
         if len(self.reservations) >= MAX_OPEN:
             self.settle(next(iter(self.reservations)), None)
+
+
+def return_time(ends_at: float) -> float:
+    """Return when a task comes back that waits for the end of a window, in seconds since the epoch."""
+    return ends_at + random.uniform(0.0, _RETURN_SPREAD)
+
+
+def _hold_from_json(held_until: Any = None, record: Any = None) -> tuple[float | None, str | None]:
+    return (None, None) if held_until is None else (real(held_until), text(record))
 
 
 def day_of(at: float) -> str:

@@ -8,11 +8,12 @@ at most a few seconds before; tasks that wait hold tickets only, and can disappe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_ideogram.account.turns import Ticket, Turns
+from airflow_provider_ideogram.account.values import count, real
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 
@@ -20,6 +21,8 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 PACE_SECONDS = 4.0
 #: Seconds of the limit that a task may ask for at once, so that other tasks get slots in between.
 SHARE_SECONDS = 15.0
+#: Submits that are calculated ahead at most: an unknown limit grows without one.
+_MAX_SUBMITS = 1000
 #: Digits of the times in the state, in seconds.
 _DIGITS = 2
 
@@ -69,6 +72,18 @@ class AccountLimiter:
         self.rate.on_sent(slots)
         return slots
 
+    def queue(self, flow: str, now: float, *, submits: int) -> Ticket:
+        """Return a ticket for further slots, where fewer were taken than wanted."""
+        return self.turns.issue(flow, now, min(submits, self._most(SHARE_SECONDS)))
+
+    def release(self, times: Iterable[float]) -> None:
+        """Give back slots in which nothing was submitted."""
+        for at in times:
+            nearest = min(self.rate.sent, key=lambda sent: abs(sent - at), default=None)
+            if nearest is not None and abs(nearest - at) <= 10**-_DIGITS:
+                self.rate.sent.remove(nearest)
+                self.rate.tokens += 1
+
     def limited(self, now: float, delay: float) -> None:
         """
         Record that a submit was answered 429.
@@ -95,17 +110,34 @@ class AccountLimiter:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> AccountLimiter:
-        """Restore the state from :meth:`to_json`."""
-        rate = value["rate"]
-        start, *offsets = rate["sent"]
-        sent = [start + offset / 10**_DIGITS for offset in offsets]
-        return cls(RateLimiter.from_json({**rate, "sent": sent}), Turns.from_json(value["turns"]))
+        """Restore the state from :meth:`to_json`; raise ValueError, or what the form's use raises, for others."""
+        return cls(_rate_from_json(value["rate"]), Turns.from_json(value["turns"]))
 
     def _most(self, seconds: float) -> int:
         """Return the submits of these seconds; where the limit is unknown, of the next burst."""
-        return self.rate.burst if self.rate.rate is None else max(1, int(self.rate.rate * seconds / RATE_WINDOW))
+        if self.rate.rate is None:
+            return self.rate.burst
+        return max(1, int(min(self.rate.rate * seconds / RATE_WINDOW, _MAX_SUBMITS)))
 
     def _slots(self, now: float, until: float) -> int:
         """Return how many submits the limit allows from now until another time."""
         times = self.rate.times(self._most(2 * RATE_WINDOW) + 1, now)
         return sum(1 for at in times if at <= until)
+
+
+def _rate_from_json(value: Mapping[str, Any]) -> RateLimiter:
+    """Restore the limit, whose times are offsets from the first one."""
+    start, *offsets = map(real, value["sent"])
+    limit, rate = (None if value[name] is None else real(value[name]) for name in ("limit", "rate"))
+    if not all(each is None or each > 0 for each in (limit, rate)):
+        raise ValueError("the rate is not above 0")
+    return RateLimiter(
+        limit=limit,
+        rate=rate,
+        burst=max(1, count(value["burst"])),
+        ramping_up=value["ramping_up"] is True,
+        tokens=real(value["tokens"]),
+        tokens_at=real(value["tokens_at"]),
+        sent=[start + offset / 10**_DIGITS for offset in offsets],
+        blocked_until=real(value["blocked_until"]),
+    )

@@ -2,7 +2,8 @@
 The account's objects in S3, each changed by compare-and-swap.
 
 Invariant: a change is written over the version that it was computed from, or computed again. An object that can't be
-read is an error, never an empty one.
+read or understood is an error, never an empty one. Changes of one process are made one after another, since they would
+only conflict.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 
 log = logging.getLogger(__name__)
+State = TypeVar("State")
 T = TypeVar("T")
+#: Restores a state; raises one of ``_NOT_A_STATE`` for anything else.
+Parse: TypeAlias = Callable[[dict[str, Any]], State]
 
 #: The version of the objects' format. A change must keep older versions readable.
 VERSION = 1
@@ -30,6 +35,12 @@ _ADVICE = (
     "Nothing was charged by this attempt. Give the role of workers and triggerers read and write access to the "
     "account's objects, see docs/account.md."
 )
+_REPAIR = (
+    "Nothing was charged by this attempt. Restore the object's last version, or remove it: a removed limit-….json "
+    "starts the rate limit anew, and a removed object of a day its spend and its budgets."
+)
+_NOT_A_STATE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_updating = threading.Lock()
 
 
 class AccountStore:
@@ -44,36 +55,39 @@ class AccountStore:
         self._objects = objects
         self._bucket = bucket
 
-    def read(self, key: str) -> dict[str, Any] | None:
-        """Return an object, None if it is missing; raise IdeogramStorageError if it can't be read or understood."""
-        return self._read(key)[0]
+    def read(self, key: str, parse: Parse[State]) -> State | None:
+        """Return the state of an object, None if it is missing; raise IdeogramStorageError if it can't be read."""
+        return self._read(key, parse)[0]
 
-    def update(self, key: str, change: Callable[[dict[str, Any] | None], tuple[Mapping[str, Any] | None, T]]) -> T:
+    def update(
+        self, key: str, parse: Parse[State], change: Callable[[State | None], tuple[Mapping[str, Any] | None, T]]
+    ) -> T:
         """
         Change an object, and return the result of the change that took effect.
 
         :param change: Returns the new state, None to write nothing, and the result. It is called again with what
             another process wrote; if S3's response is lost, its effect may be there twice.
-        :raises IdeogramStorageError: If S3 can't be used, or others change the object all the time.
+        :raises IdeogramStorageError: If S3 can't be used, the object is not a state, or others change it all the time.
         :raises IdeogramInvalidInput: If the store has no conditional writes.
         """
         give_up_at, back_off = time.monotonic() + PATIENCE_SECONDS, _FIRST_BACK_OFF
-        while True:
-            state, etag = self._read(key)
-            new, result = change(state)
-            if new is None:
-                return result
-            try:
-                self._write(key, new, etag)
-            except PreconditionFailed as error:
-                if time.monotonic() > give_up_at:
-                    raise self._error(key, "others change it all the time") from error
-                time.sleep(random.uniform(0.0, back_off))
-                back_off = min(2 * back_off, _MAX_BACK_OFF)
-            else:
-                return result
+        with _updating:
+            while True:
+                state, etag = self._read(key, parse)
+                new, result = change(state)
+                if new is None:
+                    return result
+                try:
+                    self._write(key, new, etag)
+                except PreconditionFailed as error:
+                    if time.monotonic() > give_up_at:
+                        raise self._error(key, "others change it all the time") from error
+                    time.sleep(random.uniform(0.0, back_off))
+                    back_off = min(2 * back_off, _MAX_BACK_OFF)
+                else:
+                    return result
 
-    def _read(self, key: str) -> tuple[dict[str, Any] | None, str | None]:
+    def _read(self, key: str, parse: Parse[State]) -> tuple[State | None, str | None]:
         stored = self._objects.get(self._bucket, key, advice=_ADVICE)
         if stored is None:
             return None, None
@@ -81,46 +95,34 @@ class AccountStore:
             state = json.loads(stored.body)
             if state.pop("version") != VERSION:
                 raise ValueError("it has another version")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._error(key, f"it can't be understood ({error!r})") from error
-        return state, stored.etag
+            return parse(state), stored.etag
+        except _NOT_A_STATE as error:
+            raise self._error(key, f"it can't be understood ({error!r})", _REPAIR) from error
 
     def _write(self, key: str, state: Mapping[str, Any], etag: str | None) -> None:
         body = json.dumps({"version": VERSION, **state}, separators=(",", ":"), ensure_ascii=False).encode()
         try:
-            self._put(key, body, etag)
-            if etag is None:
-                self._check_conditions(key, body)
+            self._objects.put(
+                self._bucket,
+                key,
+                body,
+                if_match=etag,
+                if_missing=etag is None,
+                advice=_ADVICE,
+                ContentType="application/json",
+            )
         except ConditionsNotSupported as error:
-            raise _no_conditions(self._bucket) from error
+            raise no_conditions(self._bucket) from error
 
-    def _put(self, key: str, body: bytes, etag: str | None) -> None:
-        self._objects.put(
-            self._bucket,
-            key,
-            body,
-            if_match=etag,
-            if_missing=etag is None,
-            advice=_ADVICE,
-            ContentType="application/json",
-        )
-
-    def _check_conditions(self, key: str, body: bytes) -> None:
-        """Write a new object once more: a store that accepts it ignores conditions without saying so."""
-        try:
-            self._put(key, body, None)
-        except PreconditionFailed:
-            return
-        raise _no_conditions(self._bucket)
-
-    def _error(self, key: str, why: str) -> IdeogramStorageError:
-        return IdeogramStorageError(f"The account's object s3://{self._bucket}/{key}: {why}", _ADVICE)
+    def _error(self, key: str, why: str, advice: str = _ADVICE) -> IdeogramStorageError:
+        return IdeogramStorageError(f"The account's object s3://{self._bucket}/{key}: {why}", advice)
 
 
-def _no_conditions(bucket: str) -> IdeogramInvalidInput:
+def no_conditions(bucket: str) -> IdeogramInvalidInput:
+    """Return the error of a store that can't keep a budget."""
     return IdeogramInvalidInput.of(
         [
-            f"the store of s3://{bucket} has no conditional writes, which a shared limit and a budget need. Name a "
-            "bucket that has them in the connection's account_url, or remove limit and budget from the connection"
+            f"the store of s3://{bucket} has no conditional writes, which a budget needs. Name a bucket that has them "
+            "in the connection's account_url, or remove the budget from the connection"
         ]
     )

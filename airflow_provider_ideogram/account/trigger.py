@@ -20,6 +20,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.account.turns import Ticket
+from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
 log = logging.getLogger(__name__)
 
@@ -33,46 +34,70 @@ class IdeogramTurnTrigger(BaseTrigger):
     """
     Wait until a task is called, then fire one event ``{"payload": payload}``.
 
-    :param bucket: The bucket of the object that has the turns.
-    :param key: Its key.
-    :param ticket: The place of the task, as the values of :class:`~airflow_provider_ideogram.account.turns.Ticket`.
+    :param turn: The place of the task, as :meth:`Turn.to_json` returns it.
     :param deadline: When to fire at the latest, in seconds since the epoch.
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param payload: Plain JSON without secrets, which the event returns to the resumed task.
     """
 
     def __init__(
-        self,
-        *,
-        bucket: str,
-        key: str,
-        ticket: Sequence[Any],
-        deadline: float,
-        aws_conn_id: str | None,
-        payload: Mapping[str, Any],
+        self, *, turn: Sequence[Any], deadline: float, aws_conn_id: str | None, payload: Mapping[str, Any]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.bucket = bucket
-        self.key = key
-        self.ticket = list(ticket)
+        self.turn = list(turn)
         self.deadline = deadline
         self.aws_conn_id = aws_conn_id
         self.payload = dict(payload)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the path of the class and all arguments."""
-        names = ("bucket", "key", "ticket", "deadline", "aws_conn_id", "payload")
+        names = ("turn", "deadline", "aws_conn_id", "payload")
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire exactly one event."""
-        reader = _reader_of(self.aws_conn_id, self.bucket, self.key)
         try:
             async with asyncio.timeout(max(self.deadline - time.time(), 0.0)):
-                await reader.wait_for(Ticket(*self.ticket))
+                await await_turn(self.aws_conn_id, self.turn)
         except TimeoutError:
             self.log.info("The task was not called in time: it asks again")
         yield TriggerEvent({"payload": self.payload})
+
+
+class IdeogramRequestsOrTurnTrigger(IdeogramTrigger):
+    """
+    Poll requests as the base class does, but fire also when the task is called.
+
+    :param turn: The place of the task, as :meth:`Turn.to_json` returns it.
+    :param aws_conn_id: The Airflow connection of type ``aws``.
+    """
+
+    def __init__(self, *, turn: Sequence[Any], aws_conn_id: str | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.turn = list(turn)
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the path of the class and all arguments."""
+        path, arguments = super().serialize()
+        return path, arguments | {"turn": self.turn, "aws_conn_id": self.aws_conn_id}
+
+    async def _wait(self) -> None:
+        waits = {asyncio.ensure_future(super()._wait()), asyncio.ensure_future(await_turn(self.aws_conn_id, self.turn))}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def await_turn(aws_conn_id: str | None, turn: Sequence[Any]) -> None:
+    """Return when the task is called; ``turn`` is its place, as :meth:`Turn.to_json` returns it."""
+    bucket, key, *ticket = turn
+    await _reader_of(aws_conn_id, bucket, key).wait_for(Ticket(*ticket))
 
 
 class _Reader:
@@ -99,13 +124,13 @@ class _Reader:
         while self._waiting:
             try:
                 store = store or await self._store()
-                self._call(await asyncio.to_thread(store.read, self._key))
+                self._call(await asyncio.to_thread(store.read, self._key, AccountLimiter.from_json))
             except Exception as error:  # a reader that ends would leave its tasks waiting
                 log.warning("The turns of the rate limit can't be read: %s", error)
             await asyncio.sleep(READ_SECONDS)
 
-    def _call(self, state: dict[str, Any] | None) -> None:
-        limiter = AccountLimiter.from_json(state) if state else AccountLimiter()
+    def _call(self, state: AccountLimiter | None) -> None:
+        limiter = state or AccountLimiter()
         limiter.advance(time.time())
         for called, ticket in self._waiting.items():
             if not called.done() and limiter.turns.is_called(ticket):

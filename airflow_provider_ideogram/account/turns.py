@@ -9,9 +9,11 @@ the same calls as the next writer. No call is binding: a called task takes its s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
+
+from airflow_provider_ideogram.account.values import count, real
 
 #: Seconds between two calculations of the calls.
 _TICK = 1.0
@@ -47,6 +49,29 @@ class Ticket:
     flow: str
     since: float
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """
+    A ticket, and the object that calls it.
+
+    :param bucket: The bucket of the object.
+    :param key: Its key.
+    """
+
+    bucket: str
+    key: str
+    ticket: Ticket
+
+    def to_json(self) -> list[Any]:
+        """Return it as plain JSON."""
+        return [self.bucket, self.key, *astuple(self.ticket)]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any] | None) -> Turn | None:
+        """Restore it from :meth:`to_json`; None stays None."""
+        return cls(value[0], value[1], Ticket(*value[2:])) if value else None
 
 
 def flow_of(dag_id: str, run_id: str) -> str:
@@ -102,7 +127,10 @@ class _Flow:
     def from_json(cls, state: list[Any]) -> _Flow:
         """Restore the state from :meth:`to_json`."""
         since, tag, issued, called, size, share, calls = state
-        return cls(since, tag, issued, called, size, share, [_Call(*call) for call in calls])
+        if not (count(called) <= count(issued) and count(size) and _MIN_SHARE <= real(share) <= 1.0):
+            raise ValueError("the turns of a run are not valid")
+        each = [_Call(real(at), count(last), count(left)) for at, last, left in calls]
+        return cls(real(since), real(tag), issued, called, size, share, each)
 
 
 @dataclass(slots=True)
@@ -205,7 +233,8 @@ class Turns:
     def from_json(cls, value: Mapping[str, Any]) -> Turns:
         """Restore the state from :meth:`to_json`."""
         flows = {key: _Flow.from_json(flow) for key, flow in value["flows"].items()}
-        return cls(**{**value, "flows": flows})
+        at, virtual, latency, arrived_at = (real(value[name]) for name in ("at", "virtual", "latency", "arrived_at"))
+        return cls(at, virtual, latency, arrived_at, flows)
 
     @property
     def _lease(self) -> float:

@@ -23,6 +23,7 @@ class DatasetOptions:
 
     :param defaults: The request parameters of rows that have none of their own.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
+    :param waits_for_budget: Whether the run waits for the end of a budget's window instead of failing.
     """
 
     prompts: Any
@@ -39,5 +40,6 @@ class DatasetOptions:
     timeout: float
     resubmit: bool
     resubmit_on_5xx: bool
+    waits_for_budget: bool
     s3_extra_args: Mapping[str, Any]
     ledger_prefix: str

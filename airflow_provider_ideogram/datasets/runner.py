@@ -35,6 +35,8 @@ from airflow_provider_ideogram.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.account.account import Account
+    from airflow_provider_ideogram.account.turns import Turn
     from airflow_provider_ideogram.datasets.options import DatasetOptions
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
@@ -56,6 +58,7 @@ class DatasetRunner:
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the images' bucket.
+    :param account: Opens the rate limit and the budgets of the connection, None if it sets none.
     :param workspace: The run's own objects.
     :param output_prefix: The prefix of the images.
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
@@ -67,6 +70,7 @@ class DatasetRunner:
     hook: IdeogramHook
     store: ImageStore
     ledger: Ledger | NoLedger
+    account: Callable[[], Account | None]
     workspace: Workspace
     output_prefix: Target
     owner: str
@@ -164,14 +168,15 @@ class DatasetRunner:
             )
         self._claim(state, version)
 
-    def slice(self, reports: Reports) -> Wait | None:
+    def slice(self, reports: Reports, turn: Turn | None = None) -> Wait | None:
         """
         Store what is completed, submit what fits, and return what to wait for; None when every item is decided.
 
         :param reports: The trigger's reports.
+        :param turn: The place of the last slice's wait.
         :raises IdeogramError: If a problem concerns all items; the state is written before.
         """
-        context, progress = self._context(), SliceProgress()
+        context, progress = self._context(), SliceProgress(turn=turn)
         if self._is_slice_over:  # a waiting worker runs several slices
             self._claim(self.state, self._version)
         errors = self._run_steps(context, progress, reports)
@@ -249,6 +254,7 @@ class DatasetRunner:
             hook=self.hook,
             store=self.store,
             ledger=self.ledger,
+            account=self.account(),
             workspace=self.workspace,
             output_prefix=self.output_prefix,
             state=self.state,

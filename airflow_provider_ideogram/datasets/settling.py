@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from airflow_provider_ideogram.account.limits import settle as settle_reservation
+from airflow_provider_ideogram.account import reservations
+from airflow_provider_ideogram.account.reservations import Settlement
+from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll, deadline_of
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, write_outcomes
@@ -49,8 +51,19 @@ def settle(
     settled = [(item, result) for item, result in zip(in_flight, results, strict=True) if result is not None]
     write_outcomes(context, [result for _, result in settled])
     context.state.in_flight = [item for item, result in zip(in_flight, results, strict=True) if result is None]
-    list(pool.map(settler.delete_record, [item for item, result in settled if result.unsettled is None]))
+    ended = [(item.job, result) for item, result in settled if result.unsettled is None]
+    costs = [Settlement(job.reservation, *_cost_of(result)) for job, result in ended]
+    if reservations.settle(context.store.objects, costs):
+        list(pool.map(settler.delete_record, [job for job, _ in ended]))
     return errors
+
+
+def _cost_of(result: ItemResult) -> tuple[float | None, bool]:
+    """Return what the vendor charged for a request that has ended, None if unknown, and whether it made no image."""
+    if isinstance(result.error, IdeogramJobFailed):
+        return 0.0, True
+    cost: float | None = result.line["cost_usd" if result.error else "original_cost_usd"]
+    return cost or None, False  # 0 is what this run paid for another task's request
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +91,10 @@ class _Settler:
         except IdeogramJobUnreachable as error:
             return self._wait_or_abandon(in_flight, poll, error)
 
-    def delete_record(self, in_flight: InFlightItem) -> None:
-        """Delete the ledger's record of a request that has ended; end the reservation of a task that submitted it."""
-        settle_reservation(self.context.store.objects, in_flight.job.reservation, None)
-        if in_flight.job.record_key and in_flight.job.record_etag:
-            self.context.ledger.delete(in_flight.job.record_key, in_flight.job.record_etag)
+    def delete_record(self, job: Job) -> None:
+        """Delete the ledger's record of a request that has ended."""
+        if job.record_key and job.record_etag:
+            self.context.ledger.delete(job.record_key, job.record_etag)
 
     def _recovered(self, in_flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
         """Return the result of a request whose record is gone: a slice that died may have stored its image."""

@@ -13,10 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError, IdeogramTemporaryError
+from airflow_provider_ideogram.exceptions import (
+    IdeogramBudgetReached,
+    IdeogramError,
+    IdeogramStorageError,
+    IdeogramTemporaryError,
+)
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.account.account import Account
+    from airflow_provider_ideogram.account.turns import Turn
     from airflow_provider_ideogram.datasets.options import DatasetOptions
     from airflow_provider_ideogram.datasets.state import DatasetState
     from airflow_provider_ideogram.datasets.workspace import Workspace
@@ -41,6 +48,7 @@ class SliceContext:
     :param hook: The API.
     :param store: The images in S3.
     :param ledger: The ledger of the images' bucket.
+    :param account: The rate limit and the budgets of the connection, None if it sets none.
     :param workspace: The run's own objects.
     :param output_prefix: The prefix of the images.
     :param state: The run's state, which the steps change.
@@ -53,6 +61,7 @@ class SliceContext:
     hook: IdeogramHook
     store: ImageStore
     ledger: Ledger | NoLedger
+    account: Account | None
     workspace: Workspace
     output_prefix: Target
     state: DatasetState
@@ -75,7 +84,9 @@ class SliceProgress:
     :param store_errors: Why images of completed requests could not be fetched or stored.
     :param notes: The kind and the text of what happened to single items.
     :param items_taken: The number of items that a submit was attempted for.
-    :param budget_reached: Whether the budget did not permit to submit another item.
+    :param budget_reached: Whether ``max_cost_usd`` did not permit to submit another item.
+    :param turn: The task's place among those that wait for the account's rate limit, None if it does not wait.
+    :param refusal: The budget of the connection that left no room for another item.
     """
 
     recheck_ids: set[str] = field(default_factory=set)
@@ -84,6 +95,8 @@ class SliceProgress:
     notes: list[tuple[str, str]] = field(default_factory=list)
     items_taken: int = 0
     budget_reached: bool = False
+    turn: Turn | None = None
+    refusal: IdeogramBudgetReached | None = None
 
     def summary(self) -> list[str]:
         """Return a line of each kind of notes: the first one, and the number of the others."""

@@ -12,18 +12,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Semaphore
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from airflow_provider_ideogram.account.account import TurnAhead
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.datasets.budget import Budget
-from airflow_provider_ideogram.datasets.outage import MAX_IN_DOUBT, is_outage, is_response, max_concurrent
+from airflow_provider_ideogram.datasets.outage import is_outage, is_response, max_concurrent
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
+from airflow_provider_ideogram.datasets.slots import BurstSlots, has_own_limit, is_plan_open, retried_items
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem
 from airflow_provider_ideogram.datasets.workspace import chunk_name
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
+    IdeogramBudgetReached,
     IdeogramError,
     IdeogramInsufficientCredits,
     IdeogramInvalidRecord,
@@ -37,6 +40,9 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.jobs.reconciliation import RetryLater
 from airflow_provider_ideogram.jobs.submission import Submitter
 from airflow_provider_ideogram.storage.image_record import ImageRecord
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.jobs.admission import Admission
 
 #: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
 PACE_SECONDS = 4.0
@@ -59,6 +65,12 @@ class _Delay:
 
     item: DelayedItem
     error: IdeogramError
+
+    @property
+    def may_be_charged(self) -> bool:
+        """Whether a submit of it may have been accepted."""
+        is_in_doubt = isinstance(self.error, IdeogramBudgetReached) and self.error.charged is None
+        return is_in_doubt or isinstance(self.error, IdeogramUnknownSubmit)
 
 
 _Decision: TypeAlias = InFlightItem | _Delay | ItemResult
@@ -120,17 +132,23 @@ class _BurstSubmitter:
     def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
-        times = self._times(now)
+        slots = BurstSlots(self.context, self.progress)
+        try:
+            planned = slots.take(self._times(now))
+        except IdeogramStorageError as error:
+            return [error]
         permits = Semaphore(max_concurrent(self.context.state.in_doubt))  # also if items in doubt are taken
-        items = take_items(self.context, self.progress, len(times), now)
+        items = take_items(self.context, self.progress, len(planned), now)
         if not items:
+            slots.release_unused()
             return []
         self._save_reservations(items)
         burst = _Burst(permits, now)
         decisions: list[_Decision | None]
         decisions, errors = gather(
-            pool, lambda planned: self._submit_item(*planned, burst), zip(times, items, strict=False)
+            pool, lambda each: self._submit_item(*each[0], each[1], burst), zip(planned, items, strict=False)
         )
+        slots.release_unused()
         self._apply(items, decisions)
         if burst.outage is not None:
             self.context.state.outage.on_failure(time.time(), burst.outage.reason)
@@ -161,22 +179,29 @@ class _BurstSubmitter:
             room = min(room, 1 if state.outage.retry_at <= now else 0)
         if room <= 0 or self.progress.is_storage_blocked:
             return []
+        if not has_own_limit(self.context):
+            return [now] * room
         return [at for at in state.rate_limiter.times(room, now) if at <= now + PACE_SECONDS]
 
-    def _submit_item(self, at: float, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
+    def _submit_item(self, at: float, admission: Admission, delayed: DelayedItem, burst: _Burst) -> _Decision | None:
         """Return the decision on an item, None to leave it for later."""
         time.sleep(max(0.0, min(at - time.time(), PACE_SECONDS)))
         with burst.permits:
-            return None if burst.is_over else self._attempt(delayed, burst)
+            return None if burst.is_over else self._attempt(delayed, admission, burst)
 
-    def _attempt(self, delayed: DelayedItem, burst: _Burst) -> _Decision:
+    def _attempt(self, delayed: DelayedItem, admission: Admission, burst: _Burst) -> _Decision:
         try:
-            decision = self._get_or_submit(delayed.item)
+            decision = self._get_or_submit(delayed.item, admission)
         except RetryLater as later:
             self._note(delayed, later.error, burst)
-            if isinstance(later.error, IdeogramRateLimited):
+            if isinstance(later.error, IdeogramRateLimited) and later.error.status_code is not None:
                 burst.rate_limit_delays.append(later.delay)
             return self._delay(delayed, later.delay, later.error)
+        except TurnAhead as ahead:  # the slot was used for a submit without a response, which another one may follow
+            return self._delay(delayed, RETRY_SECONDS, IdeogramUnknownSubmit(str(ahead)))
+        except IdeogramBudgetReached as reached:
+            self.progress.refusal = reached
+            return _Delay(DelayedItem(delayed.item, now := time.time(), now), reached)
         except IdeogramError as error:
             self._note(delayed, error, burst)
             return self._refused(delayed, error, burst)
@@ -191,7 +216,7 @@ class _BurstSubmitter:
             burst.outage = error
         burst.has_response |= is_response(error)
 
-    def _get_or_submit(self, item: Item) -> InFlightItem | ItemResult:
+    def _get_or_submit(self, item: Item, admission: Admission) -> InFlightItem | ItemResult:
         context, options = self.context, self.context.options
         submitter = Submitter(
             context.hook,
@@ -202,6 +227,7 @@ class _BurstSubmitter:
             max_tries=context.max_tries,
             if_exists=options.if_exists,
             resubmit=options.resubmit,
+            admission=admission,
             resubmit_on_5xx=options.resubmit_on_5xx,
         )
         result = submitter.get_or_submit(item.request, absent=item.absent)
@@ -243,24 +269,11 @@ class _BurstSubmitter:
                 state.in_flight.append(decision)
             elif isinstance(decision, _Delay):
                 state.delayed.append(decision.item)
-                if isinstance(decision.error, IdeogramUnknownSubmit):
+                if decision.may_be_charged:
                     unsettled = unsettled_request(self.context, decision.item.item, decision.error.request_id)
                     state.unsettled_requests[decision.item.item.key] = unsettled
             elif decision is None:
                 state.delayed.append(item)
-
-
-def is_plan_open(context: SliceContext) -> bool:
-    """Return whether items are taken from the plan: not while ``max_in_flight`` items are delayed or many in doubt."""
-    state = context.state
-    is_full = len(state.delayed) >= context.options.max_in_flight or state.in_doubt >= MAX_IN_DOUBT
-    return state.next_chunk < state.todo_chunks and not is_full
-
-
-def retried_items(state: DatasetState) -> list[DelayedItem]:
-    """Return the delayed items that may be retried: while many are in doubt, only those."""
-    is_full = state.in_doubt >= MAX_IN_DOUBT
-    return [delayed for delayed in state.delayed if not is_full or state.is_in_doubt(delayed.item)]
 
 
 def take_items(context: SliceContext, progress: SliceProgress, room: int, now: float) -> list[DelayedItem]:

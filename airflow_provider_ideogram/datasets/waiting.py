@@ -6,21 +6,34 @@ Invariant: a slice ends with a wait, a result or an error; it never leaves an it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
+from airflow_provider_ideogram.account.budget import return_time
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS, RATE_WINDOW
 from airflow_provider_ideogram.api.polling import deadline_of
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress
-from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS, is_plan_open, retried_items
+from airflow_provider_ideogram.datasets.slots import has_own_limit, is_plan_open, retried_items
+from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramDatasetStopped
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.account.turns import Turn
+    from airflow_provider_ideogram.exceptions import IdeogramBudgetReached
+
+log = logging.getLogger(__name__)
 
 #: If the rate limit delays submits, the next slice begins when it allows this many seconds of them.
 SLICE_SECONDS = 12.0
 #: Seconds between two slices at least: a task that resumes very soon after it deferred can be marked failed by
 #: Airflow's scheduler while it continues (apache/airflow#72716).
 MIN_WAIT_SECONDS = 5.0
+#: Seconds after which a run asks for its turn that was not called.
+MAX_TURN_SECONDS = 900.0
 #: Equal failures, with no other result between them, that end the run.
 MAX_SAME_FAILURES = 20
 
@@ -34,25 +47,29 @@ class Wait:
     :param not_before: When the next slice may begin, in seconds since the epoch.
     :param deadline: When it begins at the latest, in seconds since the epoch.
     :param min_settled: The number of ended requests with which the next slice begins, None for all.
+    :param turn: The place among those that wait for the account's rate limit; the next slice begins with its call.
     """
 
     requests: Mapping[str, float]
     not_before: float
     deadline: float
     min_settled: int | None
+    turn: Turn | None = None
 
 
 def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     """
     Return what to wait for, None when every item is decided.
 
-    :raises IdeogramDatasetStopped: If the budget is reached and no request is running.
+    :raises IdeogramDatasetStopped: If a budget is reached and no request is running.
     """
     state, now = context.state, time.time()
     if not state.has_more and not state.in_flight:
         return None
     may_submit = state.has_more and not progress.is_storage_blocked
-    if progress.budget_reached and state.in_flight:
+    if progress.refusal is not None and not state.in_flight:
+        return _await_budget(context, progress.refusal)
+    if (progress.budget_reached or progress.refusal) and state.in_flight:
         may_submit = False  # until a running request shows its true cost
     elif progress.budget_reached and not progress.items_taken and not _has_later_items(context, now):
         raise _budget_reached(context)
@@ -62,12 +79,13 @@ def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     if progress.recheck_ids or progress.is_storage_blocked:
         deadlines.append(now + RETRY_SECONDS)
     if may_submit and len(state.in_flight) < context.options.max_in_flight:
-        deadlines.append(_next_submit(context, progress, now))
+        deadlines.append(now + MAX_TURN_SECONDS if progress.turn else _next_submit(context, progress, now))
     elif may_submit:
         min_settled = max(1, len(jobs) // 2)  # the next slice begins when half of them have ended
     requests = {job.request_id: job.submitted_at for job in jobs}
     not_before = now + MIN_WAIT_SECONDS
-    return Wait(requests, not_before, max(min(deadlines), not_before), min_settled)
+    turn = progress.turn if may_submit else None
+    return Wait(requests, not_before, max(min(deadlines), not_before), min_settled, turn)
 
 
 def _has_later_items(context: SliceContext, now: float) -> bool:
@@ -79,6 +97,8 @@ def _next_submit(context: SliceContext, progress: SliceProgress, now: float) -> 
     state = context.state
     if state.outage.is_open:
         return max(state.outage.retry_at, _next_item(context, progress, now))
+    if not has_own_limit(context):
+        return _next_item(context, progress, now)
     room = min(context.options.max_in_flight, state.total - state.done) - len(state.in_flight)
     worth = max(1, min(room, int((state.rate_limiter.rate or 0.0) * SLICE_SECONDS / RATE_WINDOW)))
     ready = state.rate_limiter.ready_at(worth, now) - PACE_SECONDS
@@ -123,6 +143,22 @@ def raise_if_stopped(context: SliceContext) -> None:
             f"{state.charged_text}. {clear}",
             charged=state.cost_usd > 0,
         )
+
+
+def _await_budget(context: SliceContext, reached: IdeogramBudgetReached) -> Wait:
+    """Return the wait for the end of a budget's window; raise IdeogramDatasetStopped if the run is not to wait."""
+    if context.options.waits_for_budget:
+        log.warning("%s. The run waits until the budget's window ends", reached.reason)
+        return_at = return_time(reached.ends_at)
+        return Wait({}, return_at, return_at, None)
+    state = context.state
+    raise IdeogramDatasetStopped(
+        f"{reached.reason}; {state.done} of {state.total} items are decided",
+        f"{state.charged_text}. Stored images stay. Clear the task when the budget's window has ended, at "
+        f"{datetime.fromtimestamp(reached.ends_at, UTC):%Y-%m-%d %H:%M} UTC, or raise it in the connection; "
+        "on_budget='wait' waits for that.",
+        charged=state.cost_usd > 0,
+    )
 
 
 def _budget_reached(context: SliceContext) -> IdeogramDatasetStopped:

@@ -19,13 +19,14 @@ from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
+    IdeogramBudgetReached,
     IdeogramLedgerError,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.admission import UNLIMITED, admitted, settle_given_up, settle_stored
+from airflow_provider_ideogram.jobs.admission import admitted, settle_given_up, settle_stored
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
@@ -76,11 +77,11 @@ class Submitter:
     :param max_tries: The task instance's, which changes on a clear.
     :param if_exists: What an object at the target means: ``reuse``, ``overwrite`` or ``fail``.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
+    :param admission: The account's rate limit and budget; what it raises passes through before an intent is written.
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     :param tried_since: When the task's first attempt began at the earliest, in seconds since the epoch by Airflow's
         clock; None if that is unknown.
     :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
-    :param admission: The account's rate limit and budget; what it raises passes through before an intent is written.
     """
 
     hook: IdeogramHook
@@ -91,10 +92,10 @@ class Submitter:
     max_tries: int
     if_exists: str
     resubmit: bool
+    admission: Admission
     resubmit_on_5xx: bool = True
     tried_since: float | None = None
     keeps_first_inputs: bool = False
-    admission: Admission = UNLIMITED
 
     def get_or_submit(
         self, request: GenerationRequest, *, absent: bool = False
@@ -369,10 +370,14 @@ class Submitter:
 
     def _replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Write the intent over the record."""
-        with self._admitted(record.followed_by(intent, time.time())) as reserved:
-            if record.request_id is None and not record.not_submitted:  # both submits may be charged
-                self.admission.settle(record.intent.reservation, None)
-            return self.ledger.replace(record, reserved)
+        in_doubt = record.request_id is None and not record.not_submitted
+        try:
+            with self._admitted(record.followed_by(intent, time.time())) as reserved:
+                if in_doubt:  # both submits may be charged
+                    self.admission.settle(record.intent.reservation, None)
+                return self.ledger.replace(record, reserved)
+        except IdeogramBudgetReached as reached:
+            raise (reached.after_unknown_submit() if in_doubt else reached) from None
 
 
 def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:

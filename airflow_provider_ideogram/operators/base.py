@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
 
+    from airflow_provider_ideogram.account.account import Account
     from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
@@ -195,6 +196,7 @@ class IdeogramBaseOperator(IdeogramTask):
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
         "if_exists": IF_EXISTS,
         "on_unknown_submit": ("fail", "resubmit"),
+        "on_budget": ("fail", "wait"),
     }
     flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "resubmit_on_5xx")
     #: The parameters of a request that are arguments of the operator.
@@ -220,6 +222,7 @@ class IdeogramBaseOperator(IdeogramTask):
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
         on_unknown_submit: str = "fail",
         resubmit_on_5xx: bool = True,
+        on_budget: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -240,6 +243,7 @@ class IdeogramBaseOperator(IdeogramTask):
         self.ledger_prefix = ledger_prefix
         self.on_unknown_submit = on_unknown_submit
         self.resubmit_on_5xx = resubmit_on_5xx
+        self.on_budget = on_budget
 
     def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
         problems = []
@@ -247,6 +251,19 @@ class IdeogramBaseOperator(IdeogramTask):
             if is_final(value := getattr(self, name)):
                 problems += problem_of(name, CHECKS[name], value)
         return problems + super()._problems(is_final) + check_ledger_prefix(self.ledger_prefix)
+
+    def _account(self, context: Context, hook: IdeogramHook, bucket: str) -> Account | None:
+        """
+        Return the rate limit and the budgets of the connection, None if it sets none that the store can keep.
+
+        :param bucket: The bucket of the ledger.
+        """
+        from airflow_provider_ideogram.account.account import Who, open_account
+
+        ti = context["ti"]
+        who = Who(ti.dag_id, ti.run_id, ti.task_id)
+        ledger_url = f"s3://{bucket}/{self.ledger_prefix}"
+        return open_account(self._store.objects, ledger_url, self.ideogram_conn_id, hook.settings, who)
 
 
 def problem_of(name: str, check: Callable[..., Any], value: Any, *details: Any) -> list[str]:

@@ -146,17 +146,26 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
             runner = self._runner(context, hook, workspace, prefix)
             runner.resume()
-            return self._run(context, runner, _reports(event))
+            return self._run(context, runner, _reports(event), payload.get("turn"))
 
-    def _run(self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _run(
+        self,
+        context: Context,
+        runner: DatasetRunner,
+        reports: Mapping[str, Mapping[str, Any]],
+        turn: Sequence[Any] | None = None,
+    ) -> dict[str, Any]:
         """Run slices until all items are decided; between them defer, or wait here with ``deferrable=False``."""
+        from airflow_provider_ideogram.account.turns import Turn
+
         if runner.is_finished:
             return self._succeed(context, runner.result())
-        while (wait := runner.slice(reports)) is not None:
+        while (wait := runner.slice(reports, Turn.from_json(turn))) is not None:
             trigger = self._trigger(wait, runner)
             if self.deferrable:
                 self._defer_to(trigger, "execute_complete")
-            reports = _reports(asyncio.run(_first_event(trigger)))
+            event = asyncio.run(_first_event(trigger))
+            reports, turn = _reports(event), event["payload"].get("turn")
         return self._succeed(context, runner.finish())
 
     def _succeed(self, context: Context, result: dict[str, Any]) -> dict[str, Any]:
@@ -173,6 +182,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             hook=hook,
             store=self._store,
             ledger=self._ledger(prefix),
+            account=lambda: self._account(context, hook, prefix.bucket),
             workspace=workspace,
             output_prefix=prefix,
             owner=owner_id(ti),
@@ -197,24 +207,32 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,
+            waits_for_budget=self.on_budget == "wait",
             timeout=self.timeout,
             ledger_prefix=self.ledger_prefix,
             s3_extra_args=self.s3_extra_args or {},
         )
 
     def _trigger(self, wait: Wait, runner: DatasetRunner) -> IdeogramTrigger:
+        from airflow_provider_ideogram.account.trigger import IdeogramRequestsOrTurnTrigger
         from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
         prefix = runner.output_prefix
-        return IdeogramTrigger(
-            requests=wait.requests,
-            not_before=wait.not_before,
-            deadline=wait.deadline,
-            ideogram_conn_id=self.ideogram_conn_id,
-            poll_interval=self.poll_interval,
-            model=self.model,
-            min_settled=wait.min_settled,
-            payload={"workspace": runner.workspace.prefix, "bucket": prefix.bucket, "prefix": prefix.key},
+        payload = {"workspace": runner.workspace.prefix, "bucket": prefix.bucket, "prefix": prefix.key}
+        arguments: dict[str, Any] = {
+            "requests": wait.requests,
+            "not_before": wait.not_before,
+            "deadline": wait.deadline,
+            "ideogram_conn_id": self.ideogram_conn_id,
+            "poll_interval": self.poll_interval,
+            "model": self.model,
+            "min_settled": wait.min_settled,
+        }
+        if wait.turn is None:
+            return IdeogramTrigger(**arguments, payload=payload)
+        turn = wait.turn.to_json()
+        return IdeogramRequestsOrTurnTrigger(
+            **arguments, turn=turn, aws_conn_id=self.aws_conn_id, payload={**payload, "turn": turn}
         )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002

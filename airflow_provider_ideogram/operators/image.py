@@ -8,10 +8,9 @@ the money.
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
@@ -28,16 +27,12 @@ from airflow_provider_ideogram.storage.target import Target
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_ideogram.account.limits import TurnAhead
+    from airflow_provider_ideogram.account.account import TurnAhead
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.admission import Admission
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.submission import Submitter
-
-#: Seconds over which tasks come back that waited for a budget.
-_BUDGET_SPREAD = 60.0
-ON_BUDGET = ("fail", "wait")
 
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
@@ -85,7 +80,6 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
         **IdeogramBaseOperator.choices,
         "on_content_blocked": ("fail", "skip"),
-        "on_budget": ON_BUDGET,
     }
     flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "wait_for_completion")
     parameters: ClassVar[Sequence[str]] = tuple(CHECKS)
@@ -101,7 +95,6 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         s3_bucket: str | None = None,
         wait_for_completion: bool = True,
         on_content_blocked: str = "fail",
-        on_budget: str = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -110,7 +103,6 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self.s3_bucket = s3_bucket
         self.wait_for_completion = wait_for_completion
         self.on_content_blocked = on_content_blocked
-        self.on_budget = on_budget
         self._check_arguments()
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -122,7 +114,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         return self._submit_and_wait(context, resumed=event["payload"])
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_ideogram.account.limits import TurnAhead
+        from airflow_provider_ideogram.account.account import TurnAhead
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
@@ -194,21 +186,12 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         )
 
     def _admission(self, context: Context, hook: IdeogramHook, target: Target, turn: Sequence[Any] | None) -> Admission:
-        from airflow_provider_ideogram.account.limits import Admission, Who, is_shared
-        from airflow_provider_ideogram.account.turns import Ticket
+        from airflow_provider_ideogram.account.admission import Admission
+        from airflow_provider_ideogram.account.turns import Turn
         from airflow_provider_ideogram.jobs.admission import UNLIMITED
 
-        if not is_shared(hook.settings):
-            return UNLIMITED
-        ti = context["ti"]
-        return Admission(
-            self._store.objects,
-            hook.settings.account_url or f"s3://{target.bucket}/{self.ledger_prefix}",
-            self.ideogram_conn_id,
-            hook.settings,
-            Who(ti.dag_id, ti.run_id, ti.task_id),
-            turn=(turn[0], Ticket(*turn[1:])) if turn else None,
-        )
+        account = self._account(context, hook, target.bucket)
+        return Admission(account, Turn.from_json(turn)) if account else UNLIMITED
 
     def _log_submit(self, job: Job) -> None:
         request = job.request
@@ -251,21 +234,18 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         from airflow_provider_ideogram.account.trigger import MAX_WAIT_SECONDS, IdeogramTurnTrigger
 
         self.log.info("%s: the task waits for its turn", ahead)
-        ticket = astuple(ahead.ticket)
-        trigger = IdeogramTurnTrigger(
-            bucket=ahead.bucket,
-            key=ahead.key,
-            ticket=ticket,
-            deadline=time.time() + MAX_WAIT_SECONDS,
-            aws_conn_id=self.aws_conn_id,
-            payload={**asking, "turn": [ahead.key, *ticket]},
-        )
+        turn = ahead.turn.to_json()
+        deadline = time.time() + MAX_WAIT_SECONDS
+        payload = {**asking, "turn": turn}
+        trigger = IdeogramTurnTrigger(turn=turn, deadline=deadline, aws_conn_id=self.aws_conn_id, payload=payload)
         self._defer_to(trigger, "submit_again")
 
     def _await_budget(self, reached: IdeogramBudgetReached, asking: Mapping[str, Any]) -> NoReturn:
         """Defer until the budget's window ends; the tasks that wait for it come back over a minute."""
+        from airflow_provider_ideogram.account.budget import return_time
+
         self.log.warning("%s. The task waits until the budget's window ends", reached.reason)
-        self._defer({}, reached.ends_at + random.uniform(0.0, _BUDGET_SPREAD), asking, "submit_again")
+        self._defer({}, return_time(reached.ends_at), asking, "submit_again")
 
 
 def _tried_since(context: Context) -> float | None:

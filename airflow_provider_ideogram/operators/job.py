@@ -250,9 +250,9 @@ class IdeogramJobTask(IdeogramTask):
         """Replace what the account has reserved by the cost, and return whether it did; a failure is only logged."""
         if job.reservation is None:
             return True
-        from airflow_provider_ideogram.account.limits import settle
+        from airflow_provider_ideogram.account.reservations import Settlement, settle
 
-        return settle(self._store.objects, job.reservation, cost_usd, failed=failed)
+        return settle(self._store.objects, [Settlement(job.reservation, cost_usd, failed)])
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))

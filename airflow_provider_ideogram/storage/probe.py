@@ -68,6 +68,14 @@ class StoreProbe:
             if self._endpoint in _conditions_of:
                 self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
 
+    def has_conditional_writes(self) -> bool:
+        """Return whether the store honours the conditions of writes; only an unknown store is probed."""
+        if not self._is_known:
+            self.run()
+        elif self._endpoint in _conditions_of:
+            self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
+        return self._objects.writes_conditionally
+
     @property
     def _endpoint(self) -> str:
         endpoint: str = self._objects.client.meta.endpoint_url

@@ -98,10 +98,7 @@ class IdeogramTrigger(BaseTrigger):
         error_text = None
         try:
             await asyncio.sleep(max(self.not_before - time.time(), 0.0))
-            if not self._polls:
-                await asyncio.sleep(max(self.deadline - time.time(), 0.0))
-            elif not await self._watch():
-                self.log.info("The deadline has passed: %s", _summary(self._polls))
+            await self._wait()
         except Exception as error:
             # If it were raised, the task would get the text "Trigger failure" only.
             self.log.exception("Polling ended with an error; the requests continue at the vendor")
@@ -109,6 +106,13 @@ class IdeogramTrigger(BaseTrigger):
         reports = {poll.request_id: poll.report() for poll in self._polls}
         event = {"requests": reports, "payload": self.payload, "error": error_text}
         yield TriggerEvent(event)
+
+    async def _wait(self) -> None:
+        """Wait until enough requests are settled, or the deadline."""
+        if not self._polls:
+            await asyncio.sleep(max(self.deadline - time.time(), 0.0))
+        elif not await self._watch():
+            self.log.info("The deadline has passed: %s", _summary(self._polls))
 
     async def on_kill(self) -> None:
         """Log that the requests continue. Airflow 3.3 and newer call this when a user ends the deferred task."""

@@ -15,7 +15,9 @@ import uuid
 from pathlib import Path
 
 from airflow_provider_ideogram.account import budget
-from airflow_provider_ideogram.account.limits import Admission, Who, settle
+from airflow_provider_ideogram.account.account import Account, Who
+from airflow_provider_ideogram.account.admission import Admission
+from airflow_provider_ideogram.account.reservations import Settlement, settle
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -36,7 +38,8 @@ def main() -> None:
     settings = ConnectionSettings("a-key-of-tests", max_cost_usd_per_day=float(cap))
     refused = 0
     while refused < 2:
-        admission = Admission(objects, f"s3://{bucket}/", "conn", settings, Who("dag", process, "task"))
+        account = Account(objects, f"s3://{bucket}/", "conn", settings, Who("dag", process, "task"))
+        admission = Admission(account)
         record = f"_ideogram/{process}-{uuid.uuid4().hex}.json"
         try:
             reservation = admission.admit(MODEL, f"s3://{bucket}/{record}")
@@ -55,7 +58,7 @@ def main() -> None:
             file.write(f"{0.0 if failed else PRICE} {reservation}\n")
         if rng.random() < 0.05:
             continue  # its end is never known
-        settle(objects, reservation, 0.0 if failed else PRICE, failed=failed)
+        settle(objects, [Settlement(reservation, 0.0 if failed else PRICE, failed)])
         objects.delete(bucket, record)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_ideogram.account import limits
+from airflow_provider_ideogram.account import admission
 from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
 from tests.support.s3 import answered_for
 from tests.support.world import DAY, MINUTE, assert_error, assert_succeeded
@@ -24,7 +24,7 @@ PRICE = 0.05
 @pytest.fixture(autouse=True)
 def _no_slots_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test sleep for a slot."""
-    monkeypatch.setattr(limits, "PACE_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "PACE_SECONDS", 0.0)
     monkeypatch.setattr("airflow_provider_ideogram.account.limiter.PACE_SECONDS", 0.0)
 
 

@@ -55,9 +55,8 @@ def test_cap_holds_and_is_used_under_kill_9(
     charged = sum(float(line.split()[0]) for line in charges.read_text().splitlines())
     store = AccountStore(ObjectStore(s3), s3_bucket)
     [key] = [item.key for item in ObjectStore(s3).list(s3_bucket, "_account/conn/20")]
-    state = store.read(key)
-    assert state is not None
-    day = DayBudget.from_json(state)
+    day = store.read(key, DayBudget.from_json)
+    assert day is not None
     assert charged <= CAP + 1e-9
     assert day.used_micros <= CAP * 1_000_000
     assert day.used_micros >= 0.98 * CAP * 1_000_000

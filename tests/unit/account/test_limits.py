@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_ideogram.account.account import Account, Who, is_shared
+from airflow_provider_ideogram.account.admission import Admission
 from airflow_provider_ideogram.account.budget import HOLD_SECONDS
-from airflow_provider_ideogram.account.limits import Admission, Who, is_shared, settle
+from airflow_provider_ideogram.account.reservations import Settlement, settle
+from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramRateLimited
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -34,7 +37,7 @@ class Setup:
     def admission(self, **settings: Any) -> Admission:
         """Make the admission of a task."""
         known = ConnectionSettings("a-key-of-tests", **settings)
-        return Admission(self.objects, f"s3://{self.bucket}/x/", "a/b", known, Who("dag", "run", "task"))
+        return Admission(Account(self.objects, f"s3://{self.bucket}/x/", "a/b", known, Who("dag", "run", "task")))
 
     def url(self, record: str) -> str:
         """Return the address of a record."""
@@ -100,7 +103,7 @@ def test_record_that_cannot_be_read_keeps_the_reservation(account: Setup) -> Non
 
 def test_month_counts_the_objects_of_its_days(account: Setup) -> None:
     first = account.admission(max_cost_usd_per_month=2 * PRICE).admit(MODEL, None)
-    settle(account.objects, first, PRICE)
+    assert settle(account.objects, [Settlement(first, PRICE)])
     account.now += 86_400
     account.admission(max_cost_usd_per_month=2 * PRICE).admit(MODEL, None)
     with pytest.raises(IdeogramBudgetReached, match=r"max_cost_usd_per_month .* 0\.05 USD are spent and 0\.05"):
@@ -146,4 +149,5 @@ def test_429_reaches_all_parts(account: Setup) -> None:
     admission = account.admission(requests_per_minute=400.0)
     admission.limited(30.0)
     assert len(account.object_keys()) == 4
-    assert all(admission._store.read(key)["rate"]["blocked_until"] == NOW + 30 for key in account.object_keys())  # type: ignore[index]
+    states = [AccountStore(account.objects, account.bucket).read(key, dict) for key in account.object_keys()]
+    assert all(state and state["rate"]["blocked_until"] == NOW + 30 for state in states)

@@ -18,6 +18,7 @@ from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.jobs.admission import UNLIMITED
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
@@ -62,7 +63,12 @@ class World:
         self.store.client = client
 
     def submitter(self, owner: str = ME, **changes: Any) -> Submitter:
-        known: dict[str, Any] = {"max_tries": MAX_TRIES, "if_exists": "reuse", "resubmit": False}
+        known: dict[str, Any] = {
+            "max_tries": MAX_TRIES,
+            "if_exists": "reuse",
+            "resubmit": False,
+            "admission": UNLIMITED,
+        }
         return Submitter(self.hook, self.store, self.ledger, self.target, owner=owner, **(known | changes))
 
     def get_or_submit(
