@@ -264,3 +264,42 @@ def answered_for(operation: str, key_part: str) -> Iterator[None]:
 
     with mock.patch.object(client, "_make_api_call", fail):
         yield
+
+
+@contextmanager
+def _calls_changed(change: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Change the arguments of each call of all clients; ``change`` gets the operation and the arguments."""
+    from botocore.client import BaseClient
+
+    client: Any = BaseClient
+    call = client._make_api_call
+
+    def changed(self: Any, name: str, arguments: dict[str, Any]) -> Any:
+        return call(self, name, change(name, arguments))
+
+    with mock.patch.object(client, "_make_api_call", changed):
+        yield
+
+
+@contextmanager
+def conditions_ignored_by_all() -> Iterator[None]:
+    """Make the server a store that ignores the conditions of all clients' writes and deletions."""
+
+    def strip(_: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if name not in ("IfMatch", "IfNoneMatch")}
+
+    with unprobed(), _calls_changed(strip):
+        yield
+
+
+@contextmanager
+def calls_recorded() -> Iterator[list[str]]:
+    """Yield the operations that all clients call, each with its key, as they are called."""
+    calls: list[str] = []
+
+    def record(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        calls.append(f"{name} {arguments.get('Key', '')}")
+        return arguments
+
+    with _calls_changed(record):
+        yield calls

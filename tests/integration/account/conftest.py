@@ -1,39 +1,5 @@
-"""Connections with a limit or a budget for the tests of the account."""
+"""The account's fixtures."""
 
-from __future__ import annotations
+from tests.support.account import account, account_objects
 
-import json
-import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import pytest
-
-if TYPE_CHECKING:
-    from tests.support.world import World
-
-
-@pytest.fixture
-def account(ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set fields of the connection's extra."""
-
-    def configure(**extra: Any) -> None:
-        connection = json.loads(os.environ["AIRFLOW_CONN_IDEOGRAM_DEFAULT"])
-        known = connection.get("extra") or {}
-        known = json.loads(known) if isinstance(known, str) else known
-        connection["extra"] = {**known, **extra}
-        monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", json.dumps(connection))
-
-    return configure
-
-
-@pytest.fixture
-def account_objects(world: World) -> Callable[[str], dict[str, Any]]:
-    """Return the account's object whose name contains a text."""
-
-    def read(part: str) -> dict[str, Any]:
-        [key] = [key for key in world.object_keys("_ideogram/_account/") if part in key]
-        value: dict[str, Any] = json.loads(world.stored(key))
-        return value
-
-    return read
+__all__ = ["account", "account_objects"]

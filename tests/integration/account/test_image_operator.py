@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_ideogram.account import admission
 from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
+from airflow_provider_ideogram.decorators.ideogram import ideogram_task
+from tests.support.account import Account, Objects, totals
 from tests.support.s3 import answered_for
 from tests.support.world import DAY, MINUTE, assert_error, assert_succeeded
 
 if TYPE_CHECKING:
+    from tests.support.task_runner import TaskRunner
     from tests.support.world import ImageTask, World
 
-Account = Callable[..., None]
-Objects = Callable[[str], dict[str, Any]]
 PRICE = 0.05
 
 
@@ -26,11 +26,6 @@ def _no_slots_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test sleep for a slot."""
     monkeypatch.setattr(admission, "PACE_SECONDS", 0.0)
     monkeypatch.setattr("airflow_provider_ideogram.account.limiter.PACE_SECONDS", 0.0)
-
-
-def totals(day: dict[str, Any]) -> list[list[int]]:
-    """Return images, millionths of a USD, failed and unknown requests of each spender."""
-    return [counts for _, *counts in day["totals"]]
 
 
 class TestRateLimit:
@@ -111,6 +106,25 @@ class TestBudget:
         assert run.xcoms["failure"]["reason"] == "budget_reached"
         assert world.submits == 1
 
+    def test_decorated_task_keeps_the_cap(self, account: Account, task_runner: TaskRunner, world: World) -> None:
+        account(max_cost_usd_per_day=PRICE / 2)
+        decorated = ideogram_task(task_id="decorated", s3_key=world.uri("decorated.png"))(lambda: "a lighthouse")
+        run = task_runner(decorated().operator)
+
+        assert_error(run.execute(), "AirflowFailException", "max_cost_usd_per_day")
+        assert world.submits == 0
+
+    def test_budget_after_an_unknown_submit_says_so(
+        self, account: Account, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=PRICE, history_url=None)
+        world.emulator.fault("submit", "reset", when="after")
+
+        result = world.run(image_task(on_unknown_submit="resubmit"))
+
+        assert_error(result, "max_cost_usd_per_day", "An earlier submit of the request may have been charged")
+        assert world.submits == 1
+
     def test_waits_until_the_window_ends(self, account: Account, image_task: ImageTask, world: World) -> None:
         account(max_cost_usd_per_day=PRICE)
         assert_succeeded(world.run(image_task("first", s3_key="first.png")))
@@ -184,3 +198,34 @@ class TestBudget:
 
         assert totals(account_objects(date)) == [[1, 50_000, 0, 0]]
         assert world.submits == 1
+
+
+class TestBrokenState:
+    @pytest.mark.parametrize("name", ["limit-1of1", "{today}-1of1"])
+    @pytest.mark.parametrize("body", [b"{}", b"null", b'{"version": 1}', b'{"version": 1, "rate": 5, "turns": []}'])
+    def test_state_of_another_form_stops_the_submit(
+        self, name: str, body: bytes, account: Account, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=1)
+        today = datetime.fromtimestamp(world.clock(), UTC).date().isoformat()
+        key = f"_ideogram/_account/ideogram_default/{name.format(today=today)}.json"
+        world.put(key, body)
+
+        assert_error(image_task().execute(), key, "can't be understood", "Nothing was charged by this attempt")
+
+        assert world.submits == 0
+
+    def test_stored_image_survives_a_broken_day(
+        self, account: Account, account_objects: Objects, image_task: ImageTask, world: World
+    ) -> None:
+        account(max_cost_usd_per_day=1)
+        run = image_task()
+        assert run.execute().state == "deferred"
+        today = account_objects("20")["date"]
+        world.put(f"_ideogram/_account/ideogram_default/{today}-1of1.json", b"{}")
+
+        result = world.to_end(run, run.resume(run.fire()))
+
+        assert_succeeded(result)
+        assert "stays reserved in the budget" in run.log_text
+        assert world.object_keys("_ideogram/images/")  # the record, by which a later attempt settles the cost

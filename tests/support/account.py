@@ -1,0 +1,49 @@
+"""Connections with a limit or a budget for the tests of the account."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.world import World
+
+#: Sets fields of the connection's extra.
+Account: TypeAlias = Callable[..., None]
+#: Returns the account's object whose name contains a text.
+Objects: TypeAlias = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture
+def account(ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """Set fields of the connection's extra."""
+
+    def configure(**extra: Any) -> None:
+        connection = json.loads(os.environ["AIRFLOW_CONN_IDEOGRAM_DEFAULT"])
+        known = connection.get("extra") or {}
+        known = json.loads(known) if isinstance(known, str) else known
+        connection["extra"] = {**known, **extra}
+        monkeypatch.setenv("AIRFLOW_CONN_IDEOGRAM_DEFAULT", json.dumps(connection))
+
+    return configure
+
+
+@pytest.fixture
+def account_objects(world: World) -> Objects:
+    """Return the account's object whose name contains a text."""
+
+    def read(part: str) -> dict[str, Any]:
+        [key] = [key for key in world.object_keys() if "_account/" in key and part in key]
+        value: dict[str, Any] = json.loads(world.stored(key))
+        return value
+
+    return read
+
+
+def totals(day: dict[str, Any]) -> list[list[int]]:
+    """Return images, millionths of a USD, failed and unknown requests of each spender."""
+    return [counts for _, *counts in day["totals"]]
