@@ -70,7 +70,7 @@ class Slot:
 
 def is_shared(settings: ConnectionSettings) -> bool:
     """Return whether the connection's tasks share a limit, a budget or a record of the spend."""
-    return bool(settings.requests_per_minute or settings.account_url or caps_of(settings))
+    return bool(settings.requests_per_minute or settings.account_url or settings.has_budget)
 
 
 def caps_of(settings: ConnectionSettings) -> Caps:
@@ -93,7 +93,7 @@ def open_account(
     account = Account(objects, settings.account_url or ledger_url, conn_id, settings, who)
     if StoreProbe(objects, account.bucket, account.prefix).has_conditional_writes():
         return account
-    if caps_of(settings):
+    if settings.has_budget:
         raise no_conditions(account.bucket)
     _warn_of_missing_conditions(account.bucket)
     return None

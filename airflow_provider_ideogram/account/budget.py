@@ -37,9 +37,6 @@ class Caps:
     per_month: float | None = None
     per_dag_and_day: float | None = None
 
-    def __bool__(self) -> bool:
-        return (self.per_day, self.per_month, self.per_dag_and_day) != (None, None, None)
-
 
 @dataclass(frozen=True, slots=True)
 class Spender:

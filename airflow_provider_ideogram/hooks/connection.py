@@ -68,6 +68,12 @@ class ConnectionSettings:
     account_url: str | None = None
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the connection bounds what may be spent."""
+        caps = (self.max_cost_usd_per_day, self.max_cost_usd_per_month, self.max_cost_usd_per_dag_and_day)
+        return any(cap is not None for cap in caps)
+
+    @property
     def redactor(self) -> Redactor:
         """The redactor that replaces the key in texts."""
         return Redactor(self.api_key)

@@ -80,21 +80,29 @@ class IdeogramHook(BaseHook):
     def _client(self) -> SegmindClient:
         return SegmindClient(self.settings)
 
-    def submit(self, request: GenerationRequest) -> Submission:
+    def submit(self, request: GenerationRequest, *, is_admitted: bool = False) -> Submission:
         """
         Submit a request, which is charged when it completes.
 
         Every error but IdeogramUnknownSubmit, of any class, means that the request was not accepted.
 
+        :param is_admitted: Whether an amount of the connection's budgets is reserved for it.
+        :raises IdeogramInvalidInput: If the connection has a budget and no amount is reserved.
         :raises IdeogramSubmitFailed: If the API answered 500, 502 or 503: the request may have been accepted.
         :raises IdeogramUnknownSubmit: If it is not known for another reason whether the request was accepted.
         :raises IdeogramRateLimited: If the rate limit is reached; there is no second attempt. ``retry_after`` is the
             time that the server asks to wait; None means a minute.
         """
+        self._check_budget(is_admitted=is_admitted)
         return self._client.run(calls.submit(request))
 
     def generate_sync(self, request: GenerationRequest) -> GenerationResult:
-        """Generate an image in one blocking call, which is charged; if the response is lost, so is the image."""
+        """
+        Generate an image in one blocking call, which is charged; if the response is lost, so is the image.
+
+        :raises IdeogramInvalidInput: If the connection has a budget, which this call does not keep.
+        """
+        self._check_budget(is_admitted=False)
         return self._client.run(calls.generate_sync(request))
 
     def get_status(self, request_id: str, *, max_attempts: int = MAX_ATTEMPTS) -> RequestStatus:
@@ -270,3 +278,9 @@ class IdeogramHook(BaseHook):
             )
             for name, extra in EXTRA_FIELDS.items()
         }
+
+    def _check_budget(self, *, is_admitted: bool) -> None:
+        if self.settings.has_budget and not is_admitted:
+            raise IdeogramInvalidInput.of(
+                ["the connection has a budget, which a call of the hook does not keep; use one of the operators"]
+            )

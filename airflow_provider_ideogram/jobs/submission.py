@@ -269,7 +269,7 @@ class Submitter:
         """
         try:
             self.admission.check()
-            submission = self.hook.submit(record.intent.request)
+            submission = self.hook.submit(record.intent.request, is_admitted=self.admission.is_shared)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
             if isinstance(unknown, IdeogramSubmitFailed):

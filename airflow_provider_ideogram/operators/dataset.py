@@ -65,7 +65,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     :param s3_prefix: Where the images go, ``s3://bucket/prefix``.
     :param key_template: An image's key below that, with ``{id}`` and ``{row}``.
     :param max_in_flight: Requests at the vendor at once.
-    :param requests_per_minute: The account's rate limit; None takes the connection's, 0 means unknown.
+    :param requests_per_minute: A rate limit of this run; None takes the connection's, 0 means unknown. Where the
+        connection's tasks share one, it bounds the run further.
     :param max_failures: Items that may fail or be blocked without failing the task: a number, or a share below 1.
     :param max_cost_usd: What the task may spend in USD, all attempts included; it stops before it spends more.
         Completed images count with their true cost, running ones with the estimate, failed ones not at all.

@@ -73,7 +73,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         request for two minutes; at most three submits in all. False treats it as an unknown submit.
     :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
     :param on_budget: What to do if a budget of the connection is used up: ``fail``, or ``wait`` in the triggerer until
-        its day or month ends.
+        its day or month ends. A dataset keeps what it has.
     """
 
     template_fields: Sequence[str] = ("prompt", "s3_key", "s3_bucket", *IdeogramBaseOperator.template_fields)

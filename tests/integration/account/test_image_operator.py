@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -109,7 +109,8 @@ class TestBudget:
     def test_decorated_task_keeps_the_cap(self, account: Account, task_runner: TaskRunner, world: World) -> None:
         account(max_cost_usd_per_day=PRICE / 2)
         decorated = ideogram_task(task_id="decorated", s3_key=world.uri("decorated.png"))(lambda: "a lighthouse")
-        run = task_runner(decorated().operator)
+        task: Any = decorated()
+        run = task_runner(task.operator)
 
         assert_error(run.execute(), "AirflowFailException", "max_cost_usd_per_day")
         assert world.submits == 0

@@ -96,7 +96,7 @@ def use_day(state: DayBudget | None) -> tuple[dict[str, Any], None]:
 JUNK = st.sampled_from(
     [None, True, "text", "", -1, 0, 3, 0.5, -1e300, 1e300, 10**400, float("nan"), float("inf"), [], [1], {}, {"a": 1}]
 )
-KINDS = {
+KINDS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "limit": (limiter_state(), AccountLimiter.from_json, use_limiter),
     "day": (day_state(), DayBudget.from_json, use_day),
 }

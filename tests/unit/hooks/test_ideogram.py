@@ -58,6 +58,17 @@ def test_package_exports_the_hook_only() -> None:
         _ = hooks.nothing
 
 
+@pytest.mark.parametrize("budget", ["max_cost_usd_per_day", "max_cost_usd_per_month", "max_cost_usd_per_dag_and_day"])
+@pytest.mark.parametrize("name", ["submit", "generate_sync"])
+def test_call_that_no_budget_admits_is_refused(
+    name: str, budget: str, server: ScriptedServer, connect: Connect
+) -> None:
+    connect(server.url, **{budget: 10})
+    with pytest.raises(IdeogramInvalidInput, match="the connection has a budget"):
+        getattr(IdeogramHook(), name)(REQUEST)
+    assert server.received == []
+
+
 @pytest.mark.parametrize(
     ("call", "request_line", "body", "response", "result"),
     [

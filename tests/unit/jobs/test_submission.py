@@ -66,9 +66,9 @@ class TestNoRecord:
         seen: list[LedgerRecord] = []
         submit = world.hook.submit
 
-        def observed(request: GenerationRequest) -> Any:
+        def observed(request: GenerationRequest, **admitted: bool) -> Any:
             seen.append(world.existing_record())
-            return submit(request)
+            return submit(request, **admitted)
 
         with mock.patch.object(world.hook, "submit", observed):
             job, poll = world.get_or_submit()
@@ -411,10 +411,10 @@ class TestRequestIdNotRecorded:
     ) -> None:
         submit = world.hook.submit
 
-        def late(request: GenerationRequest) -> Any:
+        def late(request: GenerationRequest, **admitted: bool) -> Any:
             record = world.existing_record()
             world.ledger.replace(record, replace(record.intent, owner=OTHER_TASK))
-            return submit(request)
+            return submit(request, **admitted)
 
         with mock.patch.object(world.hook, "submit", late):
             job, _ = world.get_or_submit()
@@ -451,11 +451,11 @@ class TestConcurrentTasks:
         submit = world.hook.submit
         waited: list[RetryLater] = []
 
-        def slow(request: GenerationRequest) -> Any:
+        def slow(request: GenerationRequest, **admitted: bool) -> Any:
             with pytest.raises(RetryLater) as caught:
                 world.get_or_submit(owner=OTHER_TASK)
             waited.append(caught.value)
-            return submit(request)
+            return submit(request, **admitted)
 
         with mock.patch.object(world.hook, "submit", slow):
             mine, _ = world.get_or_submit()
