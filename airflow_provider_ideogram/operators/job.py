@@ -20,6 +20,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramError,
     IdeogramJobError,
+    IdeogramStorageError,
     IdeogramTemporaryError,
     job_unreachable,
     request_continues,
@@ -148,11 +149,9 @@ class IdeogramJobTask(IdeogramTask):
                 self._defer({}, time.time() + FETCH_RETRY_SECONDS, job.to_json(), "execute_complete")
             self._defer_until_done(job)
         if poll.is_terminal_failure:
-            failed = poll.outcome is not Outcome.EXPIRED
-            if poll.outcome is Outcome.CONTENT_BLOCKED and _has_retries(context):
-                self._settle(job, None, failed=failed)
-            else:
-                self._delete_record(job, None, failed=failed)
+            # The record of a blocked request tells a retry not to submit it again.
+            keeps_record = poll.outcome is Outcome.CONTENT_BLOCKED and _has_retries(context)
+            self._end_request(job, None, failed=poll.outcome is not Outcome.EXPIRED, keeps_record=keeps_record)
         raise poll.failure()
 
     def _store_image(
@@ -169,9 +168,9 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, problem.reason, completed=True) from problem
         except IdeogramJobError:
             if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
-                self._delete_record(job, None)
+                self._end_request(job, None)
             raise
-        self._delete_record(job, record.original_cost_usd)
+        self._end_request(job, record.original_cost_usd)
         self.log.info(
             "Stored %s: %s x %s pixels, %d KiB, %s USD%s. Gallery: %s",
             record.uri,
@@ -236,18 +235,25 @@ class IdeogramJobTask(IdeogramTask):
 
         return deadline_of(job.submitted_at, self.timeout)
 
-    def _delete_record(self, job: Job, cost_usd: float | None, *, failed: bool = False) -> None:
+    def _end_request(
+        self, job: Job, cost_usd: float | None, *, failed: bool = False, keeps_record: bool = False
+    ) -> None:
         """
         Settle the cost of a request that is stored or failed, and delete its record; a failure is only logged.
 
         :param cost_usd: What the vendor charged; None if that is unknown.
         :param failed: Whether the request made no image.
+        :param keeps_record: Whether the next attempt needs the record.
         """
-        if self._settle(job, cost_usd, failed=failed) and job.record_key and job.record_etag:
-            self._ledger_of(job).delete(job.record_key, job.record_etag)
+        try:
+            is_settled = self._settle(job, cost_usd, failed=failed)
+            if is_settled and not keeps_record and job.record_key and job.record_etag:
+                self._ledger_of(job).delete(job.record_key, job.record_etag)
+        except IdeogramStorageError as error:
+            self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
 
-    def _settle(self, job: Job, cost_usd: float | None, *, failed: bool = False) -> bool:
-        """Replace what the account has reserved by the cost, and return whether it did; a failure is only logged."""
+    def _settle(self, job: Job, cost_usd: float | None, *, failed: bool) -> bool:
+        """Replace what the account has reserved by the cost, and return whether that was possible."""
         if job.reservation is None:
             return True
         from airflow_provider_ideogram.account.reservations import Settlement, settle
