@@ -110,9 +110,10 @@ bench: .venv-bench/installed ## Measure polling, detection delay, parsing, stori
 bench-dataset: venv ## Measure a dataset of 5,000 prompts on a real Airflow (ARGS="--prompts 500")
 	exec $(BIN)/python -m benchmarks.dataset $(ARGS)
 
-bench-account: venv ## Measure the contention of an account's rate limit, and simulate who waits how long
+bench-account: venv ## Measure an account's rate limit and its contention, and prove its budget under kill -9 (MINUTES=10)
 	$(BIN)/python -m benchmarks.account_queues
-	exec $(BIN)/python -m benchmarks.account_contention
+	$(BIN)/python -m benchmarks.account_contention
+	exec $(BIN)/python -m benchmarks.account_budget --minutes $(or $(MINUTES),10)
 
 bench-load: .venv-bench/installed ## Measure memory, files and sockets over 24 hours of accelerated nightly work (ARGS="--hour-seconds 60")
 	exec .venv-bench/bin/python -m benchmarks.load $(ARGS)

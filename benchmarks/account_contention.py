@@ -1,8 +1,8 @@
 """
 The contention of an account's state: 64 processes that take slots of one rate limit from a local S3 server.
 
-`python -m benchmarks.account_contention` writes `benchmarks/results/account.md`. Each S3 call takes 30 ms longer. The
-64 are threads of four processes, which share nothing but the S3 server.
+`python -m benchmarks.account_contention` writes `benchmarks/results/account-contention.md`. Each S3 call takes 30 ms
+longer. The 64 are threads of four processes, which share nothing but the S3 server.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
         f"server (moto) with {1000 * LATENCY:.0f} ms added to each call. A limit above 100 is divided among several "
         "objects. A taker that waits for its turn reads the state once a second; these reads are not counted.\n"
     )
-    report.write("account", "Contention of an account's rate limit", about, report.table(head, rows))
+    report.write("account-contention", "Contention of an account's rate limit", about, report.table(head, rows))
     print(report.table(head, rows))
 
 

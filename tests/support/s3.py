@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -303,3 +304,30 @@ def calls_recorded() -> Iterator[list[str]]:
 
     with _calls_changed(record):
         yield calls
+
+
+@contextmanager
+def serial_s3_server() -> Iterator[S3Server]:
+    """Run a server that serves one request at a time: moto checks a condition and writes in two steps."""
+    from moto.moto_server import threaded_moto_server
+
+    dispatcher: Any = threaded_moto_server.DomainDispatcherApplication
+    lock = Lock()
+
+    def serial(create: Any) -> Any:
+        app = dispatcher(create)
+
+        def call(environ: Any, start_response: Any) -> list[bytes]:
+            with lock:
+                return list(app(environ, start_response))
+
+        return call
+
+    server = threaded_moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    with mock.patch.object(threaded_moto_server, "DomainDispatcherApplication", serial):
+        server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
