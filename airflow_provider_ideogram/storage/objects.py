@@ -13,6 +13,7 @@ import io
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ _PRECONDITION_FAILED = 412
 #: How stores answer a header or a call that they don't support. 400 has other causes too.
 _NOT_SUPPORTED = (400, 405, 501)
 _NOT_PERMITTED = 403
+#: botocore's event with the parameters and the context of a write.
+_PARAMETERS_OF_PUT = "before-parameter-build.s3.PutObject"
 _DELETED_AT_ONCE = 1000
 _CHUNK_BYTES = 1 << 16
 NOTHING_CHARGED = "Nothing was charged by this call to S3."
@@ -84,10 +87,12 @@ class ObjectStore:
 
     def __init__(self, client: Any, extra_args: Mapping[str, Any] | None = None) -> None:
         self.client = client
+        client.meta.events.register(_PARAMETERS_OF_PUT, _send_md5_alone, unique_id=_send_md5_alone.__qualname__)
         self.extra_args = dict(extra_args or {})
         self._write_args, self._read_args = with_every_write(self.extra_args), with_every_read(self.extra_args)
         #: Whether conditional writes, and conditional deletions, are tried.
         self.writes_conditionally = self.deletes_conditionally = True
+        self._sends_checksums = True
 
     def get(
         self, bucket: str, key: str, *, max_bytes: int | None = None, advice: str = NOTHING_CHARGED
@@ -153,8 +158,7 @@ class ObjectStore:
 
     def _put_with_checksum(self, call: dict[str, Any], sha256: bytes | None) -> Mapping[str, Any]:
         """Write with a checksum, and with an MD5 if the store refuses it or the client's configuration omits it."""
-        config = self.client.meta.config
-        if config.request_checksum_calculation == "when_supported":
+        if self._sends_checksums and self.client.meta.config.request_checksum_calculation == "when_supported":
             checksum = {"ChecksumSHA256": b64encode(sha256).decode()} if sha256 else {}
             try:
                 response: Mapping[str, Any] = self.client.put_object(**call, **checksum)
@@ -163,12 +167,8 @@ class ObjectStore:
                     raise
             else:
                 return response
-        before, config.request_checksum_calculation = config.request_checksum_calculation, "when_required"
-        try:
-            response = self.client.put_object(**call, ContentMD5=_md5(call["Body"]))
-        except BaseException:
-            config.request_checksum_calculation = before
-            raise
+        response = self.client.put_object(**call, ContentMD5=_md5(call["Body"]))
+        self._sends_checksums = False
         return response
 
     def copy(self, source: tuple[str, str], bucket: str, key: str, **arguments: Any) -> Mapping[str, Any]:
@@ -316,6 +316,17 @@ def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
+
+
+def _send_md5_alone(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """
+    Let botocore add no checksum of its own to a write with a Content-MD5.
+
+    botocore asks the client's configuration about each request. All threads share that, so this request gets a copy.
+    """
+    if "ContentMD5" in params:
+        context["client_config"] = copy(context["client_config"])
+        context["client_config"].request_checksum_calculation = "when_required"
 
 
 def _md5(body: bytes | IO[bytes]) -> str:
