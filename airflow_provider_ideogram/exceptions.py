@@ -20,6 +20,7 @@ The provider's errors, grouped by whether money was spent.
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
     │       ├── IdeogramStorageRefused   … for good: no such bucket, or access denied
     │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
+    │           ├── IdeogramLedgerRefused    … for good, as IdeogramStorageRefused, which it also is
     │           └── IdeogramInvalidRecord    … since it is not of the ledger's form
     └── IdeogramJobError                 a request was, or may have been, submitted
         ├── IdeogramJobFailed            the vendor reports FAILED
@@ -202,6 +203,12 @@ class IdeogramLedgerError(IdeogramStorageError):
     """A record of the ledger can't be read or written; nothing is submitted without it."""
 
     code = "ledger"
+
+
+class IdeogramLedgerRefused(IdeogramLedgerError, IdeogramStorageRefused):
+    """S3 refuses to read or write a record of the ledger, and would refuse another attempt."""
+
+    code = "ledger_refused"
 
 
 class IdeogramInvalidRecord(IdeogramLedgerError):

@@ -110,8 +110,10 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+        from airflow_provider_ideogram.jobs.refusal import open_request_of, retried_while_open
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+        is_first_slice = resumed is None and context["ti"].try_number <= 1
         with self._failures(context), self._hook() as hook:
             if resumed is None:
                 self._check_rendered()
@@ -119,10 +121,13 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
-            request = asked or self._request(context, submitter)
             called_at = time.time()
             try:
-                result = submitter.get_or_submit(request)
+                with retried_while_open(
+                    lambda: open_request_of(submitter.ledger, submitter.record_key, is_first_slice=is_first_slice)
+                ):
+                    request = asked or self._request(context, submitter)
+                    result = submitter.get_or_submit(request)
             except RetryLater as later:
                 since = resumed["waiting_since"] if resumed else time.time()
                 self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})

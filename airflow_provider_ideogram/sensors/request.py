@@ -153,8 +153,13 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         """Return the stored image's XCom; defer or return None while the request is running."""
         from airflow_provider_ideogram.api.polling import RequestPoll
         from airflow_provider_ideogram.jobs.completion import poll_once
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open, submitted_before
 
-        with self._failures(context), self._hook() as hook:
+        with (
+            self._failures(context),
+            retried_while_open(lambda: submitted_before(request_id_of(self.request))),
+            self._hook() as hook,
+        ):
             self._check_rendered()
             self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
@@ -175,7 +180,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
         target = Target.parse(self.s3_key, self.s3_bucket)
         known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
-        request_id = known["request_id"]
+        request_id = request_id_of(self.request)
         if record := self._find_record(request_id):
             if record.intent.target == target.uri:
                 return record.job
@@ -232,6 +237,11 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 request_id=job.request_id,
             )
         return None
+
+
+def request_id_of(request: str | Mapping[str, Any]) -> str:
+    """Return the id that a valid ``request`` argument names."""
+    return request if isinstance(request, str) else str(request["request_id"])
 
 
 def check_request(request: Any) -> list[str]:

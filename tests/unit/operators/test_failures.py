@@ -38,6 +38,7 @@ NEVER = {
     exceptions.IdeogramContentBlocked,
     exceptions.IdeogramDatasetStopped,
     exceptions.IdeogramStorageRefused,
+    exceptions.IdeogramLedgerRefused,
 }
 
 
