@@ -16,6 +16,7 @@ The provider's errors, grouped by whether money was spent.
     ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response
+    │   ├── IdeogramConnectionMissing    the Airflow connection does not exist, or its secrets backend does not respond
     │   ├── IdeogramTargetBusy           another task's request for the same target is running
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
     │       ├── IdeogramStorageRefused   … for good: no such bucket, or access denied
@@ -178,6 +179,20 @@ class IdeogramServerUnavailable(IdeogramTemporaryError):
     """The server has an error (5xx), can't be reached or does not respond."""
 
     code = "server_unavailable"
+
+
+class IdeogramConnectionMissing(IdeogramTemporaryError):
+    """The Airflow connection does not exist. A secrets backend that does not respond looks the same to Airflow."""
+
+    code = "connection_missing"
+
+    @classmethod
+    def of(cls, conn_id: str) -> IdeogramConnectionMissing:
+        """Return the error of a connection's id."""
+        return cls(
+            f"Connection {conn_id!r} does not exist",
+            "Nothing was charged. Create it under Admin → Connections, or correct the id in the task.",
+        )
 
 
 class IdeogramStorageError(IdeogramTemporaryError):

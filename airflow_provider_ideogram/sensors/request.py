@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -133,6 +133,15 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         with self._skipping():
             return super().execute_complete(context, event)
 
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        with self._skipping():
+            super()._on_deferral_ended(context, why)
+
+    def _open_request(self, context: Context) -> str:  # noqa: ARG002
+        from airflow_provider_ideogram.jobs.refusal import submitted_before
+
+        return submitted_before(request_id_of(self.request))
+
     def poke(self, context: Context) -> PokeReturnValue:
         """Check the request once; Airflow calls this repeatedly if the sensor does not defer."""
         with self._skipping():
@@ -153,13 +162,9 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         """Return the stored image's XCom; defer or return None while the request is running."""
         from airflow_provider_ideogram.api.polling import RequestPoll
         from airflow_provider_ideogram.jobs.completion import poll_once
-        from airflow_provider_ideogram.jobs.refusal import retried_while_open, submitted_before
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
-        with (
-            self._failures(context),
-            retried_while_open(lambda: submitted_before(request_id_of(self.request))),
-            self._hook() as hook,
-        ):
+        with self._failures(context), retried_while_open(lambda: self._open_request(context)), self._hook() as hook:
             self._check_rendered()
             self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)

@@ -65,7 +65,7 @@ def test_pending_request_is_named_and_fetched_later(image_task: ImageTask, world
 
     with _refused(KEY):
         result = run.retry()
-    assert _failure(run, result) == ("up_for_retry", "storage", None)
+    assert _failure(run, result) == ("up_for_retry", "unreachable", None)
     assert_error(result, f"Request {request_id} was submitted before, and is charged if it completes")
 
     assert_succeeded(world.to_end(run, run.retry()))
@@ -81,7 +81,7 @@ def test_record_that_cannot_be_read_may_be_of_a_request(
 
     with _refused(status=status, code=code):
         result = run.retry()
-    assert _failure(run, result) == ("up_for_retry", "storage", None)
+    assert _failure(run, result) == ("up_for_retry", "unreachable", None)
     assert_error(result, "An earlier attempt may have submitted a request")
 
     assert_succeeded(world.to_end(run, run.retry()))
@@ -96,7 +96,7 @@ def test_unanswered_submit_is_pending(image_task: ImageTask, world: World) -> No
 
     with _refused(KEY):
         result = run.retry()
-    assert _failure(run, result) == ("up_for_retry", "storage", None)
+    assert _failure(run, result) == ("up_for_retry", "unreachable", None)
     assert_error(result, "may have been accepted, and is charged if it completes", "searches the account's history")
 
 
@@ -142,7 +142,7 @@ class TestDataset:
 
         with _refused():
             result = run.retry()
-        assert _failure(run, result) == ("up_for_retry", "storage", None)
+        assert _failure(run, result) == ("up_for_retry", "unreachable", None)
         assert_error(result, "Running requests are charged if they complete")
 
         assert_succeeded(world.to_end(run, run.retry()))
