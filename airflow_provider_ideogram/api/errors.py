@@ -97,7 +97,7 @@ def raise_for_status(response: ApiResponse, *, charges: bool = False) -> None:
         )
     kind, what, advice = _refusal(response)
     if kind is IdeogramAuthenticationError and response.conn_id:
-        what = f"{what} of connection {response.conn_id!r}"
+        what = f"rejected the key of connection {response.conn_id!r}"
     raise kind(f"The API {what} ({said})", f"Nothing was charged. {advice}", status_code=status)
 
 

@@ -164,9 +164,10 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         from airflow_provider_ideogram.jobs.completion import poll_once
         from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
-        with self._failures(context), retried_while_open(lambda: self._open_request(context)), self._hook() as hook:
+        with self._failures(context), self._hook() as hook:
             self._check_rendered()
-            self._job = job = self._find_job(hook)
+            with retried_while_open(lambda: self._open_request(context)):
+                self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if stored := self._find_stored(job):
                 self._delete_record(job)
@@ -226,10 +227,12 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     def _find_stored(self, job: Job) -> ImageRecord | None:
         """Return the request's image if it is stored; raise if another object must stay at the target."""
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open, submitted_before
         from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 
         target = Target.parse(job.target)
-        head = self._store.find(target)
+        with retried_while_open(lambda: submitted_before(job.request_id)):
+            head = self._store.find(target)
         if head is None:
             return None
         if made_by(head) == job.request_id:

@@ -256,9 +256,9 @@ class ObjectStore:
         except IdeogramStorageError as error:
             if not isinstance(error.__cause__, NoCredentialsError | PartialCredentialsError):
                 raise
-            where = "boto3's default credentials" if self.conn_id is None else f"AWS connection {self.conn_id!r}"
+            place = "the worker's environment" if self.conn_id is None else f"AWS connection {self.conn_id!r}"
             raise IdeogramStorageError(
-                f"Credentials are missing in {where}: {error.__cause__}",
+                f"Credentials are missing in {place}: {error.__cause__}",
                 f"{advice} Enter them in the connection, or give the worker a role.",
                 charged=charged,
             ) from error.__cause__
