@@ -29,6 +29,8 @@ class DatasetOptions:
     prompts_path: str | None
     defaults: Mapping[str, Any]
     key_template: str
+    variants: int | None
+    matrix: Mapping[str, Any] | None
     dedupe: bool
     if_exists: str
     max_in_flight: int

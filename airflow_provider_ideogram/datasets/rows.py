@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.datasets.expansion import MAX_IMAGES, Expansion
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target, check_key
 
@@ -36,10 +37,10 @@ _MISSPELT = 0.8
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    A valid row.
+    An image of a valid row.
 
-    :param row: Its position in the input, from 0.
-    :param id: Its id, or one made from its inputs.
+    :param row: Its position among the images of the input, from 0.
+    :param id: The row's id, or one made from its inputs, with what distinguishes the images of the row.
     :param request: Its request.
     :param key: The key of its image.
     :param copy_of: The key of another row's image that is copied, empty for an image that is generated. It equals
@@ -70,17 +71,28 @@ class RowChecker:
 
     :param defaults: The request parameters of rows that have none of their own.
     :param prefix: The prefix of the images.
-    :param key_template: The images' keys below it, with ``{id}`` and ``{row}``.
+    :param key_template: The images' keys below it, with ``{id}`` and the number of the row, ``{row}``.
     :param dedupe: Whether rows with identical inputs share an image.
+    :param expansion: The images of a row; one without it.
     """
 
-    def __init__(self, defaults: Mapping[str, Any], prefix: Target, key_template: str, *, dedupe: bool = False) -> None:
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        prefix: Target,
+        key_template: str,
+        *,
+        dedupe: bool = False,
+        expansion: Expansion | None = None,
+    ) -> None:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
+        self._expansion = expansion or Expansion()
         # The id of each key's row, None for the manifest; with digests a million rows take about 140 MB.
         self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + MANIFEST): None}
         self._key_by_fingerprint: dict[str, str] | None = {} if dedupe else None
+        self.images = 0
         self.bad_rows = 0
         self.problems: list[str] = []
         self.unknown_columns: set[str] = set()
@@ -90,10 +102,17 @@ class RowChecker:
         Yield the items of the valid rows.
 
         :param rows: Each row with its place, such as ``line 7``.
+        :raises IdeogramInvalidInput: If there are more than a million.
         """
+        for item in self._items(rows):
+            if item.row >= MAX_IMAGES:
+                raise IdeogramInvalidInput.of([f"the rows make more than {MAX_IMAGES:,} images, a task's limit"])
+            yield item
+
+    def _items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
         for row, (place, value) in enumerate(rows):
             try:
-                yield self._item(row, value)
+                yield from self._items_of_row(row, value)
             except ValueError as problem:
                 self.bad_rows += 1
                 if len(self.problems) < MAX_LISTED:
@@ -106,7 +125,7 @@ class RowChecker:
             rest = [f"… and {more} more bad rows"] if more else []
             raise IdeogramInvalidInput.of([f"{self.bad_rows} of {total} rows can't be used", *self.problems, *rest])
 
-    def _item(self, row: int, value: Any) -> Item:
+    def _items_of_row(self, row: int, value: Any) -> Iterator[Item]:
         if isinstance(value, ValueError):
             raise value
         columns = {"prompt": value} if isinstance(value, str) else value
@@ -116,15 +135,18 @@ class RowChecker:
         self._check_columns(given)
         if "prompt" not in given:
             raise ValueError("has no prompt")
-        request = GenerationRequest(**self._defaults | _parameters(given))
-        item_id = _id(given.get(_ID), request)
-        key = self._key(row, item_id)
-        copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
-        if copy_of != key or _ID in given:
-            self._check_unique(key, item_id)
-        if self._key_by_fingerprint is not None:
-            self._key_by_fingerprint.setdefault(request.fingerprint, key)
-        return Item(row, item_id, request, key, copy_of=copy_of or "")
+        own = _parameters(given)
+        of_row = GenerationRequest(**self._defaults | own)
+        row_id = _id(given[_ID]) if _ID in given else None
+        for item_id, request in self._expansion.images(of_row, own, row_id):
+            key = self._key(row, item_id)
+            copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
+            if copy_of != key or row_id is not None:
+                self._check_unique(key, item_id)
+            if self._key_by_fingerprint is not None:
+                self._key_by_fingerprint.setdefault(request.fingerprint, key)
+            self.images += 1
+            yield Item(self.images - 1, item_id, request, key, copy_of=copy_of or "")
 
     def _check_columns(self, given: Mapping[str, Any]) -> None:
         for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
@@ -185,10 +207,8 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _id(value: Any, request: GenerationRequest) -> str:
-    """Return the row's id as text; without one, the same id in each run, made from its inputs."""
-    if value is None:
-        return request.fingerprint[:16]
+def _id(value: Any) -> str:
+    """Return a row's id as text."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"id {value!r} must be text or an integer")
     text = str(value)

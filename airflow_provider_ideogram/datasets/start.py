@@ -19,6 +19,7 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+from airflow_provider_ideogram.datasets.expansion import Expansion
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
@@ -41,6 +42,7 @@ def input_digest(options: DatasetOptions, output_prefix: Target, objects: Object
     path = options.prompts_path
     rows = list(_prompts(options)) if path is None else version_of(path, objects)
     values = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+    values += [options.variants, options.matrix]
     text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -61,7 +63,13 @@ def plan_run(
     :param before: The state of the present slice, whose number becomes that of the plan.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
-    checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
+    checker = RowChecker(
+        options.defaults,
+        output_prefix,
+        options.key_template,
+        dedupe=options.dedupe,
+        expansion=Expansion(options.variants, options.matrix),
+    )
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
     with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
@@ -136,8 +144,9 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
         )
     and_unpriced = f", and the unknown cost of images of {', '.join(unpriced)}" if unpriced else ""
     log.info(
-        "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
+        "%d items of %d rows: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
         plan.total,
+        plan.rows,
         plan.counts.total(),
         count,
         cost,

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
+from airflow_provider_ideogram.datasets.expansion import check_expansion
 from airflow_provider_ideogram.datasets.key_template import check_key_template
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
@@ -64,6 +65,10 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         ``.csv`` (both also with ``.gz``) or ``.parquet``.
     :param s3_prefix: Where the images go, ``s3://bucket/prefix``.
     :param key_template: An image's key below that, with ``{id}`` and ``{row}``.
+    :param variants: Images of each row, with distinct seeds and the ids ``<id>-1``, ``<id>-2`` and so on. A variant has
+        the same seed in each run. None is one image with the row's own id and seed.
+    :param matrix: Values of request parameters, such as ``{"style_type": ["DESIGN", "REALISTIC"]}``: each row is made
+        with each combination, and the id says which. A parameter that the row gives itself has the row's value only.
     :param max_in_flight: Requests at the vendor at once.
     :param requests_per_minute: The account's rate limit; None takes the connection's, 0 means unknown.
     :param max_failures: Items that may fail or be blocked without failing the task: a number, or a share below 1.
@@ -77,7 +82,17 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     _result: Mapping[str, Any] | None = None
 
     flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "dedupe")
-    template_fields: Sequence[str] = ("prompts", "prompts_path", "s3_prefix", *IdeogramBaseOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "prompts",
+        "prompts_path",
+        "s3_prefix",
+        "matrix",
+        *IdeogramBaseOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **IdeogramBaseOperator.template_fields_renderers,
+        "matrix": "json",
+    }
 
     def __init__(
         self,
@@ -86,6 +101,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         prompts_path: str | os.PathLike[str] | None = None,
         s3_prefix: str | os.PathLike[str],
         key_template: str = "{id}",
+        variants: int | None = None,
+        matrix: Mapping[str, Sequence[Any]] | None = None,
         max_in_flight: int = 50,
         requests_per_minute: float | None = None,
         max_failures: float = 0,
@@ -99,6 +116,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self.prompts_path = path_text(prompts_path)
         self.s3_prefix = path_text(s3_prefix)
         self.key_template = key_template
+        self.variants = None if variants is None else read_if_valid(whole_number, variants)
+        self.matrix = matrix
         self.max_in_flight = read_if_valid(whole_number, max_in_flight)
         self.requests_per_minute = read_if_valid(number, requests_per_minute)
         self.max_failures = read_if_valid(number, max_failures)
@@ -122,7 +141,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL_NUMBERS:
                 problems += problem_of(name, _check_number, value, *valid)
-        return problems + check_key_template(self.key_template)
+        problems += check_expansion(self.variants, self.matrix if is_final(self.matrix) else None)
+        return problems + check_key_template(self.key_template, needs_id=self.variants is not None or bool(self.matrix))
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the run, or continue that of an earlier attempt, and work on it."""
@@ -187,6 +207,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prompts=self.prompts,
             prompts_path=self.prompts_path,
             key_template=self.key_template,
+            variants=self.variants,
+            matrix=self.matrix,
             defaults={name: getattr(self, name) for name in DEFAULTS},
             max_in_flight=self.max_in_flight,
             requests_per_minute=self.requests_per_minute,

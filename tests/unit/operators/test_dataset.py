@@ -23,6 +23,8 @@ def _operator(**arguments: Any) -> IdeogramGenerateDatasetOperator:
         {"prompts_path": "s3://my-bucket/prompts/{{ ds }}.jsonl", "s3_prefix": "s3://{{ params.bucket }}/x"},
         {"key_template": "{row:06}-{id}.png", "max_in_flight": 1, "max_failures": 0.5, "max_cost_usd": 0},
         {"prompts": "{{ ti.xcom_pull('rows') }}", "requests_per_minute": 0, "dedupe": True},
+        {"variants": 4, "matrix": {"style_type": ["{{ params.style }}"]}, "key_template": "{row}/{id}"},
+        {"matrix": "{{ params.matrix }}"},
     ],
 )
 def test_valid_arguments(arguments: dict[str, Any]) -> None:
@@ -63,6 +65,10 @@ def test_numbers_durations_and_paths_are_read() -> None:
         ({"timeout": timedelta(0)}, "timeout: datetime.timedelta(0) is not a number of seconds"),
         ({"prompts_path": 5}, "prompts_path: must be a path, not 5"),
         ({"dedupe": "no"}, "dedupe: 'no' is neither True nor False"),
+        ({"variants": 0}, "variants: 0 is not a whole number from 1"),
+        ({"variants": 2, "key_template": "{row}"}, "all images of a row would have the same key"),
+        ({"matrix": {"seed": [1, 2]}, "key_template": "{row}"}, "all images of a row would have the same key"),
+        ({"matrix": {"style": ["DESIGN"]}}, "matrix: 'style' is not a parameter. Did you mean 'style_type'?"),
         *[
             ({"key_template": template}, "does not make a key of {id} or {row}")
             for template in (
