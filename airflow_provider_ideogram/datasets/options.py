@@ -29,6 +29,7 @@ class DatasetOptions:
     prompts_path: str | None
     defaults: Mapping[str, Any]
     key_template: str
+    prompt_template: str | None
     variants: int | None
     matrix: Mapping[str, Any] | None
     dedupe: bool

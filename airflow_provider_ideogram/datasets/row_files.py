@@ -12,13 +12,14 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
+from airflow_provider_ideogram.datasets.columns import column_name
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 
 if TYPE_CHECKING:
@@ -30,13 +31,16 @@ _PARQUET_BATCH = 500
 _ENDINGS = {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "parquet": (".parquet", ".pq")}
 
 
-def read_rows(path: str, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
+def read_rows(
+    path: str, objects: ObjectStore, needed_columns: Sequence[str] = ("prompt",)
+) -> Iterator[tuple[str, Any]]:
     """
     Yield the rows of a file, each with its place, such as ``line 7``.
 
     :param path: A local path or ``s3://bucket/key``; the ending selects the format: JSONL, CSV with a header, both also
         with gzip, or Parquet.
     :param objects: The S3 layer.
+    :param needed_columns: The columns that a header must have, as :func:`column_name` returns them.
     :raises IdeogramInvalidInput: If the format is unknown, or the file is missing or does not have it.
     """
     name = path.lower()
@@ -54,7 +58,7 @@ def read_rows(path: str, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
         # Bytes that are not UTF-8 become surrogates here, and then an error of their own line.
         with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             try:
-                yield from _csv(text) if kind == "csv" else _jsonl(text)
+                yield from _csv(text, needed_columns) if kind == "csv" else _jsonl(text)
             except (csv.Error, EOFError, OSError, zlib.error) as problem:
                 raise IdeogramInvalidInput.of([f"prompts_path: {path!r} can't be read: {problem}"]) from problem
 
@@ -141,7 +145,7 @@ def _jsonl(text: IO[str]) -> Iterator[tuple[str, Any]]:
             yield f"line {lines.number}", ValueError(f"is not JSON: {problem}")
 
 
-def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
+def _csv(text: IO[str], needed_columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     lines = _Lines(text)
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
@@ -151,7 +155,7 @@ def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
             if not row:
                 continue
             if not header:
-                header = _header(row)
+                header = _header(row, needed_columns)
                 continue
             value: Any = _utf8("".join(row)) or dict(zip(header, row, strict=False))
             if len(row) != len(header):
@@ -161,11 +165,13 @@ def _csv(text: IO[str]) -> Iterator[tuple[str, Any]]:
         raise csv.Error(f"line {lines.number}: {problem}") from problem
 
 
-def _header(row: list[str]) -> list[str]:
-    names = [name.strip() for name in row]
-    if "prompt" not in names or len(set(names)) < len(names):
-        raise csv.Error(f"the header {sanitize_text(str(names))} names no prompt, or a column twice")
-    return names
+def _header(row: list[str], needed_columns: Sequence[str]) -> list[str]:
+    names = [column_name(name) for name in row]
+    if len(set(names)) < len(names):
+        raise csv.Error(f"the header {sanitize_text(str(row))} has a column twice")
+    if missing := [name for name in needed_columns if name not in names]:
+        raise csv.Error(f"the header {sanitize_text(str(row))} has no column {missing[0]!r}")
+    return [name.strip() for name in row]
 
 
 def _utf8(text: str) -> ValueError | None:

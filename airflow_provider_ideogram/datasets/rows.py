@@ -7,17 +7,17 @@ line.
 
 from __future__ import annotations
 
-import difflib
-import functools
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.datasets.columns import ID, PROMPT, Columns
 from airflow_provider_ideogram.datasets.expansion import MAX_IMAGES, Expansion
+from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target, check_key
 
@@ -25,13 +25,8 @@ from airflow_provider_ideogram.storage.target import Target, check_key
 MANIFEST = "manifest.jsonl"
 #: Bad rows that an error lists.
 MAX_LISTED = 20
-#: Names of unknown columns that are kept for the log.
-_MAX_COLUMNS = 50
 #: Characters of a row's problem, which quotes the row's values.
 _MAX_PROBLEM = 500
-_ID = "id"
-#: The similarity from which a column's name counts as a misspelt parameter. Others are the user's own columns.
-_MISSPELT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +69,7 @@ class RowChecker:
     :param key_template: The images' keys below it, with ``{id}`` and the number of the row, ``{row}``.
     :param dedupe: Whether rows with identical inputs share an image.
     :param expansion: The images of a row; one without it.
+    :param prompt_template: Makes the prompts of the rows' columns.
     """
 
     def __init__(
@@ -84,18 +80,30 @@ class RowChecker:
         *,
         dedupe: bool = False,
         expansion: Expansion | None = None,
+        prompt_template: PromptTemplate | None = None,
     ) -> None:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
         self._expansion = expansion or Expansion()
+        self._prompt_template = prompt_template
+        self._columns = Columns(prompt_template.columns if prompt_template else ())
         # The id of each key's row, None for the manifest; with digests a million rows take about 140 MB.
         self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + MANIFEST): None}
         self._key_by_fingerprint: dict[str, str] | None = {} if dedupe else None
         self.images = 0
         self.bad_rows = 0
         self.problems: list[str] = []
-        self.unknown_columns: set[str] = set()
+
+    @property
+    def needed_columns(self) -> Sequence[str]:
+        """The columns that each row must have, as :func:`column_name` returns them."""
+        return self._prompt_template.columns if self._prompt_template else (PROMPT,)
+
+    @property
+    def unknown_columns(self) -> Collection[str]:
+        """Columns that are neither parameters nor in the template; at most 50."""
+        return self._columns.unknown
 
     def items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
         """
@@ -128,16 +136,13 @@ class RowChecker:
     def _items_of_row(self, row: int, value: Any) -> Iterator[Item]:
         if isinstance(value, ValueError):
             raise value
-        columns = {"prompt": value} if isinstance(value, str) else value
+        columns = {PROMPT: value} if isinstance(value, str) else value
         if not isinstance(columns, Mapping):
             raise ValueError(f"must be a prompt or a mapping, not {type(value).__name__}")
-        given = {str(name): item for name, item in columns.items() if item is not None and item != ""}
-        self._check_columns(given)
-        if "prompt" not in given:
-            raise ValueError("has no prompt")
-        own = _parameters(given)
-        of_row = GenerationRequest(**self._defaults | own)
-        row_id = _id(given[_ID]) if _ID in given else None
+        values = self._columns.read(columns)
+        own = _parameters(values)
+        of_row = GenerationRequest(**self._defaults | own | {PROMPT: self._prompt(values)})
+        row_id = None if values.get(ID) is None else _id(values[ID])
         for item_id, request in self._expansion.images(of_row, own, row_id):
             key = self._key(row, item_id)
             copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
@@ -148,12 +153,15 @@ class RowChecker:
             self.images += 1
             yield Item(self.images - 1, item_id, request, key, copy_of=copy_of or "")
 
-    def _check_columns(self, given: Mapping[str, Any]) -> None:
-        for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
-            if meant := _misspelt_parameter(name):
-                raise ValueError(f"column {name!r} is not a parameter. Did you mean {meant!r}?")
-            if len(self.unknown_columns) < _MAX_COLUMNS:
-                self.unknown_columns.add(name)
+    def _prompt(self, values: Mapping[str, Any]) -> Any:
+        prompt, template = values.get(PROMPT), self._prompt_template
+        if template is None:
+            if prompt is None:
+                raise ValueError("has no prompt")
+            return prompt
+        if prompt is not None and PROMPT not in template.columns:
+            raise ValueError("has a prompt, and prompt_template does not contain {prompt}")
+        return template.render(values)
 
     def _key(self, row: int, item_id: str) -> str:
         key = self._prefix.key + self._key_template.format(id=item_id, row=row)
@@ -188,22 +196,13 @@ def _folded_digest(key: str) -> bytes:
     return hashlib.blake2b(folded.encode(), digest_size=12).digest()
 
 
-@functools.lru_cache(maxsize=1000)
-def _misspelt_parameter(name: str) -> str | None:
-    """Return the parameter that a column's name resembles, None for one of the user's own columns."""
-    return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_MISSPELT)), None)
-
-
-def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = {name: given[name] for name in CHECKS if name in given}
+def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: value for name, value in values.items() if name in CHECKS and value is not None}
     if isinstance(parameters.get("model_params"), str):  # as in CSV
         try:
             parameters["model_params"] = json.loads(parameters["model_params"])
         except ValueError as problem:
             raise ValueError(f"model_params: {problem}") from None
-    seed = parameters.get("seed")
-    if isinstance(seed, float) and seed.is_integer():  # pandas writes a column of integers with gaps as floats
-        parameters["seed"] = int(seed)
     return parameters
 
 

@@ -21,6 +21,7 @@ from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.expansion import Expansion
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
+from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
@@ -42,7 +43,7 @@ def input_digest(options: DatasetOptions, output_prefix: Target, objects: Object
     path = options.prompts_path
     rows = list(_prompts(options)) if path is None else version_of(path, objects)
     values = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
-    values += [options.variants, options.matrix]
+    values += [options.prompt_template, options.variants, options.matrix]
     text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -69,11 +70,12 @@ def plan_run(
         options.key_template,
         dedupe=options.dedupe,
         expansion=Expansion(options.variants, options.matrix),
+        prompt_template=None if options.prompt_template is None else PromptTemplate(options.prompt_template),
     )
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
     with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
-        rows = _rows(options, store.objects)
+        rows = _rows(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
     _check_cost(options, plan)
@@ -118,9 +120,9 @@ def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, U
     return before.unsettled_requests | in_flight
 
 
-def _rows(options: DatasetOptions, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
+def _rows(options: DatasetOptions, objects: ObjectStore, needed_columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if options.prompts_path is not None:
-        return read_rows(options.prompts_path, objects)
+        return read_rows(options.prompts_path, objects, needed_columns)
     return ((f"item {number}", row) for number, row in enumerate(_prompts(options)))
 
 

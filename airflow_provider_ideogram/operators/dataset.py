@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
 from airflow_provider_ideogram.datasets.expansion import check_expansion
 from airflow_provider_ideogram.datasets.key_template import check_key_template
+from airflow_provider_ideogram.datasets.prompt_template import check_prompt_template
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
@@ -65,6 +66,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         ``.csv`` (both also with ``.gz``) or ``.parquet``.
     :param s3_prefix: Where the images go, ``s3://bucket/prefix``.
     :param key_template: An image's key below that, with ``{id}`` and ``{row}``.
+    :param prompt_template: Makes the prompts from the rows' columns: ``"A {product}, {price:.2f} EUR"``. It has
+        names of columns with Python's format specifications, and is not a Jinja template.
     :param variants: Images of each row, with distinct seeds and the ids ``<id>-1``, ``<id>-2`` and so on. A variant has
         the same seed in each run. None is one image with the row's own id and seed.
     :param matrix: Values of request parameters, such as ``{"style_type": ["DESIGN", "REALISTIC"]}``: each row is made
@@ -101,6 +104,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         prompts_path: str | os.PathLike[str] | None = None,
         s3_prefix: str | os.PathLike[str],
         key_template: str = "{id}",
+        prompt_template: str | None = None,
         variants: int | None = None,
         matrix: Mapping[str, Sequence[Any]] | None = None,
         max_in_flight: int = 50,
@@ -116,6 +120,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self.prompts_path = path_text(prompts_path)
         self.s3_prefix = path_text(s3_prefix)
         self.key_template = key_template
+        self.prompt_template = prompt_template
         self.variants = None if variants is None else read_if_valid(whole_number, variants)
         self.matrix = matrix
         self.max_in_flight = read_if_valid(whole_number, max_in_flight)
@@ -141,6 +146,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL_NUMBERS:
                 problems += problem_of(name, _check_number, value, *valid)
+        if self.prompt_template is not None:
+            problems += check_prompt_template(self.prompt_template)
         problems += check_expansion(self.variants, self.matrix if is_final(self.matrix) else None)
         return problems + check_key_template(self.key_template, needs_id=self.variants is not None or bool(self.matrix))
 
@@ -207,6 +214,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prompts=self.prompts,
             prompts_path=self.prompts_path,
             key_template=self.key_template,
+            prompt_template=self.prompt_template,
             variants=self.variants,
             matrix=self.matrix,
             defaults={name: getattr(self, name) for name in DEFAULTS},

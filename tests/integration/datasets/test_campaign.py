@@ -34,3 +34,25 @@ def test_nothing_is_paid_if_a_matrix_is_rendered_to_a_mistake(
     run = task_runner(make(matrix={"style_type": ["{{ 'DESIGNS' }}"]}))
     assert "matrix: style_type: 'DESIGNS' is not valid. Did you mean 'DESIGN'?" in str(run.execute().error)
     assert world.accepted == 0
+
+
+def test_prompt_is_made_of_a_files_columns_and_recorded(make: Make, task_runner: TaskRunner, world: World) -> None:
+    path = world.put("products.csv", b"id,Product,price,day\nmug,{{ var.value.x }},3.5,2026-11-26\n")
+    template = "a {product} for {price:.2f} EUR on {day:%d %B}"
+    run = task_runner(make(prompts_path=path, prompt_template=template, variants=1))
+
+    assert_results_agree(world, run, world.to_end(run, run.execute()), total=1)
+
+    (line,) = manifest(world)
+    assert (line["id"], line["prompt"]) == ("mug-1", "a {{ var.value.x }} for 3.50 EUR on 26 November")
+
+
+def test_nothing_is_paid_if_a_column_is_missing_or_empty(make: Make, task_runner: TaskRunner, world: World) -> None:
+    rows = [{"product": "mug"}, {"product": ""}, {"id": "lamp"}]
+    error = str(task_runner(make(prompts=rows, prompt_template="a {product}")).execute().error)
+    assert "item 1: column 'product' is empty" in error
+    assert "item 2: has no column 'product'" in error
+    path = world.put("products.csv", b"id,price\nmug,3\n")
+    run = task_runner(make(prompts_path=path, prompt_template="a {product}"), run_id="file")
+    assert "the header ['id', 'price'] has no column 'product'" in str(run.execute().error)
+    assert world.accepted == 0

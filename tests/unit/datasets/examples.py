@@ -23,6 +23,7 @@ OPTIONS = DatasetOptions(
     prompts_path=None,
     defaults={},
     key_template="{id}",
+    prompt_template=None,
     variants=None,
     matrix=None,
     dedupe=False,

@@ -65,6 +65,8 @@ def test_numbers_durations_and_paths_are_read() -> None:
         ({"timeout": timedelta(0)}, "timeout: datetime.timedelta(0) is not a number of seconds"),
         ({"prompts_path": 5}, "prompts_path: must be a path, not 5"),
         ({"dedupe": "no"}, "dedupe: 'no' is neither True nor False"),
+        ({"prompt_template": "{product.name}"}, "prompt_template: has {product.name}: only columns' names can be used"),
+        ({"prompt_template": "{{ params.product }}"}, "prompt_template: has a doubled brace"),
         ({"variants": 0}, "variants: 0 is not a whole number from 1"),
         ({"variants": 2, "key_template": "{row}"}, "all images of a row would have the same key"),
         ({"matrix": {"seed": [1, 2]}, "key_template": "{row}"}, "all images of a row would have the same key"),
