@@ -67,7 +67,9 @@ def seconds(value: object) -> float:
 
 
 def path_text(value: Any) -> Any:
-    """Return the text of an ``os.PathLike``; other values unchanged."""
+    """Return the text of an ``os.PathLike`` or of Airflow's ``ObjectStoragePath``; other values unchanged."""
+    if hasattr(value, "protocol") and hasattr(value, "path"):  # ObjectStoragePath is no PathLike
+        return str(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -33,6 +33,7 @@ class DatasetOptions:
     variants: int | None
     matrix: Mapping[str, Any] | None
     dedupe: bool
+    allow_empty: bool
     if_exists: str
     max_in_flight: int
     requests_per_minute: float | None

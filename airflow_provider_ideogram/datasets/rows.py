@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.values import shown, whole_number
 from airflow_provider_ideogram.datasets.columns import ID, PROMPT, Columns
 from airflow_provider_ideogram.datasets.expansion import MAX_IMAGES, Expansion
 from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
@@ -207,10 +208,11 @@ def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _id(value: Any) -> str:
-    """Return a row's id as text."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"id {value!r} must be text or an integer")
-    text = str(value)
+    """Return a row's id as text; a whole number may be any that pandas or a database has."""
+    try:
+        text = value if isinstance(value, str) else str(whole_number(value))
+    except ValueError:
+        raise ValueError(f"id {shown(value)} must be text or an integer") from None
     if not text.strip() or not text.isprintable() or "/" in text:
         raise ValueError(f"id {text!r} must be printable, not blank, and without '/'")
     return text

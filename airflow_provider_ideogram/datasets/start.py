@@ -20,6 +20,7 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.expansion import Expansion
+from airflow_provider_ideogram.datasets.passed_rows import read_passed_rows
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
 from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
@@ -41,11 +42,25 @@ log = logging.getLogger(__name__)
 def input_digest(options: DatasetOptions, output_prefix: Target, objects: ObjectStore) -> str:
     """Return a digest of the rows and of all arguments that change their images."""
     path = options.prompts_path
-    rows = list(_prompts(options)) if path is None else version_of(path, objects)
-    values = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+    rows = _digest_of_rows(options.prompts) if path is None else version_of(path, objects)
+    values: list[Any] = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
     values += [options.prompt_template, options.variants, options.matrix]
     text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest_of_rows(prompts: Any) -> str:
+    digest = hashlib.sha256()
+    for row in read_passed_rows(prompts):
+        columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else row
+        try:
+            text = json.dumps(columns, sort_keys=True, default=str)
+        except (TypeError, ValueError):  # such as names that can't be sorted
+            text = repr(columns)
+        except RecursionError:
+            raise IdeogramInvalidInput.of(["prompts: a row is nested too deeply"]) from None
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def plan_run(
@@ -78,6 +93,8 @@ def plan_run(
         rows = _rows(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
+    if not plan.rows and not options.allow_empty:
+        raise IdeogramInvalidInput.of([f"{options.prompts_path or 'prompts'}: there are no rows; see allow_empty"])
     _check_cost(options, plan)
     metrics.reused(plan.counts[ImageStatus.REUSED])
     now, limit = time.time(), options.requests_per_minute
@@ -123,15 +140,7 @@ def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, U
 def _rows(options: DatasetOptions, objects: ObjectStore, needed_columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if options.prompts_path is not None:
         return read_rows(options.prompts_path, objects, needed_columns)
-    return ((f"item {number}", row) for number, row in enumerate(_prompts(options)))
-
-
-def _prompts(options: DatasetOptions) -> Sequence[Any]:
-    """Return the rows that were passed directly; rendering may have made anything of them."""
-    prompts = options.prompts
-    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
-        raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
-    return prompts
+    return ((f"item {number}", row) for number, row in enumerate(read_passed_rows(options.prompts)))
 
 
 def _check_cost(options: DatasetOptions, plan: Plan) -> None:

@@ -27,6 +27,7 @@ OPTIONS = DatasetOptions(
     variants=None,
     matrix=None,
     dedupe=False,
+    allow_empty=False,
     if_exists="reuse",
     max_in_flight=50,
     requests_per_minute=None,

@@ -87,7 +87,7 @@ def test_id_from_the_inputs_is_the_same_wherever_the_row_is() -> None:
         ({"prompt": float("nan")}, "has no prompt"),
         ({"prompt": "x", "Prompt ": "y"}, "has two columns 'prompt'"),
         ({"prompt": "x", "Resolutoin": 1}, "column 'Resolutoin' is not a parameter. Did you mean 'resolution'?"),
-        ({"prompt": "x", "id": 10**5000}, "integer string conversion"),
+        ({"prompt": "x", "id": 10**5000}, "id an integer of thousands of digits must be text"),
         ({"prompt": "x", "id": ".."}, "holds '.' or '..'"),
         ({"prompt": "x", "id": "manifest.jsonl"}, "must not be the manifest's"),
         ({"prompt": "x", "id": "Manifest.JSONL"}, "must not be the manifest's"),
