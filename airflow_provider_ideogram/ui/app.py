@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from functools import cache, wraps
 from http import HTTPStatus
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -31,7 +31,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
-from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image
+from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
@@ -206,10 +206,18 @@ def show_image(
     )
 
 
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file", methods=_METHODS)
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/{file}", methods=_METHODS)
 @_in_thread
-def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: MapIndex, row: str) -> Response:
-    """Send the image itself, or the reason why it can't be shown, as plain text."""
+def send_image(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: MapIndex,
+    row: str,
+    file: Literal["file", "thumbnail"],
+) -> Response:
+    """Send the image itself or its thumbnail, or the reason why it can't be shown, as plain text."""
     reader = _reader(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
@@ -219,7 +227,7 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
     if request.headers.get("If-None-Match") == headers["ETag"]:
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     try:
-        image = open_image(reader, item.facts)
+        image = (open_thumbnail if file == "thumbnail" else open_image)(reader, item.facts)
     except NotShown as problem:
         return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
     except (IdeogramStorageError, LimitReached) as error:
