@@ -22,7 +22,8 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi import Query as InAddress
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -33,6 +34,7 @@ from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
 from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
+from airflow_provider_ideogram.ui.query import ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import render
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
@@ -71,8 +73,9 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
 )
-Position = Annotated[int | None, Query(ge=0, le=10**11)]
-PageNumber = Annotated[int, Query(ge=1, le=10**9)]
+Position = Annotated[int | None, InAddress(ge=0, le=10**11)]
+PageNumber = Annotated[int, InAddress(ge=1, le=10**9)]
+Asked = Annotated[Query, Depends(query_of)]
 #: As Airflow's database stores it.
 MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 
@@ -141,17 +144,19 @@ def show_run(
     request: Request,
     dag_id: str,
     run_id: str,
+    query: Asked,
     task_id: str | None = None,
     map_index: str | None = None,
     page: PageNumber = 1,
 ) -> Response:
-    """Show a page of the images of a run, of a task in it, or of one of its task instances."""
+    """Show a page of what a query finds among the images of a run, of a task in it, or of a task instance."""
     with create_session(scoped=False) as session:
         run = find_run(session, dag_id, run_id)
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
-    content = read_page(_reader(request), Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
+    scope, first = Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE
+    content = read_page(_reader(request), scope, first, query=query)
     return _page(
         request,
         "run.html",
@@ -160,12 +165,14 @@ def show_run(
         task_id=task_id,
         map_index=index,
         content=content,
-        first=(page - 1) * PAGE_SIZE,
+        query=query,
+        choices={"status": STATUSES, "style": STYLES, "sort": ORDERS},
+        first=first,
         # The images of a single task instance have no position among those of the run or the task.
         of=_OF_TASK if task_id else None,
         has_positions=index is None,
         number=page,
-        pages=max(-(-content.total // PAGE_SIZE), 1),
+        pages=max(-(-content.found // PAGE_SIZE), 1),
     )
 
 
@@ -178,6 +185,7 @@ def show_image(
     task_id: str,
     map_index: MapIndex,
     row: str,
+    query: Asked,
     at: Position = None,
     of: str | None = None,
 ) -> Response:
@@ -190,7 +198,7 @@ def show_image(
     reader = _reader(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
-    near = (None, None) if at is None else read_neighbours(reader, listed, item, at)
+    near = (None, None) if at is None else read_neighbours(reader, listed, item, at, query)
     call = call_again(item.facts) if item.has_image else None
     return _page(
         request,
@@ -200,6 +208,7 @@ def show_image(
         item=item,
         call=call,
         near=near,
+        query=query,
         at=at,
         of=_OF_TASK if listed.task_id else None,
         list_page=(at or 0) // PAGE_SIZE + 1,

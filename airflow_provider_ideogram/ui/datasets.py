@@ -126,6 +126,22 @@ class Dataset:
                 page[row] = (name, line)
         return list(page.values())
 
+    def last_lines(self, reader: Reader) -> Iterator[tuple[str, bytes]]:
+        """
+        Yield the names and lines of all rows, of a row that a retry has replaced the last line.
+
+        :raises IdeogramStorageError: If S3 does not return them.
+        """
+        if not self.in_parts or self.instance.tries <= 1:
+            yield from self.lines(reader)
+            return
+        rows: dict[bytes, tuple[str, bytes]] = {}
+        for name, line in self.lines(reader):
+            match = ROW.match(line)
+            if match:
+                rows[match[1]] = (name, line)
+        yield from rows.values()
+
     def lines(self, reader: Reader) -> Iterator[tuple[str, bytes]]:
         """
         Yield the names and lines of all rows, of a retried dataset also the replaced ones.

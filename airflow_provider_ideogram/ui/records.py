@@ -16,6 +16,9 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
+_STATUSES = tuple(status.value for status in ImageStatus)
+#: Of the values that are shown; a search asks this for all fields of thousands of lines.
+_KINDS = (str, int, float)
 _FIELDS = tuple(field.name for field in fields(ImageRecord))
 #: The state of a task instance that was never scheduled.
 NO_STATE = "no status"
@@ -159,8 +162,11 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
 
 def _is_row(value: Mapping[str, Any]) -> bool:
     """Return whether a line has the fields of every row."""
-    known = value.get("status") in list(ImageStatus)
-    return known and isinstance(value.get("row"), int) and isinstance(value.get("fingerprint"), str)
+    return (
+        value.get("status") in _STATUSES
+        and isinstance(value.get("row"), int)
+        and isinstance(value.get("fingerprint"), str)
+    )
 
 
 def _requested(instance: Instance) -> dict[str, Any]:
@@ -170,8 +176,11 @@ def _requested(instance: Instance) -> dict[str, Any]:
 
 
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: value[name] for name in _FIELDS if isinstance(value.get(name), str | int | float)}
-    return {name: _text(one) if isinstance(one, str) else one for name, one in known.items()}
+    return {
+        name: one if not isinstance(one, str) or one.isascii() else _text(one)
+        for name in _FIELDS
+        if isinstance(one := value.get(name), _KINDS)
+    }
 
 
 def _text(value: Any) -> str | None:

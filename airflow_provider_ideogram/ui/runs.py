@@ -1,9 +1,9 @@
 """
 The gallery's queries of Airflow's database.
 
-Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most a page of task
-instances with single images, and all those of datasets; only :func:`dags_with_images`, which returns DAG ids alone,
-reads all of them.
+Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most the given number of
+task instances with single images, and all those of datasets; only :func:`dags_with_images`, which returns DAG ids
+alone, reads all of them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Invariant: the runs are real ones; only the dataset's rows are written by hand, 
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,9 @@ from zlib import crc32
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.datasets.workspace import Workspace, part_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
+from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import start_emulator
 from dev.processes import Processes
@@ -145,13 +148,13 @@ def store_image(
     prompt, request_id, key = f"Linocut of {subject}, two colours", f"request-{index}", f"{folder}/{index}.jpeg"
     width, height = (int(side) for side in resolution.split("_")[1:])
     picture = Picture("ideogram-2a-txt-2-img", prompt, "AUTO", resolution, "DESIGN", index, "jpeg")
-    s3.put_object(
-        Bucket=BUCKET,
-        Key=key,
-        Body=draw(picture),
-        ContentType="image/jpeg",
-        Metadata={"ideogram-request-id": request_id},
-    )
+    content, metadata = draw(picture), {"ideogram-request-id": request_id}
+    if folder == "dataset":
+        small = thumbnail_key(DEFAULT_LEDGER_PREFIX, Target(BUCKET, key), content)
+        body = make_thumbnail(io.BytesIO(content))
+        s3.put_object(Bucket=BUCKET, Key=small, Body=body, ContentType=CONTENT_TYPE, Metadata=metadata)
+        metadata |= thumbnail_pointer(small)
+    s3.put_object(Bucket=BUCKET, Key=key, Body=content, ContentType="image/jpeg", Metadata=metadata)
     return {
         "uri": f"s3://{BUCKET}/{key}", "bucket": BUCKET, "key": key, "request_id": request_id, "prompt": prompt,
         "width": width, "height": height, "seed": index, "style_type": "DESIGN", "magic_prompt_option": "AUTO",

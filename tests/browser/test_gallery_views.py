@@ -139,7 +139,7 @@ def test_dataset_is_paged_and_loads_what_comes_into_view(
 ) -> None:
     page = open_page("about:blank")
     files: list[str] = []
-    page.on("request", lambda request: files.append(request.url) if request.url.endswith("/file") else None)
+    page.on("request", lambda request: files.append(request.url) if request.url.endswith("/thumbnail") else None)
     page.goto(gallery.run_page("catalogue"))
     expect(page.locator(".card")).to_have_count(60)
     assert 0 < len(files) < 60

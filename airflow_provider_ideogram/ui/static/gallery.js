@@ -1,5 +1,5 @@
 // Without this script the gallery works as well. It adds Airflow's own choice of light or dark, arrow keys, the way
-// from image to image, a button that copies, and what is new while a run goes on.
+// from image to image, buttons that copy, searches without the button, and what is new while a run goes on.
 "use strict";
 (() => {
   const REFRESH_MILLISECONDS = 4000;
@@ -95,8 +95,12 @@
 
   addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input, select")) return;
+    const search = event.key === "/" && document.querySelector("[data-find] [type=search]");
     if (event.key === "?") document.querySelector("[data-keys]").showModal();
-    else if (!event.shiftKey) (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
+    else if (search) {
+      event.preventDefault();
+      search.select();
+    } else if (!event.shiftKey) (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
   });
 
   function offerHelp() {
@@ -144,10 +148,22 @@
     }
   }
 
+  // An address has only what is asked for.
+  addEventListener("submit", (event) => {
+    if (!event.target.matches("[data-find]")) return;
+    for (const field of event.target.elements) field.disabled ||= !field.value;
+  });
+  addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("[data-find] :disabled")) field.disabled = false;
+  });
+  addEventListener("change", (event) => {
+    if (event.target.matches("[data-find] select")) event.target.form.requestSubmit();
+  });
+
   async function refresh() {
     const main = document.querySelector("main[data-live]");
     if (!main) return;
-    if (!document.hidden) {
+    if (!document.hidden && !main.querySelector("[data-find]:focus-within")) {
       const answer = await fetch(location.href).catch(() => null);
       if (answer?.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
@@ -166,6 +182,8 @@
       const same = old.get(card.outerHTML);
       if (same) card.replaceWith(same);
     }
+    const form = main.querySelector("[data-find]"); // with what is typed
+    if (form) fresh.querySelector("[data-find]")?.replaceWith(form);
     main.replaceChildren(...fresh.childNodes);
     if (!("live" in fresh.dataset)) delete main.dataset.live;
     if (focused && document.activeElement === document.body) {
