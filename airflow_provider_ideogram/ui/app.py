@@ -31,12 +31,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
+from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
 from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
 from airflow_provider_ideogram.ui.query import ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.records import Item
-from airflow_provider_ideogram.ui.rendering import render
+from airflow_provider_ideogram.ui.rendering import address, render
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
 from airflow_provider_ideogram.ui.work import Busy, LimitReached, Work
 
@@ -176,6 +177,40 @@ def show_run(
     )
 
 
+@_dag.api_route("/runs/{run_id}/compare", methods=_METHODS)
+@_in_thread
+def compare_images(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    query: Asked,
+    image: Annotated[list[str], InAddress(max_length=PAGE_SIZE)],
+    task_id: str | None = None,
+    page: PageNumber = 1,
+) -> Response:
+    """
+    Show images side by side.
+
+    :param image: Their names, see :mod:`airflow_provider_ideogram.ui.compare`.
+    :param query: With ``task_id`` and ``page``, where they were selected.
+    """
+    reader = _reader(request)
+    items = [_find_named(reader, dag_id, run_id, name) for name in image[:MOST]]
+    first = items[0]
+    root = request.scope.get("root_path", "")
+    parts = ("dags", dag_id, "runs", run_id, *(("tasks", task_id) if task_id else ()))
+    return _page(
+        request,
+        "compare.html",
+        dag_id=dag_id,
+        run_id=run_id,
+        items=items,
+        facts=differences(items),
+        problem=None if 2 <= len(image) <= MOST else f"Select two to four images; {len(image)} are selected.",
+        back=f"{address(root, *parts, page=page, **query.parameters)}#image-{first.instance.label}-{first.row or ''}",
+    )
+
+
 @_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=_METHODS)
 @_in_thread
 def show_image(
@@ -248,6 +283,14 @@ def send_image(
         image.body.close()
         return Response(None, HTTPStatus.OK, headers, image.content_type)
     return StreamingResponse(image.stream(reader.work), HTTPStatus.OK, headers, image.content_type)
+
+
+def _find_named(reader: Reader, dag_id: str, run_id: str, name: str) -> Item:
+    place = place_of(name)
+    if place is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    task_id, map_index, row = place
+    return _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
 
 
 def _find_item(reader: Reader, scope: Scope, row: str) -> Item:

@@ -127,6 +127,33 @@ def test_search_is_in_the_address(gallery: GalleryWorld, open_page: Open, screen
     expect(page.locator(".card")).to_have_count(60)
 
 
+@pytest.mark.parametrize("width", [1440, 420])
+def test_selected_images_are_compared(
+    width: int, gallery: GalleryWorld, open_page: Open, screenshot: Screenshot
+) -> None:
+    page = open_page(gallery.run_page("formats"), color_scheme="dark" if width == 420 else "light", size=(width, 900))
+    compare = page.get_by_role("button", name="Compare")
+    expect(compare).to_be_hidden()
+    page.locator(".card").nth(0).focus()
+    page.keyboard.press("x")
+    expect(compare).to_be_disabled()
+    for number in (1, 2, 3):
+        page.locator(".cell").nth(number).hover()
+        page.locator(".pick").nth(number).click()
+    expect(page.locator("[data-selected]")).to_have_text("4 selected")
+    expect(page.locator(".pick input").nth(5)).to_be_disabled()
+    screenshot(page, f"gallery-selected-{width}")
+    page.keyboard.press("c")
+    page.wait_for_url("**/compare?*")
+    expect(page.locator(".compare img")).to_have_count(4)
+    expect(page.locator(".differs").first).to_contain_text("Prompt")
+    page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    screenshot(page, f"gallery-compare-{width}")
+    page.keyboard.press("Escape")
+    expect(page.locator(".card").first).to_be_focused()
+
+
 def test_failed_card_says_cause_money_log_and_request(gallery: GalleryWorld, open_page: Open) -> None:
     page = open_page(gallery.run_page("fox_and_friends"))
     cell = page.locator(".cell").filter(has_text="A portrait of somebody famous")

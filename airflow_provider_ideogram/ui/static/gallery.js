@@ -5,6 +5,8 @@
   const REFRESH_MILLISECONDS = 4000;
   const MAX_RETRIES = 5;
   const REM = 16;
+  const LEAST_COMPARED = 2;
+  const MOST_COMPARED = 4;
   const SHARES = 100; // a row whose shares are less than 1 in all would not be filled
   const root = document.documentElement;
 
@@ -72,6 +74,29 @@
     to.focus();
   }
 
+  function select(key) {
+    if (key === "c") document.querySelector("[data-compare]")?.requestSubmit();
+    else document.activeElement?.closest?.(".cell")?.querySelector(".pick input:enabled")?.click();
+  }
+
+  function selected() {
+    return [...document.querySelectorAll(".pick input:checked")];
+  }
+
+  function showSelection() {
+    const form = document.querySelector("[data-compare]");
+    if (!form) return;
+    const count = selected().length;
+    for (const box of document.querySelectorAll(".pick input")) {
+      box.disabled = count >= MOST_COMPARED && !box.checked;
+    }
+    form.querySelector("[data-selected]").textContent =
+      count < LEAST_COMPARED ? "Select one to three more to compare." : `${count} selected`;
+    form.querySelector("button:not([type])").disabled = count < LEAST_COMPARED;
+  }
+  addEventListener("change", showSelection);
+  addEventListener("reset", () => setTimeout(showSelection));
+
   // The card of the row above or below whose middle is nearest: rows have different numbers of cards.
   function inNextRow(cards, at, step) {
     const box = (card) => card.getBoundingClientRect();
@@ -96,11 +121,13 @@
   addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input, select")) return;
     const search = event.key === "/" && document.querySelector("[data-find] [type=search]");
+    const isOne = document.querySelector("[data-one]");
     if (event.key === "?") document.querySelector("[data-keys]").showModal();
     else if (search) {
       event.preventDefault();
       search.select();
-    } else if (!event.shiftKey) (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
+    } else if (!isOne && (event.key === "x" || event.key === "c")) select(event.key);
+    else if (!event.shiftKey) (isOne ? moveAround : moveInGrid)(event);
   });
 
   function offerHelp() {
@@ -150,6 +177,7 @@
 
   // An address has only what is asked for.
   addEventListener("submit", (event) => {
+    if (event.target.matches("[data-compare]") && selected().length < LEAST_COMPARED) event.preventDefault();
     if (!event.target.matches("[data-find]")) return;
     for (const field of event.target.elements) field.disabled ||= !field.value;
   });
@@ -196,6 +224,7 @@
     focusCard();
     offerToCopy();
     offerHelp();
+    showSelection();
     if (document.querySelector("main[data-live]")) setTimeout(refresh, REFRESH_MILLISECONDS);
   });
 })();
