@@ -32,6 +32,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
+from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
 from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
@@ -130,12 +131,13 @@ def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: P
     offset = (page - 1) * _RUNS_PER_PAGE
     with create_session(scoped=False) as session:
         runs = recent_runs(session, dag_id, offset, _RUNS_PER_PAGE + 1)
+        cost = costs(session, dag_id, task_id)
     reader = _reader(request)
     shown = [
         (run, read_page(reader, Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]
     ]
     more = len(runs) > _RUNS_PER_PAGE
-    return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, number=page, more=more)
+    return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, cost=cost, number=page, more=more)
 
 
 @_dag.api_route("/runs/{run_id}", methods=_METHODS)
@@ -153,6 +155,7 @@ def show_run(
     """Show a page of what a query finds among the images of a run, of a task in it, or of a task instance."""
     with create_session(scoped=False) as session:
         run = find_run(session, dag_id, run_id)
+        cost = costs(session, dag_id, task_id, run_id)
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
@@ -165,6 +168,7 @@ def show_run(
         run=run,
         task_id=task_id,
         map_index=index,
+        cost=cost.total if index is None else None,
         content=content,
         query=query,
         choices={"status": STATUSES, "style": STYLES, "sort": ORDERS},
