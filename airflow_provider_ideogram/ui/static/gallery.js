@@ -64,7 +64,7 @@
 
   function moveInGrid(event) {
     const cards = [...document.querySelectorAll("[data-grid] .card")];
-    const at = cards.indexOf(document.activeElement);
+    const at = cards.indexOf(document.activeElement.closest(".cell")?.querySelector(".card"));
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
     if (!cards.length || !(event.key in steps)) return;
     const isAcross = event.key === "ArrowDown" || event.key === "ArrowUp";
@@ -76,7 +76,7 @@
 
   function select(key) {
     if (key === "c") document.querySelector("[data-compare]")?.requestSubmit();
-    else document.activeElement?.closest?.(".cell")?.querySelector(".pick input:enabled")?.click();
+    else document.activeElement.closest(".cell")?.querySelector(".pick input:enabled")?.click();
   }
 
   function selected() {
@@ -119,7 +119,7 @@
   }
 
   addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input, select")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input:not([type=checkbox]), select")) return;
     const search = event.key === "/" && document.querySelector("[data-find] [type=search]");
     const isOne = document.querySelector("[data-one]");
     if (event.key === "?") document.querySelector("[data-keys]").showModal();
