@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.target import Target
 
 CONTENT_TYPE = "image/webp"
+#: The folder of thumbnails below the ledger's prefix.
+FOLDER = ".thumbnails/"
 MAX_BYTES = 33_000
 #: The long side in pixels and WebP's quality, until one of them is small enough; the last one is for noise.
 _ENCODINGS = ((512, 65), (512, 40), (384, 35), (256, 40))
@@ -36,7 +38,7 @@ def thumbnail_key(prefix: str, target: Target, sha256: bytes) -> str:
     :param sha256: The digest of the image.
     """
     name = hashlib.sha256(target.key.encode() + b"\0" + sha256).hexdigest()
-    return f"{prefix}.thumbnails/{name[:40]}.webp"
+    return f"{prefix}{FOLDER}{name[:40]}.webp"
 
 
 def make_thumbnail(file: IO[bytes]) -> bytes:
