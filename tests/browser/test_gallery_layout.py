@@ -104,23 +104,23 @@ def test_page_shows_thumbnails_or_the_images(
 def test_search_is_in_the_address(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(gallery.run_page("catalogue"))
     page.keyboard.press("/")
-    page.keyboard.type("market hall")
+    page.keyboard.type("galicia")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/runs/first?q=market+hall")
+    page.wait_for_url("**/runs/first?q=galicia")
     expect(page.get_by_role("status")).to_contain_text("167 of 2,000 images")
     page.get_by_text("Filter", exact=True).click()
     page.get_by_label("Status").select_option("reused")
-    page.wait_for_url("**/runs/first?q=market+hall&status=reused")
+    page.wait_for_url("**/runs/first?q=galicia&status=reused")
     page.get_by_label("Order").select_option("prompt")
-    page.wait_for_url("**/runs/first?q=market+hall&sort=prompt&status=reused")
+    page.wait_for_url("**/runs/first?q=galicia&sort=prompt&status=reused")
     expect(page.locator(".card")).to_have_count(34)
-    screenshot(page, "gallery-search")
+    screenshot(page, "search")
     page.reload()
-    expect(page.get_by_role("searchbox")).to_have_value("market hall")
+    expect(page.get_by_role("searchbox")).to_have_value("galicia")
     page.locator(".card").nth(1).click()
     page.wait_for_load_state()
     page.keyboard.press("ArrowRight")
-    page.wait_for_url("**at=2*q=market+hall*")
+    page.wait_for_url("**at=2*q=galicia*")
     page.keyboard.press("Escape")
     expect(page.locator(".card").nth(2)).to_be_focused()
     page.get_by_role("link", name="Show all").click()
@@ -149,7 +149,7 @@ def test_selected_images_are_compared(
     expect(page.locator(".differs").first).to_contain_text("Prompt")
     page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    screenshot(page, f"gallery-compare-{width}")
+    screenshot(page, f"compare-{width}")
     page.keyboard.press("Escape")
     expect(page.locator(".card").first).to_be_focused()
 
@@ -207,7 +207,7 @@ def test_help_zoom_and_copies(gallery: GalleryWorld, open_page: Open, screenshot
     page.keyboard.press("z")
     expect(page.locator("figure.zoomed")).to_have_count(0)
     copies = {
-        "prompt": "Linocut of a walled garden, two colours",
+        "prompt": "Travel poster of Savoy, flat colours",
         "seed": "0",
         "S3 address": "s3://gallery/dataset/0.jpeg",
     }

@@ -67,7 +67,7 @@ def test_failed_dataset_without_a_manifest_shows_its_parts() -> None:
     assert (dataset.rows, dataset.in_parts, dataset.is_running) == (9, True, False)
 
 
-def test_manifest_of_an_unreadable_result_is_at_the_operators_prefix() -> None:
+def test_manifest_of_an_unreadable_result_is_at_the_prefix() -> None:
     dataset = _dataset(state="success", return_value="s3://xcoms/1", progress=PROGRESS)
     assert (dataset.rows, dataset.in_parts, dataset.target) == (9, False, Target("bucket", "cats/manifest.jsonl"))
     assert dataset.problem is None
