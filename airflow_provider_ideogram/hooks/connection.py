@@ -54,6 +54,7 @@ class ConnectionSettings:
     :param max_cost_usd_per_dag_and_day: The same for each DAG on a UTC day.
     :param account_url: Where tasks share limit and budget, ``s3://bucket/prefix/``; None for the ledger's prefix in the
         target's bucket.
+    :param conn_id: The connection's id, for errors.
     """
 
     api_key: str = field(repr=False)
@@ -66,6 +67,7 @@ class ConnectionSettings:
     max_cost_usd_per_month: float | None = None
     max_cost_usd_per_dag_and_day: float | None = None
     account_url: str | None = None
+    conn_id: str = field(default="", compare=False)
 
     @property
     def has_budget(self) -> bool:
@@ -113,7 +115,7 @@ class ConnectionSettings:
             raise IdeogramInvalidInput.of([sanitize_text(f"{where}: {problem}", redactor) for problem in problems])
         if not is_vendor_host(urlsplit(values["base_url"]).hostname or ""):
             values.setdefault("history_url", None)
-        return cls(**values)
+        return cls(**values, conn_id=connection.conn_id or "")
 
 
 def is_vendor_host(host: str) -> bool:

@@ -126,14 +126,14 @@ class Submitter:
         # The time is from before the POST, so that the request's hour never ends later than counted.
         intent = Intent(with_seed, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
         # A request that exists needs no admission.
-        existing = self.ledger.read(self._record_key) if self.admission.is_shared else None
+        existing = self.ledger.read(self.record_key) if self.admission.is_shared else None
         try:
             if existing is None:
                 with self._admitted(intent) as reserved:
-                    record = self.ledger.write_intent(self._record_key, reserved)
+                    record = self.ledger.write_intent(self.record_key, reserved)
                 return self._stored_meanwhile(head, record, request) or self._submit(record)
         except RecordConflict:
-            existing = self.ledger.read(self._record_key)
+            existing = self.ledger.read(self.record_key)
         if existing is not None:
             if self.keeps_first_inputs and existing.intent.attempt_group == self._group:
                 intent = replace(intent, request=existing.intent.request, fingerprint=existing.intent.fingerprint)
@@ -141,7 +141,7 @@ class Submitter:
                 if existing.not_submitted:
                     return self._submit_over(existing, intent, head, settled=True)
                 return self._reattach(existing, intent, head)
-        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self._record_key} was changed just now"))
+        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self.record_key} was changed just now"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
@@ -149,7 +149,7 @@ class Submitter:
 
         :raises IdeogramJobUnreachable: If its image is stored, and its inputs are unknown.
         """
-        record = self.ledger.read(self._record_key)
+        record = self.ledger.read(self.record_key)
         if record is not None:
             own = record.intent.attempt_group == self._group
             return record.intent.request.as_asked(record.intent.fingerprint) if own else None
@@ -157,7 +157,8 @@ class Submitter:
         return request_of_image(self.hook, *own_image) if own_image else None
 
     @property
-    def _record_key(self) -> str:
+    def record_key(self) -> str:
+        """The key of the target's record in the ledger."""
         return self.ledger.key_of(self.target, self.owner)
 
     @property
@@ -173,9 +174,9 @@ class Submitter:
         if self.keeps_first_inputs and paid_by_group(head, self._group):
             request = request_of_image(self.hook, self.target, head)
         if made_from(head, request):
-            record = self.ledger.read(self._record_key) if self.admission.is_shared else None
+            record = self.ledger.read(self.record_key) if self.admission.is_shared else None
             if settle_stored(self.admission, record, head):
-                self.ledger.delete_for_image(self._record_key, made_by(head), submitted_at_of(head))
+                self.ledger.delete_for_image(self.record_key, made_by(head), submitted_at_of(head))
         return self._image.usable(head, request)
 
     def _stored_meanwhile(
@@ -253,7 +254,12 @@ class Submitter:
 
         :param settled: Whether the record's request will never have an image.
         """
-        record = self._replace(existing, intent)
+        try:
+            record = self._replace(existing, intent)
+        except IdeogramBudgetReached:
+            if settled:  # its record would pass for an open request
+                self.ledger.delete(existing.key, existing.etag)
+            raise
         replaced = None if settled else existing
         request = intent.request.as_asked(intent.fingerprint)
         return self._stored_meanwhile(head, record, request, replaced) or self._submit(record, replaced)
@@ -299,7 +305,7 @@ class Submitter:
         self.admission.cancel(record.intent.reservation)
 
     def _admitted(self, intent: Intent) -> AbstractContextManager[Intent]:
-        return admitted(self.admission, intent, self.ledger.url_of(self._record_key))
+        return admitted(self.admission, intent, self.ledger.url_of(self.record_key))
 
     def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
         """Record that the submit was answered 500, 502 or 503; without a record it stays an unknown submit."""

@@ -18,7 +18,7 @@ from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.api.values import path_text
-from airflow_provider_ideogram.exceptions import IdeogramBudgetReached
+from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_ideogram.account.account import TurnAhead
     from airflow_provider_ideogram.api.job import Job
+    from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.admission import Admission
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.submission import Submitter
+    from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 
 class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
@@ -67,6 +69,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         not done in time can still be fetched by a later attempt.
     :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
     :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
+    :param thumbnails: Also store a thumbnail of the image below ``ledger_prefix``, which the gallery shows.
     :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
         ``fail`` until a person clears the task, or ``resubmit`` and risk paying twice.
     :param resubmit_on_5xx: Submit again after an answered 500, 502 or 503, once the account's history shows no such
@@ -116,29 +119,29 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.account.account import TurnAhead
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+        from airflow_provider_ideogram.jobs.refusal import open_request_of, retried_while_open
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+        is_first_slice = resumed is None and context["ti"].try_number <= 1
         with self._failures(context), self._hook() as hook:
             if resumed is None:
                 self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
-            submitter = self._submitter(context, hook, target, resumed.get("turn") if resumed else None)
+            submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
-            request = asked or self._request(context, submitter)
-            asking = {"inputs": request.inputs(), "target": target.uri}
-            called_at = time.time()
+            called_at, self._is_submitting = time.time(), True
             try:
-                result = submitter.get_or_submit(request)
+                with retried_while_open(lambda: open_request_of(submitter, is_first_slice=is_first_slice)):
+                    request = asked or self._request(context, submitter)
+                    asking = {"inputs": request.inputs(), "target": target.uri}
+                    admission = self._admission(context, hook, target, resumed.get("turn") if resumed else None)
+                    result = self._get_or_submit(replace(submitter, admission=admission), request, asking)
             except RetryLater as later:
                 since = resumed.get("waiting_since", time.time()) if resumed else time.time()
                 self._retry_later(later, {"waiting_since": since, **asking})
             except TurnAhead as ahead:
                 self._await_turn(ahead, asking)
-            except IdeogramBudgetReached as reached:
-                if self.on_budget == "fail":
-                    raise
-                self._await_budget(reached, asking)
             if isinstance(result, ImageRecord):
                 return self._succeed(context, result)
             job, poll = result
@@ -153,6 +156,17 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             self._wait(hook, job, poll)
             return self._finish(context, hook, job, poll)
 
+    def _open_request(self, context: Context) -> str | None:
+        from airflow_provider_ideogram.jobs.refusal import NOT_READABLE, NOT_RECORDED, open_request_of
+
+        if not self.durable:
+            return NOT_RECORDED
+        try:
+            submitter = self._submitter(context, self._hook(), Target.parse(self.s3_key, self.s3_bucket))
+        except IdeogramStorageError:
+            return NOT_READABLE
+        return open_request_of(submitter, is_first_slice=False)
+
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
         """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""
         return GenerationRequest.from_inputs(self._operator_inputs())
@@ -160,14 +174,9 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     def _operator_inputs(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in CHECKS}
 
-    def _submitter(
-        self, context: Context, hook: IdeogramHook, target: Target, turn: Sequence[Any] | None = None
-    ) -> Submitter:
-        """
-        Return the submitter of the target's request.
-
-        :param turn: The task's place among those that wait for the account's rate limit.
-        """
+    def _submitter(self, context: Context, hook: IdeogramHook, target: Target) -> Submitter:
+        """Return the submitter of the target's request, without the account's limits."""
+        from airflow_provider_ideogram.jobs.admission import UNLIMITED
         from airflow_provider_ideogram.jobs.submission import Submitter
 
         return Submitter(
@@ -182,10 +191,15 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             resubmit_on_5xx=self.resubmit_on_5xx,
             tried_since=_tried_since(context),
             keeps_first_inputs=self._keeps_first_inputs,
-            admission=self._admission(context, hook, target, turn),
+            admission=UNLIMITED,
         )
 
     def _admission(self, context: Context, hook: IdeogramHook, target: Target, turn: Sequence[Any] | None) -> Admission:
+        """
+        Return what admits the submits.
+
+        :param turn: The task's place among those that wait for the account's rate limit.
+        """
         from airflow_provider_ideogram.account.admission import Admission
         from airflow_provider_ideogram.account.turns import Turn
         from airflow_provider_ideogram.jobs.admission import UNLIMITED
@@ -239,6 +253,17 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         payload = {**asking, "turn": turn}
         trigger = IdeogramTurnTrigger(turn=turn, deadline=deadline, aws_conn_id=self.aws_conn_id, payload=payload)
         self._defer_to(trigger, "submit_again")
+
+    def _get_or_submit(
+        self, submitter: Submitter, request: GenerationRequest, asking: Mapping[str, Any]
+    ) -> ImageRecord | tuple[Job, RequestPoll]:
+        """Get or submit the request, or defer until the window of a budget ends that is used up."""
+        try:
+            return submitter.get_or_submit(request)
+        except IdeogramBudgetReached as reached:
+            if self.on_budget == "wait":
+                self._await_budget(reached, asking)
+            raise
 
     def _await_budget(self, reached: IdeogramBudgetReached, asking: Mapping[str, Any]) -> NoReturn:
         """Defer until the budget's window ends; the tasks that wait for it come back over a minute."""

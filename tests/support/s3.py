@@ -310,12 +310,12 @@ def calls_recorded() -> Iterator[list[str]]:
 def serial_s3_server() -> Iterator[S3Server]:
     """Run a server that serves one request at a time: moto checks a condition and writes in two steps."""
     from moto.moto_server import threaded_moto_server
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
-    dispatcher: Any = threaded_moto_server.DomainDispatcherApplication
     lock = Lock()
 
     def serial(create: Any) -> Any:
-        app = dispatcher(create)
+        app: Any = DomainDispatcherApplication(create)
 
         def call(environ: Any, start_response: Any) -> list[bytes]:
             with lock:
