@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ class Plan:
     """
     The plan of a run.
 
-    :param total: The number of rows.
+    :param rows: The number of rows.
+    :param total: The number of their images.
     :param counts: The number of images that are stored already, by status.
     :param own_cost_usd: What the vendor charged for those that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
@@ -45,6 +46,7 @@ class Plan:
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
     """
 
+    rows: int = 0
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     own_cost_usd: float = 0.0
@@ -126,8 +128,8 @@ def make_plan(
                 plan.to_do[item.request.model] += 1
             # An image of the run itself, made from inputs that were changed since, is replaced in any case.
             todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
-    plan.total = counted.rows
-    checker.raise_for_bad_rows(plan.total)
+    plan.rows, plan.total = counted.rows, checker.images
+    checker.raise_for_bad_rows(plan.rows)
     for chunks in (todo, copies, parts):
         chunks.flush()
     plan.todo_chunks, plan.copy_chunks, plan.parts = todo.written, copies.written, parts.written
@@ -144,17 +146,20 @@ def _exists(item: Item) -> IdeogramObjectExists:
     )
 
 
-def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
+def plan_failed_items(
+    workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus], left_out: Container[str] = ()
+) -> None:
     """
     Plan items without an image again, for a new attempt; those that wait or run already are not planned twice.
 
     :param state: The state at the end of the last attempt; it is changed.
     :param statuses: The statuses of those items.
+    :param left_out: The keys of items that are not attempted again.
     """
     status_by_row: dict[int, str] = {}
     for line in map(json.loads, workspace.part_lines(state.plan)):
         status_by_row.pop(line["row"], None)
-        if line["status"] in statuses:
+        if line["status"] in statuses and line["key"] not in left_out:
             status_by_row[line["row"]] = line["status"]
     for row in _undecided_rows(workspace, state):
         status_by_row.pop(row, None)

@@ -133,10 +133,12 @@ class DatasetRunner:
         state = self.state
         log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
         # Blocked items are attempted again only after a person cleared the task.
-        blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
+        statuses = [ImageStatus.FAILED, ImageStatus.EXPIRED, *([ImageStatus.CONTENT_BLOCKED] if is_cleared else [])]
+        # Without a ledger nothing reattaches to a request that may be charged: a person decides on a new one.
+        left_out = state.unsettled_requests if not self.ledger.is_durable and not is_cleared else ()
         try:
             if state.failures:
-                plan_failed_items(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
+                plan_failed_items(self.workspace, state, statuses, left_out)
         except PlanLost as error:
             log.warning("%s. The run is planned again", error.reason)
             return False

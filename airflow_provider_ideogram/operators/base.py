@@ -67,13 +67,14 @@ class IdeogramTask(BaseOperator):
     deferrable: bool
     durable: bool
     ledger_prefix: str
+    thumbnails: bool
     poll_interval: float | None
     timeout: float
 
     #: Arguments with a fixed set of values.
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     #: Arguments that are True or False.
-    flags: ClassVar[Sequence[str]] = ("deferrable",)
+    flags: ClassVar[Sequence[str]] = ("deferrable", "thumbnails")
     #: Attributes that are durations, and the arguments' names.
     durations: ClassVar[Mapping[str, str]] = {"timeout": "timeout", "poll_interval": "poll_interval"}
 
@@ -186,7 +187,7 @@ class IdeogramTask(BaseOperator):
     def _store(self) -> ImageStore:
         from airflow_provider_ideogram.storage.image_store import ImageStore
 
-        return ImageStore(self.aws_conn_id, self.s3_extra_args)
+        return ImageStore(self.aws_conn_id, self.s3_extra_args, self.ledger_prefix if self.thumbnails else None)
 
 
 class IdeogramBaseOperator(IdeogramTask):
@@ -212,7 +213,7 @@ class IdeogramBaseOperator(IdeogramTask):
         "if_exists": IF_EXISTS,
         "on_unknown_submit": ("fail", "resubmit"),
     }
-    flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "resubmit_on_5xx")
+    flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "thumbnails", "resubmit_on_5xx")
     #: The parameters of a request that are arguments of the operator.
     parameters: ClassVar[Sequence[str]] = tuple(name for name in CHECKS if name != "prompt")
 
@@ -234,6 +235,7 @@ class IdeogramBaseOperator(IdeogramTask):
         timeout: float | timedelta = 600,
         durable: bool = True,
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
+        thumbnails: bool = True,
         on_unknown_submit: str = "fail",
         resubmit_on_5xx: bool = True,
         **kwargs: Any,
@@ -254,6 +256,7 @@ class IdeogramBaseOperator(IdeogramTask):
         self.timeout = read_if_valid(seconds, timeout)
         self.durable = durable
         self.ledger_prefix = ledger_prefix
+        self.thumbnails = thumbnails
         self.on_unknown_submit = on_unknown_submit
         self.resubmit_on_5xx = resubmit_on_5xx
 

@@ -66,6 +66,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     :param poke_interval: Seconds or a timedelta between polls; None follows the observed durations.
     :param timeout: Seconds or a timedelta from the submission until the task fails.
     :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
+    :param thumbnails: Also store a thumbnail of the image below ``_ideogram/``, which the gallery shows.
     """
 
     template_fields: Sequence[str] = (
@@ -100,6 +101,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         poke_interval: float | timedelta | None = None,
         timeout: float | timedelta = 3600,
         on_content_blocked: str = "fail",
+        thumbnails: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # without the durations, for which Airflow raises an error that it retries
@@ -107,6 +109,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self.poke_interval = EXPECTED_SECONDS if interval is None else interval
         self.timeout = read_if_valid(seconds, timeout)
         self.request = request
+        self.thumbnails = thumbnails
         self.s3_key = path_text(s3_key)
         self.s3_bucket = s3_bucket
         self.s3_extra_args = s3_extra_args

@@ -121,10 +121,14 @@ class ObjectStore:
             options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
             return _with_lower_case_metadata(_unless_missing(self.client.get_object, **options))
 
-    def head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
-        """Return S3's description of an object, None if it is missing."""
+    def head(self, bucket: str, key: str, **options: Any) -> Mapping[str, Any] | None:
+        """
+        Return S3's description of an object, None if it is missing.
+
+        :param options: Further arguments of ``head_object``, such as ``VersionId``.
+        """
         with self._errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
-            options = {**self._read_args, "Bucket": bucket, "Key": key}
+            options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
             return _with_lower_case_metadata(_unless_missing(self.client.head_object, **options))
 
     def put(
