@@ -28,9 +28,10 @@ root_doc = "docs/index"
 include_patterns = ["docs/*.md", "docs/_reference/*", "benchmarks/results/*.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 exclude_patterns = [".*", "docs/_build"]
 templates_path = [str(Path(__file__).parent / "_templates")]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx_copybutton", "sphinx_design"]
 
 myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]  # for tabs
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 # Other projects' inventories are on the network; all of this one must be there, but for internals that signatures and
