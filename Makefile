@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test test-fast browser-test docs fuzz simulate demo system-test system-test-distributed matrix s3-stores bench bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test test-fast browser-test screenshots docs fuzz simulate demo system-test system-test-distributed matrix s3-stores bench bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
@@ -45,8 +45,8 @@ lint: venv ## Run the linters and the type checker
 
 # Coverage starts before pytest, because pytest loads the package's own plugin. The browser tests run in a separate
 # process, because Playwright keeps an event loop running in it.
-test test-fast browser-test docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
-test test-fast browser-test: export AIRFLOW__CORE__LOAD_EXAMPLES := False
+test test-fast browser-test screenshots docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test
+test test-fast browser-test screenshots: export AIRFLOW__CORE__LOAD_EXAMPLES := False
 test: lint docs ## Run the linters, the type checker, the documentation build and all tests with branch coverage
 	if test -x /usr/bin/chromium; then $(BIN)/python -m pytest tests/browser; else echo "No /usr/bin/chromium: the browser tests are left out."; fi
 	$(BIN)/coverage erase
@@ -59,6 +59,11 @@ test-fast: venv ## Run the unit tests that are not marked slow, without coverage
 
 browser-test: venv | /usr/bin/chromium ## Test the gallery and the connection form in Chromium (SCREENSHOTS=folder)
 	$(BIN)/python -m pytest tests/browser
+
+screenshots: venv | /usr/bin/chromium ## Take the documentation's pictures again, from a running Airflow
+	rm -rf .screenshots
+	SCREENSHOTS=$(CURDIR)/.screenshots $(BIN)/python -m pytest tests/browser -m pictures
+	$(BIN)/python -m dev.pictures .screenshots
 
 /usr/bin/chromium:
 	apt-get update && apt-get install --yes --no-install-recommends chromium \
@@ -142,4 +147,4 @@ requirements: | $(UV) ## Pin the newest versions in the files of requirements
 		--no-emit-index-url --no-header --no-annotate --output-file dev/s3-stores.txt dev/s3-stores.in
 
 clean: ## Remove everything that make created
-	rm -rf .venv .venv-bench .venv-package .venv-matrix .s3-stores .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .screenshots .venv .venv-bench .venv-package .venv-matrix .s3-stores .fuzz .uv .airflow-test demo-output docs/_build docs/_reference dist build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -146,17 +146,20 @@ def _exists(item: Item) -> IdeogramObjectExists:
     )
 
 
-def plan_failed_items(workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus]) -> None:
+def plan_failed_items(
+    workspace: Workspace, state: DatasetState, statuses: Sequence[ImageStatus], left_out: Container[str] = ()
+) -> None:
     """
     Plan items without an image again, for a new attempt; those that wait or run already are not planned twice.
 
     :param state: The state at the end of the last attempt; it is changed.
     :param statuses: The statuses of those items.
+    :param left_out: The keys of items that are not attempted again.
     """
     status_by_row: dict[int, str] = {}
     for line in map(json.loads, workspace.part_lines(state.plan)):
         status_by_row.pop(line["row"], None)
-        if line["status"] in statuses:
+        if line["status"] in statuses and line["key"] not in left_out:
             status_by_row[line["row"]] = line["status"]
     for row in _undecided_rows(workspace, state):
         status_by_row.pop(row, None)

@@ -33,6 +33,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetStopped,
     IdeogramError,
     IdeogramLedgerError,
+    IdeogramStorageError,
 )
 
 if TYPE_CHECKING:
@@ -158,10 +159,12 @@ class DatasetRunner:
         state = self.state
         log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
         # Blocked items are attempted again only after a person cleared the task.
-        blocked = [ImageStatus.CONTENT_BLOCKED] if is_cleared else []
+        statuses = [ImageStatus.FAILED, ImageStatus.EXPIRED, *([ImageStatus.CONTENT_BLOCKED] if is_cleared else [])]
+        # Without a ledger nothing reattaches to a request that may be charged: a person decides on a new one.
+        left_out = state.unsettled_requests if not self.ledger.is_durable and not is_cleared else ()
         try:
             if state.failures:
-                plan_failed_items(self.workspace, state, [ImageStatus.FAILED, ImageStatus.EXPIRED, *blocked])
+                plan_failed_items(self.workspace, state, statuses, left_out)
         except PlanLost as error:
             log.warning("%s. The run is planned again", error.reason)
             return False
@@ -223,6 +226,21 @@ class DatasetRunner:
         except PlanLost as lost:
             self.state.input_digest = ""  # the next attempt plans again, and finds the images
             return [lost]
+
+    def open_requests(self, *, is_first_slice: bool) -> str | None:
+        """
+        Return what is known of the requests that may be charged, None if there is certainly none.
+
+        :param is_first_slice: Whether no earlier attempt or slice of the task can have submitted.
+        """
+        state = self._state
+        if is_first_slice:
+            return IN_LEDGER if state and (state.in_flight or state.unsettled_requests) else None
+        try:
+            state = state or read_state(self.workspace)[0]
+        except IdeogramStorageError:
+            return IN_LEDGER
+        return IN_LEDGER if state and state.plan and not state.finished_at else None
 
     def finish(self) -> dict[str, Any]:
         """

@@ -13,7 +13,7 @@ import io
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import IO, Self
 
@@ -132,20 +132,25 @@ def _disk_errors() -> Iterator[None]:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """Return the formats that this build of Pillow can read: some have no AVIF or JPEG 2000."""
     Image.init()
     return tuple(name for name in _TYPES if name in Image.OPEN)
 
 
+def large_image_turn(width: int, height: int) -> AbstractContextManager[object]:
+    """Return the context in which an image of a size may be decoded: large ones one at a time."""
+    return _large_image_lock if width * height > _LARGE_PIXELS else nullcontext()
+
+
 def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
     """Return Pillow's format, width and height; decode the whole image, since the start of a cut one is valid."""
     try:
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=readable_formats()) as image:
             kind, (width, height) = image.format or "", image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} by {height} pixels")
-            with _large_image_lock if width * height > _LARGE_PIXELS else nullcontext():
+            with large_image_turn(width, height):
                 image.load()
         if kind == "PNG" and not _has_png_end(file):
             raise ValueError("its last chunk is missing")

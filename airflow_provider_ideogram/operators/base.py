@@ -14,7 +14,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, get_current_context
+from airflow.providers.common.compat.sdk import (
+    Asset,
+    AssetAlias,
+    BaseOperator,
+    BaseOperatorLink,
+    get_current_context,
+)
 
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, check_choice
 from airflow_provider_ideogram.api.values import seconds, shown
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
 
 #: Seconds after the trigger's deadline at which Airflow's own timeout ends the deferral, if the trigger did not fire.
 BACKSTOP_SECONDS = 300.0
+#: The method that Airflow names when the deferral's time is over or its trigger failed.
+_TRIGGER_FAILED = "__fail__"
 #: Characters of a key that are percent-encoded in an asset's URI: Airflow drops the fragment and sorts the query.
 _ENCODED_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
 #: The gallery finds the tasks of this provider by these links.
@@ -59,13 +67,14 @@ class IdeogramTask(BaseOperator):
     deferrable: bool
     durable: bool
     ledger_prefix: str
+    thumbnails: bool
     poll_interval: float | None
     timeout: float
 
     #: Arguments with a fixed set of values.
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     #: Arguments that are True or False.
-    flags: ClassVar[Sequence[str]] = ("deferrable",)
+    flags: ClassVar[Sequence[str]] = ("deferrable", "thumbnails")
     #: Attributes that are durations, and the arguments' names.
     durations: ClassVar[Mapping[str, str]] = {"timeout": "timeout", "poll_interval": "poll_interval"}
 
@@ -141,7 +150,16 @@ class IdeogramTask(BaseOperator):
         this_attempt = context["ti"].try_number
         if kwargs.pop("attempt", this_attempt) != this_attempt:
             return self.execute(context)
-        return super().resume_execution(next_method, kwargs, context)
+        try:
+            return super().resume_execution(next_method, kwargs, context)
+        except Exception as error:
+            if next_method != _TRIGGER_FAILED:
+                raise
+            self._on_deferral_ended(context, str(error))
+
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        """Raise the error of a deferral that Airflow has ended, with what is known of the money."""
+        raise NotImplementedError
 
     def _add_asset_events(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
         """
@@ -169,7 +187,7 @@ class IdeogramTask(BaseOperator):
     def _store(self) -> ImageStore:
         from airflow_provider_ideogram.storage.image_store import ImageStore
 
-        return ImageStore(self.aws_conn_id, self.s3_extra_args)
+        return ImageStore(self.aws_conn_id, self.s3_extra_args, self.ledger_prefix if self.thumbnails else None)
 
 
 class IdeogramBaseOperator(IdeogramTask):
@@ -195,7 +213,7 @@ class IdeogramBaseOperator(IdeogramTask):
         "if_exists": IF_EXISTS,
         "on_unknown_submit": ("fail", "resubmit"),
     }
-    flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "resubmit_on_5xx")
+    flags: ClassVar[Sequence[str]] = ("deferrable", "durable", "thumbnails", "resubmit_on_5xx")
     #: The parameters of a request that are arguments of the operator.
     parameters: ClassVar[Sequence[str]] = tuple(name for name in CHECKS if name != "prompt")
 
@@ -217,6 +235,7 @@ class IdeogramBaseOperator(IdeogramTask):
         timeout: float | timedelta = 600,
         durable: bool = True,
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
+        thumbnails: bool = True,
         on_unknown_submit: str = "fail",
         resubmit_on_5xx: bool = True,
         **kwargs: Any,
@@ -237,6 +256,7 @@ class IdeogramBaseOperator(IdeogramTask):
         self.timeout = read_if_valid(seconds, timeout)
         self.durable = durable
         self.ledger_prefix = ledger_prefix
+        self.thumbnails = thumbnails
         self.on_unknown_submit = on_unknown_submit
         self.resubmit_on_5xx = resubmit_on_5xx
 

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
 from airflow_provider_ideogram.datasets.expansion import check_expansion
@@ -22,7 +22,7 @@ from airflow_provider_ideogram.datasets.row_files import check_rows_path
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
-from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
 from airflow_provider_ideogram.operators.task_states import is_at_work
 from airflow_provider_ideogram.storage.target import Target, check_key
 
@@ -168,26 +168,43 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the run, or continue that of an earlier attempt, and work on it."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
+        is_first_slice = context["ti"].try_number <= 1
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             self._check_rendered()
             prefix = Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
             workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
             runner = self._runner(context, hook, workspace, prefix)
-            runner.begin()
-            return self._run(context, runner, {})
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice)):
+                runner.begin()
+                return self._run(context, runner, {})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: run the next slice."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             payload = event["payload"]
             prefix = Target(payload["bucket"], payload["prefix"])
             workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
             runner = self._runner(context, hook, workspace, prefix)
-            runner.resume()
-            return self._run(context, runner, _reports(event))
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=False)):
+                runner.resume()
+                return self._run(context, runner, _reports(event))
+
+    def on_kill(self) -> None:
+        """Log that the requests continue: the API has no cancel call."""
+        from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+
+        self.log.warning("The task is ended. %s", IN_LEDGER)
+
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+
+        with airflow_failures(context["ti"], durable=self.durable):
+            raise deferral_ended(why, IN_LEDGER, IdeogramDatasetFailed)
 
     def _run(self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Run slices until all items are decided; between them defer, or wait here with ``deferrable=False``."""

@@ -18,6 +18,7 @@ from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.api.values import path_text
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -64,6 +65,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         not done in time can still be fetched by a later attempt.
     :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
     :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
+    :param thumbnails: Also store a thumbnail of the image below ``ledger_prefix``, which the gallery shows.
     :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
         ``fail`` until a person clears the task, or ``resubmit`` and risk paying twice.
     :param resubmit_on_5xx: Submit again after an answered 500, 502 or 503, once the account's history shows no such
@@ -110,8 +112,10 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+        from airflow_provider_ideogram.jobs.refusal import open_request_of, retried_while_open
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+        is_first_slice = resumed is None and context["ti"].try_number <= 1
         with self._failures(context), self._hook() as hook:
             if resumed is None:
                 self._check_rendered()
@@ -119,10 +123,11 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
-            request = asked or self._request(context, submitter)
-            called_at = time.time()
+            called_at, self._is_submitting = time.time(), True
             try:
-                result = submitter.get_or_submit(request)
+                with retried_while_open(lambda: open_request_of(submitter, is_first_slice=is_first_slice)):
+                    request = asked or self._request(context, submitter)
+                    result = submitter.get_or_submit(request)
             except RetryLater as later:
                 since = resumed["waiting_since"] if resumed else time.time()
                 self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
@@ -139,6 +144,17 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
                 self._defer_until_done(job)
             self._wait(hook, job, poll)
             return self._finish(context, hook, job, poll)
+
+    def _open_request(self, context: Context) -> str | None:
+        from airflow_provider_ideogram.jobs.refusal import NOT_READABLE, NOT_RECORDED, open_request_of
+
+        if not self.durable:
+            return NOT_RECORDED
+        try:
+            submitter = self._submitter(context, self._hook(), Target.parse(self.s3_key, self.s3_bucket))
+        except IdeogramStorageError:
+            return NOT_READABLE
+        return open_request_of(submitter, is_first_slice=False)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
         """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from airflow_provider_ideogram.api.prices import list_price
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PREFIX = "ideogram-"
 _FINGERPRINT = "ideogram-fingerprint"
 _ATTEMPT_GROUP = "ideogram-attempt-group"
+_THUMBNAIL = "ideogram-thumbnail"
 
 
 def _flag(text: str) -> bool:
@@ -183,6 +185,22 @@ def made_by(head: Mapping[str, Any]) -> str | None:
     """Return the id of the request that generated an object, None if it is not one of this provider's."""
     request_id: str | None = head.get("Metadata", {}).get(_metadata_name("request_id"))
     return request_id
+
+
+def thumbnail_metadata(request_id: str) -> dict[str, str]:
+    """Return the S3 metadata of a thumbnail, by which :func:`made_by` recognizes it."""
+    return {_metadata_name("request_id"): request_id}
+
+
+def thumbnail_pointer(key: str) -> dict[str, str]:
+    """Return the metadata of an image that names its thumbnail, in ASCII."""
+    return {_THUMBNAIL: quote(key)}
+
+
+def thumbnail_of(head: Mapping[str, Any]) -> str | None:
+    """Return the key of an object's thumbnail in the same bucket, None if it names none."""
+    key: str | None = head.get("Metadata", {}).get(_THUMBNAIL)
+    return key and unquote(key)
 
 
 def submitted_at_of(head: Mapping[str, Any]) -> str | None:

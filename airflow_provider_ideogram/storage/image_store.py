@@ -2,7 +2,7 @@
 Images in S3, through Airflow's own S3 hook and connection.
 
 Invariant: :meth:`ImageStore.find` finds every problem of a target that shows before money is spent. An upload is one
-PUT whose bytes S3 compares with their hash.
+PUT whose bytes S3 compares with their hash. A thumbnail is made after its image is stored, and never fails the task.
 """
 
 from __future__ import annotations
@@ -17,17 +17,29 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import ParamValidationError
 from botocore.validate import validate_parameters
 
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, completed_not_stored
-from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerprint_of, made_from, metadata_of
+from airflow_provider_ideogram.exceptions import (
+    IdeogramInvalidInput,
+    IdeogramStorageError,
+    IdeogramStorageRefused,
+    completed_not_stored,
+)
+from airflow_provider_ideogram.storage.image_record import (
+    ImageRecord,
+    fingerprint_of,
+    made_from,
+    metadata_of,
+    thumbnail_metadata,
+    thumbnail_pointer,
+)
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
-from airflow_provider_ideogram.storage.target import check_extra_args
+from airflow_provider_ideogram.storage.target import Target, check_extra_args
+from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
     from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.storage.image_record import Completion
-    from airflow_provider_ideogram.storage.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +53,18 @@ class ImageStore:
 
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param extra_args: Arguments of ``put_object`` for each upload, such as ``ServerSideEncryption``.
+    :param thumbnail_prefix: The ledger's prefix, below which thumbnails are stored; None for no thumbnails.
     """
 
-    def __init__(self, aws_conn_id: str | None, extra_args: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        aws_conn_id: str | None,
+        extra_args: Mapping[str, Any] | None = None,
+        thumbnail_prefix: str | None = None,
+    ) -> None:
         self._hook = S3Hook(aws_conn_id=aws_conn_id)
         self._extra_args = dict(extra_args or {})
+        self._thumbnail_prefix = thumbnail_prefix
 
     @cached_property
     def client(self) -> Any:
@@ -61,7 +80,7 @@ class ImageStore:
     @cached_property
     def objects(self) -> ObjectStore:
         """The S3 layer on the connection's client."""
-        return ObjectStore(self.client, self._extra_args)
+        return ObjectStore(self.client, self._extra_args, conn_id=self._hook.aws_conn_id)
 
     def find(self, target: Target) -> Mapping[str, Any] | None:
         """
@@ -106,10 +125,13 @@ class ImageStore:
 
     def put(self, job: Job, image: SpooledImage, target: Target, completion: Completion) -> ImageRecord:
         """
-        Store the image of a completed request; raises IdeogramStorageError.
+        Store the image of a completed request, and then its thumbnail, whose failure is a warning.
 
         :param completion: When it was completed and what it cost.
+        :raises IdeogramStorageError: If the image is not stored.
         """
+        prefix = self._thumbnail_prefix
+        thumbnail = None if prefix is None else thumbnail_key(prefix, target, image.sha256)
         # S3 compares names of metadata without case: the user's must not replace the provider's.
         metadata = {name.lower(): value for name, value in self._extra_args.get("Metadata", {}).items()}
         response = self.objects.put(
@@ -121,12 +143,31 @@ class ImageStore:
             charged=True,
             **{
                 **self._extra_args,
-                "Metadata": metadata | metadata_of(job, image, completion),
+                "Metadata": metadata
+                | metadata_of(job, image, completion)
+                | (thumbnail_pointer(thumbnail) if thumbnail else {}),
                 "ContentLength": image.size_bytes,
                 "ContentType": image.content_type,
             },
         )
+        if thumbnail is not None:
+            self._put_thumbnail(job, image, Target(target.bucket, thumbnail))
         return ImageRecord.of_upload(job, image, target, response, completion)
+
+    def _put_thumbnail(self, job: Job, image: SpooledImage, target: Target) -> None:
+        try:
+            self.objects.put(
+                target.bucket,
+                target.key,
+                make_thumbnail(image.file),
+                ContentType=CONTENT_TYPE,
+                Metadata=thumbnail_metadata(job.request_id),
+            )
+        except IdeogramStorageRefused as error:
+            self._thumbnail_prefix = None  # the next ones would be refused, too
+            log.warning("No thumbnails are stored, the gallery shows the images themselves: %s", error.reason)
+        except Exception as error:  # of any class, by a decoder or by S3: the image is paid and stored
+            log.warning("The image of request %s is stored without a thumbnail: %s", job.request_id, error)
 
     def copy(self, source: Target, target: Target, request: GenerationRequest) -> ImageRecord | None:
         """Copy an image made from the same inputs, with its metadata; return None if the source has no such image."""

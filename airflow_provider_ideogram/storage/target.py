@@ -35,7 +35,7 @@ _OWN_UPLOAD_ARGS = ("Bucket", "Key", "Body", "ContentLength", "ContentMD5", "Con
 #: A name of metadata is a header's name.
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: The maximum size of the provider's own metadata.
-OWN_METADATA_BYTES = 800
+OWN_METADATA_BYTES = 1080
 #: S3 accepts 2 KB of names and values in total.
 _MAX_METADATA_BYTES = 2048 - OWN_METADATA_BYTES
 

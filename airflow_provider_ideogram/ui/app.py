@@ -16,13 +16,14 @@ from collections.abc import Callable, Coroutine
 from functools import cache, wraps
 from http import HTTPStatus
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi import Query as InAddress
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -30,11 +31,14 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.again import call_again
+from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
+from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
-from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image
+from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
+from airflow_provider_ideogram.ui.query import ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.records import Item
-from airflow_provider_ideogram.ui.rendering import render
+from airflow_provider_ideogram.ui.rendering import address, render
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
 from airflow_provider_ideogram.ui.work import Busy, LimitReached, Work
 
@@ -71,8 +75,9 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
 )
-Position = Annotated[int | None, Query(ge=0, le=10**11)]
-PageNumber = Annotated[int, Query(ge=1, le=10**9)]
+Position = Annotated[int | None, InAddress(ge=0, le=10**11)]
+PageNumber = Annotated[int, InAddress(ge=1, le=10**9)]
+Asked = Annotated[Query, Depends(query_of)]
 #: As Airflow's database stores it.
 MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 
@@ -126,12 +131,13 @@ def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: P
     offset = (page - 1) * _RUNS_PER_PAGE
     with create_session(scoped=False) as session:
         runs = recent_runs(session, dag_id, offset, _RUNS_PER_PAGE + 1)
+        cost = costs(session, dag_id, task_id)
     reader = _reader(request)
     shown = [
         (run, read_page(reader, Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]
     ]
     more = len(runs) > _RUNS_PER_PAGE
-    return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, number=page, more=more)
+    return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, cost=cost, number=page, more=more)
 
 
 @_dag.api_route("/runs/{run_id}", methods=_METHODS)
@@ -141,17 +147,20 @@ def show_run(
     request: Request,
     dag_id: str,
     run_id: str,
+    query: Asked,
     task_id: str | None = None,
     map_index: str | None = None,
     page: PageNumber = 1,
 ) -> Response:
-    """Show a page of the images of a run, of a task in it, or of one of its task instances."""
+    """Show a page of what a query finds among the images of a run, of a task in it, or of a task instance."""
     with create_session(scoped=False) as session:
         run = find_run(session, dag_id, run_id)
+        cost = costs(session, dag_id, task_id, run_id)
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
-    content = read_page(_reader(request), Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE)
+    scope, first = Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE
+    content = read_page(_reader(request), scope, first, query=query)
     return _page(
         request,
         "run.html",
@@ -159,13 +168,50 @@ def show_run(
         run=run,
         task_id=task_id,
         map_index=index,
+        cost=cost.total if index is None else None,
         content=content,
-        first=(page - 1) * PAGE_SIZE,
+        query=query,
+        choices={"status": STATUSES, "style": STYLES, "sort": ORDERS},
+        first=first,
         # The images of a single task instance have no position among those of the run or the task.
         of=_OF_TASK if task_id else None,
         has_positions=index is None,
         number=page,
-        pages=max(-(-content.total // PAGE_SIZE), 1),
+        pages=max(-(-content.found // PAGE_SIZE), 1),
+    )
+
+
+@_dag.api_route("/runs/{run_id}/compare", methods=_METHODS)
+@_in_thread
+def compare_images(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    query: Asked,
+    image: Annotated[list[str], InAddress(max_length=PAGE_SIZE)],
+    task_id: str | None = None,
+    page: PageNumber = 1,
+) -> Response:
+    """
+    Show images side by side.
+
+    :param image: Their names, see :mod:`airflow_provider_ideogram.ui.compare`.
+    :param query: With ``task_id`` and ``page``, where they were selected.
+    """
+    reader = _reader(request)
+    items = [_find_named(reader, dag_id, run_id, name) for name in image[:MOST]]
+    first = items[0]
+    root = request.scope.get("root_path", "")
+    parts = ("dags", dag_id, "runs", run_id, *(("tasks", task_id) if task_id else ()))
+    return _page(
+        request,
+        "compare.html",
+        dag_id=dag_id,
+        run_id=run_id,
+        items=items,
+        facts=differences(items),
+        problem=None if 2 <= len(image) <= MOST else f"Select two to four images; {len(image)} are selected.",
+        back=f"{address(root, *parts, page=page, **query.parameters)}#image-{first.instance.label}-{first.row or ''}",
     )
 
 
@@ -178,6 +224,7 @@ def show_image(
     task_id: str,
     map_index: MapIndex,
     row: str,
+    query: Asked,
     at: Position = None,
     of: str | None = None,
 ) -> Response:
@@ -190,7 +237,7 @@ def show_image(
     reader = _reader(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
-    near = (None, None) if at is None else read_neighbours(reader, listed, item, at)
+    near = (None, None) if at is None else read_neighbours(reader, listed, item, at, query)
     call = call_again(item.facts) if item.has_image else None
     return _page(
         request,
@@ -200,16 +247,25 @@ def show_image(
         item=item,
         call=call,
         near=near,
+        query=query,
         at=at,
         of=_OF_TASK if listed.task_id else None,
         list_page=(at or 0) // PAGE_SIZE + 1,
     )
 
 
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/file", methods=_METHODS)
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/{file}", methods=_METHODS)
 @_in_thread
-def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_index: MapIndex, row: str) -> Response:
-    """Send the image itself, or the reason why it can't be shown, as plain text."""
+def send_image(
+    request: Request,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: MapIndex,
+    row: str,
+    file: Literal["file", "thumbnail"],
+) -> Response:
+    """Send the image itself or its thumbnail, or the reason why it can't be shown, as plain text."""
     reader = _reader(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
@@ -219,7 +275,7 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
     if request.headers.get("If-None-Match") == headers["ETag"]:
         return Response(None, HTTPStatus.NOT_MODIFIED, headers)
     try:
-        image = open_image(reader, item.facts)
+        image = (open_thumbnail if file == "thumbnail" else open_image)(reader, item.facts)
     except NotShown as problem:
         return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
     except (IdeogramStorageError, LimitReached) as error:
@@ -231,6 +287,14 @@ def send_image(request: Request, dag_id: str, run_id: str, task_id: str, map_ind
         image.body.close()
         return Response(None, HTTPStatus.OK, headers, image.content_type)
     return StreamingResponse(image.stream(reader.work), HTTPStatus.OK, headers, image.content_type)
+
+
+def _find_named(reader: Reader, dag_id: str, run_id: str, name: str) -> Item:
+    place = place_of(name)
+    if place is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    task_id, map_index, row = place
+    return _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
 
 
 def _find_item(reader: Reader, scope: Scope, row: str) -> Item:

@@ -34,6 +34,7 @@ _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
 _MAX_REPLACED_ROWS = 1_000_000
 _NOT_OWN = "its XCom names objects that are not the task's own."
 _NOT_KNOWN = "Airflow keeps a task's s3_prefix for the last runs only, so the address of its rows is unknown."
+_ELSEWHERE = "its number of rows is in a custom XCom backend, which only workers can read."
 _COUNTS = ("total", "done", *ImageStatus, "in_flight")
 _MEASURES = ("cost_usd", "images_per_minute", "seconds", "seconds_left")
 
@@ -63,10 +64,16 @@ class Dataset:
         numbers = {
             name: source[name] for name in (*_COUNTS, *_MEASURES) if is_number(source.get(name)) and source[name] >= 0
         }
-        in_parts = not isinstance(result, Mapping) and source.get("manifest_uri") is None
-        named = source.get("parts" if in_parts else "manifest_uri")
+        in_parts = result is None and source.get("manifest_uri") is None
+        if "total" not in numbers and _is_elsewhere(progress if result is None else result):
+            return cls(instance, numbers, None, in_parts, f"The rows of {instance.label} are not shown: {_ELSEWHERE}")
         images = _images(instance)
+        named = source.get("parts" if in_parts else "manifest_uri")
         own = None if images is None else _own_parts(instance, images, named) if in_parts else _own_manifest(images)
+        if own is not None and _is_elsewhere(result):
+            named = (
+                own.uri
+            )  # the unreadable result names no other: the manifest is at the prefix that the task was given
         if own is not None and own.uri == named:
             return cls(instance, numbers, own, in_parts)
         if in_parts and named is None:
@@ -126,6 +133,22 @@ class Dataset:
                 page[row] = (name, line)
         return list(page.values())
 
+    def last_lines(self, reader: Reader) -> Iterator[tuple[str, bytes]]:
+        """
+        Yield the names and lines of all rows, of a row that a retry has replaced the last line.
+
+        :raises IdeogramStorageError: If S3 does not return them.
+        """
+        if not self.in_parts or self.instance.tries <= 1:
+            yield from self.lines(reader)
+            return
+        rows: dict[bytes, tuple[str, bytes]] = {}
+        for name, line in self.lines(reader):
+            match = ROW.match(line)
+            if match:
+                rows[match[1]] = (name, line)
+        yield from rows.values()
+
     def lines(self, reader: Reader) -> Iterator[tuple[str, bytes]]:
         """
         Yield the names and lines of all rows, of a retried dataset also the replaced ones.
@@ -153,6 +176,11 @@ class Dataset:
             yield from reader.keys(self.target)
         else:
             yield self.target
+
+
+def _is_elsewhere(value: Any) -> bool:
+    """Return whether an XCom's value is in a custom XCom backend; the database has a reference to it."""
+    return value is not None and not isinstance(value, Mapping)
 
 
 def _own_manifest(images: Target) -> Target:

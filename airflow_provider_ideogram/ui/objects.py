@@ -6,7 +6,8 @@ names. No other object can be read, whatever an XCom contains. Each read counts 
 
 Images are streamed by the API server instead of by presigned addresses: each request is authorised as the user, the
 browser need not reach the bucket, and the page's security policy permits this origin alone. One chunk of each image is
-in memory. Images are not scaled here, since decoding would burden the process that serves Airflow's UI.
+in memory. Images are not scaled here, since decoding would burden the process that serves Airflow's UI: the worker has
+stored a thumbnail, which the image's metadata names.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.storage.image_record import made_by
+from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
+from airflow_provider_ideogram.storage.image_record import made_by, thumbnail_of
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore, storage_errors
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.client import object_store
@@ -93,10 +94,18 @@ class Reader:
         self.work.spend(len(content))
         return content
 
+    def head(self, target: Target, **options: Any) -> Mapping[str, Any] | None:
+        """
+        Return S3's description of an object, None if it is missing.
+
+        :param options: Further arguments of ``head_object``, such as ``VersionId``.
+        """
+        self.work.spend()
+        return self._objects(self.work.seconds_left).head(target.bucket, target.key, **options)
+
     def size(self, target: Target) -> int:
         """Return the number of bytes of an object."""
-        self.work.spend()
-        head = self._objects(self.work.seconds_left).head(target.bucket, target.key)
+        head = self.head(target)
         if head is None:
             raise _missing(target)
         size: int = head["ContentLength"]
@@ -143,16 +152,39 @@ def open_image(reader: Reader, facts: Mapping[str, Any]) -> Image:
     :raises NotShown: If it is missing, or not the image of the record.
     :raises IdeogramStorageError: If S3 does not return it.
     """
-    version = facts.get("version_id")
-    options = {"VersionId": version} if isinstance(version, str) and version else {}
-    response = reader.open(Target(facts["bucket"], facts["key"]), **options)
+    return _opened(reader, Target(facts["bucket"], facts["key"]), facts, _version(facts))
+
+
+def open_thumbnail(reader: Reader, facts: Mapping[str, Any]) -> Image:
+    """Open the thumbnail of an image, or the image itself if there is none; raises as :func:`open_image` does."""
+    target = Target(facts["bucket"], facts["key"])
+    head = reader.head(target, **_version(facts))
+    if head is None or not _is_shown(head, facts):
+        raise NotShown(_GONE)
+    if key := thumbnail_of(head):
+        # A lifecycle rule has deleted it, this is a copy in another bucket, or the ledger's prefix may not be read.
+        with suppress(NotShown, IdeogramStorageRefused):
+            return _opened(reader, Target(target.bucket, key), facts, {})
+    return open_image(reader, facts)
+
+
+def _opened(reader: Reader, target: Target, facts: Mapping[str, Any], options: Mapping[str, Any]) -> Image:
+    response = reader.open(target, **options)
     if response is None:
         raise NotShown(_GONE)
-    content_type = response.get("ContentType")
-    if made_by(response) != facts["request_id"] or content_type not in IMAGE_TYPES:
+    if not _is_shown(response, facts):
         response["Body"].close()
         raise NotShown(_GONE)
-    return Image(content_type, response["ContentLength"], response["Body"])
+    return Image(response["ContentType"], response["ContentLength"], response["Body"])
+
+
+def _version(facts: Mapping[str, Any]) -> dict[str, str]:
+    version = facts.get("version_id")
+    return {"VersionId": version} if isinstance(version, str) and version else {}
+
+
+def _is_shown(head: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    return made_by(head) == facts["request_id"] and head.get("ContentType") in IMAGE_TYPES
 
 
 def for_viewers(error: IdeogramStorageError) -> str:

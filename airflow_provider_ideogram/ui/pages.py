@@ -1,13 +1,14 @@
 """
 A page of the gallery: images of single and mapped tasks first, then those of datasets.
 
-Invariant: a page has at most :data:`PAGE_SIZE` items, and the database session is closed before S3 is read.
+Invariant: a page has at most :data:`PAGE_SIZE` items, and the database session is closed before S3 is read. A query
+reads everything within the scope, up to the limits of a request and :data:`MAX_SEARCHED`; what it left out is said.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow.utils.session import create_session
@@ -15,11 +16,15 @@ from airflow.utils.session import create_session
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.datasets import Dataset
 from airflow_provider_ideogram.ui.objects import Reader, for_viewers
+from airflow_provider_ideogram.ui.query import Query
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
 from airflow_provider_ideogram.ui.work import LimitReached
 
 PAGE_SIZE = 60
+#: The task instances with a single image that a query reads.
+MAX_SEARCHED = 5000
+_EVERYTHING = Query()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class Page:
     A page of a run, a task or a task instance.
 
     :param total: The number of all known items.
+    :param found: How many of them the query matches.
+    :param tasks: The tasks within the scope.
     :param states: The number of task instances with a single image, by state.
     :param datasets: The datasets within the scope, for their progress.
     :param problems: Errors of reading, for the user.
@@ -35,6 +42,8 @@ class Page:
 
     items: Sequence[Item]
     total: int
+    found: int
+    tasks: Sequence[str]
     states: Mapping[str, int]
     datasets: Sequence[Dataset]
     problems: Sequence[str]
@@ -42,16 +51,21 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
+    tasks: Sequence[str]
     states: Counter[str]
     instances: Sequence[Instance]
     datasets: Sequence[Dataset]
 
 
-def read_page(reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_SIZE) -> Page:
-    """Read the items from ``offset`` on."""
+def read_page(
+    reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_SIZE, query: Query = _EVERYTHING
+) -> Page:
+    """Read the items from ``offset`` on that a query matches, in its order."""
+    if query != _EVERYTHING:
+        return _search(reader, scope, offset, limit, query)
     sources = _read_sources(scope, offset, limit)
     items = [item_of_instance(instance) for instance in sources.instances]
-    problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
+    problems = _problems(sources)
     position = sources.states.total()  # the position of the dataset's first row
     for dataset in sources.datasets:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
@@ -62,7 +76,34 @@ def read_page(reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_S
             except (IdeogramStorageError, LimitReached) as error:
                 problems.append(f"The rows of {dataset.instance.label} can't be read: {why_not_read(error)}.")
         position += dataset.rows
-    return Page(items, position, sources.states, sources.datasets, problems)
+    return Page(items, position, position, sources.tasks, sources.states, sources.datasets, problems)
+
+
+def _search(reader: Reader, scope: Scope, offset: int, limit: int, query: Query) -> Page:
+    sources = _read_sources(scope, 0, MAX_SEARCHED)
+    problems = _problems(sources)
+    if sources.states.total() > MAX_SEARCHED:
+        problems.append(f"Of the tasks with a single image the first {MAX_SEARCHED:,} are searched.")
+    found = query.sorted(item for item in _all_items(reader, sources, problems) if query.matches(item))
+    total = sources.states.total() + sum(dataset.rows for dataset in sources.datasets)
+    page = found[offset : offset + limit]
+    return Page(page, total, len(found), sources.tasks, sources.states, sources.datasets, problems)
+
+
+def _all_items(reader: Reader, sources: _Sources, problems: list[str]) -> Iterator[Item]:
+    """Yield all items, and add what can't be read to the problems."""
+    for instance in sources.instances:
+        yield item_of_instance(instance)
+    for dataset in sources.datasets:
+        try:
+            for row, line in dataset.last_lines(reader):
+                yield item_of_line(dataset.instance, row, line)
+        except (IdeogramStorageError, LimitReached) as error:
+            problems.append(f"Not all rows of {dataset.instance.label} are searched: {why_not_read(error)}.")
+
+
+def _problems(sources: _Sources) -> list[str]:
+    return [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
 
 
 def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
@@ -88,14 +129,16 @@ def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:
     return None if line is None else item_of_line(found[0], row, line)
 
 
-def read_neighbours(reader: Reader, scope: Scope, item: Item, position: int) -> tuple[Item | None, Item | None]:
+def read_neighbours(
+    reader: Reader, scope: Scope, item: Item, position: int, query: Query = _EVERYTHING
+) -> tuple[Item | None, Item | None]:
     """
     Return the items before and after an item, None where there is none.
 
-    :param position: The item's position in the scope; if another item is there now, nothing is returned.
+    :param position: The item's position in what the query finds; if another item is there now, nothing is returned.
     """
     first = max(position - 1, 0)
-    near: list[Item | None] = [*read_page(reader, scope, first, position - first + 2).items, None]
+    near: list[Item | None] = [*read_page(reader, scope, first, position - first + 2, query).items, None]
     at = position - first
     shown = near[at] if at < len(near) else None
     if shown is None or (shown.instance.label, shown.row) != (item.instance.label, item.row):
@@ -109,6 +152,7 @@ def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
         singles = [task.task_id for task in tasks if not task.is_dataset]
         datasets = [task.task_id for task in tasks if task.is_dataset]
         return _Sources(
+            [task.task_id for task in tasks],
             sum((Counter(task.states) for task in tasks if not task.is_dataset), Counter()),
             instances(session, scope, singles, offset, limit) if singles else [],
             [Dataset.of(one) for one in instances(session, scope, datasets)] if datasets else [],

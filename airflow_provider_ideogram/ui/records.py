@@ -13,9 +13,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.target import Target
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
+_STATUSES = tuple(status.value for status in ImageStatus)
+#: Of the values that are shown; a search asks this for all fields of thousands of lines.
+_KINDS = (str, int, float)
 _FIELDS = tuple(field.name for field in fields(ImageRecord))
 #: The state of a task instance that was never scheduled.
 NO_STATE = "no status"
@@ -23,6 +28,7 @@ NO_STATE = "no status"
 SUBMITTED = "submitted"
 _FAILED_STATES = frozenset({"failed", "up_for_retry"})
 _AWAITED = frozenset({"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", SUBMITTED})
+_ELSEWHERE = "The result is in a custom XCom backend, which only workers can read."
 _SEE_LOG = "The task's log has the error."
 
 
@@ -139,10 +145,29 @@ def item_of_instance(instance: Instance) -> Item:
         )
     if facts.get("submitted_at"):
         return replace(item, facts=facts, status=SUBMITTED)
+    if result is not None and not isinstance(result, Mapping):
+        return _item_by_arguments(replace(item, facts=facts, status=instance.state))
     error = _SEE_LOG if instance.state in _FAILED_STATES else None
-    if isinstance(result, str):
-        error = "The result is in a custom XCom backend, which only workers can read."
     return replace(item, facts=facts, status=instance.state, error=error)
+
+
+def _item_by_arguments(item: Item) -> Item:
+    """
+    Describe an image whose result is in a custom XCom backend.
+
+    The image is at the address that the task was given; its metadata names the request, as for every image.
+    """
+    rendered = item.instance.rendered
+    try:
+        target = Target.parse(rendered["s3_key"], rendered.get("s3_bucket"))
+    except (KeyError, TypeError, IdeogramInvalidInput):
+        return replace(item, error=f"{_ELSEWHERE} Airflow keeps a task's s3_key for the last runs only.")
+    if target.is_prefix:
+        return replace(item, error=f"{_ELSEWHERE} The image's name is not known, since s3_key ends in '/'.")
+    found = replace(item, facts={**item.facts, "bucket": target.bucket, "key": target.key, "uri": target.uri})
+    if not found.has_image:
+        return replace(item, error=f"{_ELSEWHERE} The XCom request_id, which would identify the image, is missing.")
+    return replace(found, status=ImageStatus.GENERATED)
 
 
 def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
@@ -159,8 +184,11 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
 
 def _is_row(value: Mapping[str, Any]) -> bool:
     """Return whether a line has the fields of every row."""
-    known = value.get("status") in list(ImageStatus)
-    return known and isinstance(value.get("row"), int) and isinstance(value.get("fingerprint"), str)
+    return (
+        value.get("status") in _STATUSES
+        and isinstance(value.get("row"), int)
+        and isinstance(value.get("fingerprint"), str)
+    )
 
 
 def _requested(instance: Instance) -> dict[str, Any]:
@@ -170,8 +198,11 @@ def _requested(instance: Instance) -> dict[str, Any]:
 
 
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: value[name] for name in _FIELDS if isinstance(value.get(name), str | int | float)}
-    return {name: _text(one) if isinstance(one, str) else one for name, one in known.items()}
+    return {
+        name: one if not isinstance(one, str) or one.isascii() else _text(one)
+        for name in _FIELDS
+        if isinstance(one := value.get(name), _KINDS)
+    }
 
 
 def _text(value: Any) -> str | None:

@@ -1,9 +1,9 @@
 """
 The gallery's queries of Airflow's database.
 
-Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most a page of task
-instances with single images, and all those of datasets; only :func:`dags_with_images`, which returns DAG ids alone,
-reads all of them.
+Invariant: every query is restricted to the DAG that the caller is authorised for, and reads at most the given number of
+task instances with single images, and all those of datasets; only :func:`dags_with_images`, which returns DAG ids
+alone, reads all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Table: TypeAlias = type[TaskInstance | XComModel | RenderedTaskInstanceFields]
 _Key: TypeAlias = tuple[str, int]
 _XCOMS = ("return_value", "request_id", "failure", "progress")
 #: The operator's link is stored as an XCom of each task instance, also of a subclass with another name.
-_MARK = IdeogramImageLink().xcom_key
+MARK = IdeogramImageLink().xcom_key
 _PROGRESS = "progress"
 _LIVE_STATES = ("queued", "running")
 
@@ -108,7 +108,7 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
             XComModel.dag_id == scope.dag_id,
             XComModel.run_id == scope.run_id,
             XComModel.task_id.in_(operators),
-            XComModel.key.in_((_MARK, _PROGRESS)),
+            XComModel.key.in_((MARK, _PROGRESS)),
         )
         .distinct()
     ):
@@ -116,7 +116,7 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
     return [
         Task(task_id, states[task_id], "Dataset" in operator or _PROGRESS in pushed[task_id])
         for task_id, operator in operators.items()
-        if "Ideogram" in operator or _MARK in pushed[task_id]
+        if "Ideogram" in operator or MARK in pushed[task_id]
     ]
 
 
@@ -146,7 +146,7 @@ def _xcoms(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, d
             scope.where(XComModel), _among(XComModel, keys), XComModel.key.in_(_XCOMS)
         )
     ):
-        found[task_id, map_index][key] = _plain(value)
+        found[task_id, map_index][key] = plain_value(value)
     return found
 
 
@@ -195,15 +195,12 @@ def dags_with_images(session: Session) -> list[tuple[str, datetime]]:
     """Return the ids of DAGs with images and the time of the latest one, newest first."""
     latest = func.max(XComModel.timestamp)
     rows = session.execute(
-        select(XComModel.dag_id, latest)
-        .where(XComModel.key == _MARK)
-        .group_by(XComModel.dag_id)
-        .order_by(latest.desc())
+        select(XComModel.dag_id, latest).where(XComModel.key == MARK).group_by(XComModel.dag_id).order_by(latest.desc())
     )
     return [(dag_id, moment) for dag_id, moment in rows]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Return an XCom's value as plain JSON; nothing is deserialised into objects."""
     if isinstance(value, str):
         try:

@@ -6,6 +6,7 @@ Invariant: the runs are real ones; only the dataset's rows are written by hand, 
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,9 @@ from zlib import crc32
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.datasets.workspace import Workspace, part_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
+from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import start_emulator
 from dev.processes import Processes
@@ -38,9 +41,9 @@ APPROVAL = "ideogram_approval"
 DATASET_ROWS = 2000
 #: The task instance whose dataset has parts only.
 RUNNING_DATASET = "catalogue_in_the_making/first/generate/-1"
-SUBJECTS = [
-    "a walled garden", "a tram in the rain", "a paper ship", "a market hall", "two herons", "a night train",
-    "a glass teapot", "a mountain hut", "a clockwork owl", "a field of poppies", "an old harbour", "a violin maker",
+REGIONS = [
+    "Savoy", "Tyrol", "Provence", "Galicia", "Bohemia", "Lapland", "Bavaria", "Tuscany", "Normandy", "Wales", "Styria",
+    "Umbria",
 ]  # fmt: skip
 RUN_SECONDS = 120.0
 
@@ -111,7 +114,7 @@ def server_client(server: S3Server) -> Iterator[S3Client]:
 
 def store_dataset(s3: S3Client) -> None:
     """Store a manifest of many rows, the parts of a running one, and the images that they name."""
-    images = [store_image(s3, index, subject) for index, subject in enumerate(SUBJECTS)]
+    images = [store_image(s3, index, region) for index, region in enumerate(REGIONS)]
     lines = [json.dumps(dataset_row(images, row)) + "\n" for row in range(DATASET_ROWS)]
     s3.put_object(Bucket=BUCKET, Key="dataset/manifest.jsonl", Body="".join(lines).encode())
     for part in range(3):
@@ -122,7 +125,7 @@ def store_dataset(s3: S3Client) -> None:
 def store_formats(s3: S3Client) -> None:
     """Store a manifest with an image of each resolution."""
     images = [
-        store_image(s3, index, f"{SUBJECTS[index % len(SUBJECTS)]} on a poster", resolution, "formats")
+        store_image(s3, index, REGIONS[index % len(REGIONS)], resolution, "formats")
         for index, resolution in enumerate(sorted(RESOLUTIONS, key=lambda name: crc32(name.encode())))
     ]
     lines = [
@@ -139,19 +142,19 @@ def part_key(number: int) -> str:
 
 
 def store_image(
-    s3: S3Client, index: int, subject: str, resolution: str = "RESOLUTION_1024_1024", folder: str = "dataset"
+    s3: S3Client, index: int, region: str, resolution: str = "RESOLUTION_1024_1024", folder: str = "dataset"
 ) -> dict[str, Any]:
     """Store an image as the operator does, and return its record."""
-    prompt, request_id, key = f"Linocut of {subject}, two colours", f"request-{index}", f"{folder}/{index}.jpeg"
+    prompt, request_id, key = f"Travel poster of {region}, flat colours", f"request-{index}", f"{folder}/{index}.jpeg"
     width, height = (int(side) for side in resolution.split("_")[1:])
     picture = Picture("ideogram-2a-txt-2-img", prompt, "AUTO", resolution, "DESIGN", index, "jpeg")
-    s3.put_object(
-        Bucket=BUCKET,
-        Key=key,
-        Body=draw(picture),
-        ContentType="image/jpeg",
-        Metadata={"ideogram-request-id": request_id},
-    )
+    content, metadata = draw(picture), {"ideogram-request-id": request_id}
+    if folder == "dataset":
+        small = thumbnail_key(DEFAULT_LEDGER_PREFIX, Target(BUCKET, key), content)
+        body = make_thumbnail(io.BytesIO(content))
+        s3.put_object(Bucket=BUCKET, Key=small, Body=body, ContentType=CONTENT_TYPE, Metadata=metadata)
+        metadata |= thumbnail_pointer(small)
+    s3.put_object(Bucket=BUCKET, Key=key, Body=content, ContentType="image/jpeg", Metadata=metadata)
     return {
         "uri": f"s3://{BUCKET}/{key}", "bucket": BUCKET, "key": key, "request_id": request_id, "prompt": prompt,
         "width": width, "height": height, "seed": index, "style_type": "DESIGN", "magic_prompt_option": "AUTO",
@@ -175,6 +178,7 @@ def dataset_row(images: Sequence[dict[str, Any]], row: int) -> dict[str, Any]:
 def run_dags(cluster: AirflowCluster) -> dict[str, str]:
     """Run every DAG, and return the runs when each has all that is to be seen of it."""
     ends = {
+        "travel_posters": {"success"},
         "fox_and_friends": {"failed"},
         "private_images": {"success"},
         "catalogue": {"success"},

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import expect
 
 from airflow_provider_ideogram.emulator.settings import DEFAULT_KEY
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CONNECTION = "ideogram_form"
 
 
+@pytest.mark.pictures
 def test_connection_is_made_and_tested(
     gallery: GalleryWorld, open_page: Open, screenshot: Callable[[Page, str], None]
 ) -> None:

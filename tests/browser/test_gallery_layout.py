@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Response
 
     from tests.browser.conftest import Open
     from tests.browser.gallery_data import GalleryWorld
@@ -34,9 +34,13 @@ _SIDES = """
 _ARE_LOADED = "() => [...document.querySelectorAll('.card img')].every((image) => image.complete && image.naturalWidth)"
 
 
-def _boxes(page: Page) -> list[dict[str, Any]]:
+def _load_all(page: Page) -> None:
     page.evaluate("document.querySelectorAll('.card img').forEach((image) => { image.loading = 'eager'; })")
     page.wait_for_function(_ARE_LOADED)
+
+
+def _boxes(page: Page) -> list[dict[str, Any]]:
+    _load_all(page)
     boxes: list[dict[str, Any]] = page.evaluate(_BOXES)
     return boxes
 
@@ -80,6 +84,74 @@ def test_without_the_script_no_frame_is_empty(gallery: GalleryWorld, open_page: 
     for box in _boxes(page):
         assert box["image"] == box["frame"]
     screenshot(page, "gallery-without-script")
+
+
+@pytest.mark.parametrize(("dag", "content_type"), [("catalogue", "image/webp"), ("formats", "image/jpeg")])
+def test_page_shows_thumbnails_or_the_images(
+    dag: str, content_type: str, gallery: GalleryWorld, open_page: Open
+) -> None:
+    page = open_page("about:blank")
+    answers: list[Response] = []
+    page.on("response", lambda answer: answers.append(answer) if answer.url.endswith("/thumbnail") else None)
+    page.goto(gallery.run_page(dag))
+    _load_all(page)
+    assert {answer.headers["content-type"] for answer in answers} == {content_type}
+    assert len(answers) == page.locator(".card img").count()
+    if content_type == "image/webp":
+        assert sum(len(answer.body()) for answer in answers) < 2_000_000
+
+
+def test_search_is_in_the_address(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(gallery.run_page("catalogue"))
+    page.keyboard.press("/")
+    page.keyboard.type("galicia")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/first?q=galicia")
+    expect(page.get_by_role("status")).to_contain_text("167 of 2,000 images")
+    page.get_by_text("Filter", exact=True).click()
+    page.get_by_label("Status").select_option("reused")
+    page.wait_for_url("**/runs/first?q=galicia&status=reused")
+    page.get_by_label("Order").select_option("prompt")
+    page.wait_for_url("**/runs/first?q=galicia&sort=prompt&status=reused")
+    expect(page.locator(".card")).to_have_count(34)
+    screenshot(page, "search")
+    page.reload()
+    expect(page.get_by_role("searchbox")).to_have_value("galicia")
+    page.locator(".card").nth(1).click()
+    page.wait_for_load_state()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**at=2*q=galicia*")
+    page.keyboard.press("Escape")
+    expect(page.locator(".card").nth(2)).to_be_focused()
+    page.get_by_role("link", name="Show all").click()
+    expect(page.locator(".card")).to_have_count(60)
+
+
+@pytest.mark.parametrize("width", [1440, 420])
+def test_selected_images_are_compared(
+    width: int, gallery: GalleryWorld, open_page: Open, screenshot: Screenshot
+) -> None:
+    page = open_page(gallery.run_page("formats"), color_scheme="dark" if width == 420 else "light", size=(width, 900))
+    compare = page.get_by_role("button", name="Compare")
+    expect(compare).to_be_hidden()
+    page.locator(".card").nth(0).focus()
+    page.keyboard.press("x")
+    expect(compare).to_be_disabled()
+    for number in (1, 2, 3):
+        page.locator(".cell").nth(number).hover()
+        page.locator(".pick").nth(number).click()
+    expect(page.locator("[data-selected]")).to_have_text("4 selected")
+    expect(page.locator(".pick input").nth(5)).to_be_disabled()
+    screenshot(page, f"gallery-selected-{width}")
+    page.keyboard.press("c")
+    page.wait_for_url("**/compare?*")
+    expect(page.locator(".compare img")).to_have_count(4)
+    expect(page.locator(".differs").first).to_contain_text("Prompt")
+    page.wait_for_function("[...document.images].every((image) => image.complete && image.naturalWidth)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    screenshot(page, f"compare-{width}")
+    page.keyboard.press("Escape")
+    expect(page.locator(".card").first).to_be_focused()
 
 
 def test_failed_card_says_cause_money_log_and_request(gallery: GalleryWorld, open_page: Open) -> None:
@@ -135,7 +207,7 @@ def test_help_zoom_and_copies(gallery: GalleryWorld, open_page: Open, screenshot
     page.keyboard.press("z")
     expect(page.locator("figure.zoomed")).to_have_count(0)
     copies = {
-        "prompt": "Linocut of a walled garden, two colours",
+        "prompt": "Travel poster of Savoy, flat colours",
         "seed": "0",
         "S3 address": "s3://gallery/dataset/0.jpeg",
     }

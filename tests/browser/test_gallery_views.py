@@ -42,7 +42,7 @@ def test_tab_of_a_dag_run(gallery: GalleryWorld, open_page: Open, screenshot: Sc
     expect(frame.get_by_text("A portrait of somebody famous")).to_be_visible()
     expect(frame.locator("body")).to_have_css("background-color", LIGHT)
     frame.locator("body").evaluate("body => scrollTo(0, 0)")
-    screenshot(page, "gallery-dag-run")
+    screenshot(page, "view-dag-run")
 
 
 def test_tab_of_a_task(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
@@ -63,7 +63,7 @@ def test_link_leads_to_the_tab_of_the_task_instance(
     _expect_loaded(frame.locator(".card img"), 1)
     expect(frame.locator(".card")).to_contain_text("Poster of a jazz festival")
     expect(frame.locator("body")).to_have_css("background-color", DARK)
-    screenshot(page, "gallery-task-instance")
+    screenshot(page, "view-task-instance")
 
 
 def test_page_in_the_navigation(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
@@ -87,7 +87,7 @@ def test_image_with_all_its_data(gallery: GalleryWorld, open_page: Open, screens
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == page.locator("#call").inner_text()
     assert "prompt='A red fox in fresh snow, low sun'" in copied
-    screenshot(page, "gallery-image")
+    screenshot(page, "view-image")
 
 
 def test_prompt_with_html_stays_text(gallery: GalleryWorld, open_page: Open) -> None:
@@ -139,7 +139,7 @@ def test_dataset_is_paged_and_loads_what_comes_into_view(
 ) -> None:
     page = open_page("about:blank")
     files: list[str] = []
-    page.on("request", lambda request: files.append(request.url) if request.url.endswith("/file") else None)
+    page.on("request", lambda request: files.append(request.url) if request.url.endswith("/thumbnail") else None)
     page.goto(gallery.run_page("catalogue"))
     expect(page.locator(".card")).to_have_count(60)
     assert 0 < len(files) < 60
@@ -161,7 +161,7 @@ def test_running_dataset_fills_up(gallery: GalleryWorld, open_page: Open, screen
     expect(cards).to_have_count(30)
     cards.nth(3).focus()
     _expect_loaded(cards.nth(3).get_by_role("img"), 1)
-    screenshot(page, "gallery-running")
+    screenshot(page, "view-running")
 
     gallery.s3.copy_object(Bucket="gallery", Key=part_key(3), CopySource=f"gallery/{part_key(1)}")
     _push_progress(gallery, {**_progress(gallery), "done": 120})

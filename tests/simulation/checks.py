@@ -17,6 +17,7 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
+from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from tests.simulation.s3 import BUCKET, StoredObject
 from tests.simulation.submits import Policy, Reason, Submit, may_follow
 
@@ -162,7 +163,7 @@ class Checks:
     def on_put(self, key: str, stored: StoredObject) -> None:
         """Note what is stored: intents, request ids, and images."""
         if key.startswith(DEFAULT_LEDGER_PREFIX):
-            if ".dataset/" not in key and "/.probe-" not in key:
+            if not any(folder in key for folder in (".dataset/", "/.probe-", FOLDER)):
                 self._on_record(key, json.loads(stored.body))
             return
         if key.endswith(MANIFEST):
@@ -294,8 +295,10 @@ class Checks:
             if submit.is_live and not is_stored and not submit.excuse and not is_lost:
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
-        # A dataset's state stays unless images are reused, and the object of a killed worker's probe stays.
-        records = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key]
+        # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
+        records = [
+            key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key
+        ]
         if records and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(records)}")
 

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
+from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from tests.simulation.servers import NotCarriedOut, ResponseLost, Servers
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class SimulatedS3:
             service_model=service_model(),
             region_name="us-east-1",
             config=self._config,
+            events=SimpleNamespace(register=lambda *_, **__: None),
         )
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803
@@ -222,6 +224,8 @@ def _kind(key: str) -> str:
         return name.split("-")[0].removesuffix(".json") or "workspace"
     if name.startswith(".probe-"):
         return "probe"
+    if FOLDER in key:
+        return "thumbnail"
     if key.startswith(DEFAULT_LEDGER_PREFIX):
         return "record"
     return "manifest" if name == MANIFEST else "image" if name else "bucket"

@@ -13,6 +13,7 @@ from functools import partial
 
 from airflow_provider_ideogram.exceptions import IdeogramJobFailed, IdeogramObjectExists, IdeogramResultExpired
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
+from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from tests.simulation.checks import Checks, cause_of
 from tests.simulation.faults import Faults
 from tests.simulation.kernel import EPOCH, Kernel, Process
@@ -91,7 +92,7 @@ class Simulation:
         for task in self._dag.tasks:
             if task.can_begin and not self._is_done(task):
                 self._checks.fail(f"{task.name} never succeeds: {task.error}")
-        if any(key.startswith(DEFAULT_LEDGER_PREFIX) for key in self._bucket.objects):
+        if any(key.startswith(DEFAULT_LEDGER_PREFIX) and FOLDER not in key for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
                 self._again(task)
         refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from airflow_provider_ideogram.triggers import IdeogramTrigger
 
 if TYPE_CHECKING:
@@ -90,9 +91,10 @@ class World:
         return f"s3://{self.bucket}/{key}"
 
     def object_keys(self, prefix: str = "") -> list[str]:
-        """Return the keys in the bucket."""
+        """Return the keys in the bucket, without thumbnails."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [key for key in keys if FOLDER not in key]
 
     def put(self, key: str, body: bytes) -> str:
         """Store an object and return its address."""

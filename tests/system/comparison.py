@@ -23,6 +23,7 @@ import httpx
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
+from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from tests.system.experiment import EventLog, TaskKey, key_of
 from tests.system.plan import BUCKET, PlannedRun
 from tests.system.task_logs import TaskLogs
@@ -416,7 +417,7 @@ def _read_s3(s3: S3Client) -> Bucket:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
-            if key.startswith(_PROBE):
+            if key.startswith((_PROBE, f"{LEDGER_PREFIX}{FOLDER}")):
                 continue
             response = s3.get_object(Bucket=BUCKET, Key=key)
             content = response["Body"].read()

@@ -1,10 +1,12 @@
 // Without this script the gallery works as well. It adds Airflow's own choice of light or dark, arrow keys, the way
-// from image to image, a button that copies, and what is new while a run goes on.
+// from image to image, buttons that copy, searches without the button, and what is new while a run goes on.
 "use strict";
 (() => {
   const REFRESH_MILLISECONDS = 4000;
   const MAX_RETRIES = 5;
   const REM = 16;
+  const LEAST_COMPARED = 2;
+  const MOST_COMPARED = 4;
   const SHARES = 100; // a row whose shares are less than 1 in all would not be filled
   const root = document.documentElement;
 
@@ -62,7 +64,7 @@
 
   function moveInGrid(event) {
     const cards = [...document.querySelectorAll("[data-grid] .card")];
-    const at = cards.indexOf(document.activeElement);
+    const at = cards.indexOf(document.activeElement.closest(".cell")?.querySelector(".card"));
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 };
     if (!cards.length || !(event.key in steps)) return;
     const isAcross = event.key === "ArrowDown" || event.key === "ArrowUp";
@@ -71,6 +73,29 @@
     event.preventDefault();
     to.focus();
   }
+
+  function select(key) {
+    if (key === "c") document.querySelector("[data-compare]")?.requestSubmit();
+    else document.activeElement.closest(".cell")?.querySelector(".pick input:enabled")?.click();
+  }
+
+  function selected() {
+    return [...document.querySelectorAll(".pick input:checked")];
+  }
+
+  function showSelection() {
+    const form = document.querySelector("[data-compare]");
+    if (!form) return;
+    const count = selected().length;
+    for (const box of document.querySelectorAll(".pick input")) {
+      box.disabled = count >= MOST_COMPARED && !box.checked;
+    }
+    form.querySelector("[data-selected]").textContent =
+      count < LEAST_COMPARED ? "Select one to three more to compare." : `${count} selected`;
+    form.querySelector("button:not([type])").disabled = count < LEAST_COMPARED;
+  }
+  addEventListener("change", showSelection);
+  addEventListener("reset", () => setTimeout(showSelection));
 
   // The card of the row above or below whose middle is nearest: rows have different numbers of cards.
   function inNextRow(cards, at, step) {
@@ -94,9 +119,15 @@
   }
 
   addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input, select")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input:not([type=checkbox]), select")) return;
+    const search = event.key === "/" && document.querySelector("[data-find] [type=search]");
+    const isOne = document.querySelector("[data-one]");
     if (event.key === "?") document.querySelector("[data-keys]").showModal();
-    else if (!event.shiftKey) (document.querySelector("[data-one]") ? moveAround : moveInGrid)(event);
+    else if (search) {
+      event.preventDefault();
+      search.select();
+    } else if (!isOne && (event.key === "x" || event.key === "c")) select(event.key);
+    else if (!event.shiftKey) (isOne ? moveAround : moveInGrid)(event);
   });
 
   function offerHelp() {
@@ -144,10 +175,23 @@
     }
   }
 
+  // An address has only what is asked for.
+  addEventListener("submit", (event) => {
+    if (event.target.matches("[data-compare]") && selected().length < LEAST_COMPARED) event.preventDefault();
+    if (!event.target.matches("[data-find]")) return;
+    for (const field of event.target.elements) field.disabled ||= !field.value;
+  });
+  addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("[data-find] :disabled")) field.disabled = false;
+  });
+  addEventListener("change", (event) => {
+    if (event.target.matches("[data-find] select")) event.target.form.requestSubmit();
+  });
+
   async function refresh() {
     const main = document.querySelector("main[data-live]");
     if (!main) return;
-    if (!document.hidden) {
+    if (!document.hidden && !main.querySelector("[data-find]:focus-within")) {
       const answer = await fetch(location.href).catch(() => null);
       if (answer?.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
@@ -166,6 +210,8 @@
       const same = old.get(card.outerHTML);
       if (same) card.replaceWith(same);
     }
+    const form = main.querySelector("[data-find]"); // with what is typed
+    if (form) fresh.querySelector("[data-find]")?.replaceWith(form);
     main.replaceChildren(...fresh.childNodes);
     if (!("live" in fresh.dataset)) delete main.dataset.live;
     if (focused && document.activeElement === document.body) {
@@ -178,6 +224,7 @@
     focusCard();
     offerToCopy();
     offerHelp();
+    showSelection();
     if (document.querySelector("main[data-live]")) setTimeout(refresh, REFRESH_MILLISECONDS);
   });
 })();

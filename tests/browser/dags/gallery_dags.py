@@ -22,6 +22,17 @@ PROMPTS = [
     "A portrait of somebody famous [[fault:blocked]]",
     "An octopus that reads the newspaper under water, children's book",
 ]
+#: The images of the documentation's pictures; the emulator draws what the prompt says with these seeds.
+POSTERS = [
+    ("A valley with pines in autumn, travel poster", "1344x768", 14),
+    ("The old town at dusk, lights in the windows, travel poster", "832x1216", 1),
+    ("Swallows over the hills on a summer morning", "1024x1024", 4),
+    ("A skyline under a full moon, screen print", "1024x1024", 5),
+    ("Forest edge in the first snow, two inks", "768x1344", 3),
+    ("Gulls above a quiet coast, wide banner", "1536x640", 9),
+    ("Mountains before the storm, flat colours", "1152x896", 23),
+    ("Night train to the city, poster of a railway", "1024x1024", 22),
+]
 IMAGE: dict[str, Any] = {"s3_bucket": "gallery", "deferrable": False, "poll_interval": 0.2}
 
 
@@ -52,6 +63,11 @@ class DatasetThatEnded(DatasetWithoutEnd):
         context["ti"].xcom_push(key="progress", value=self.progress)
         return {**self.progress, "manifest_uri": f"{self.s3_prefix}/manifest.jsonl", "seconds": 1260.5}
 
+
+with DAG("travel_posters", schedule=None):
+    IdeogramGenerateImageOperator.partial(
+        task_id="posters", s3_key="posters/{{ ti.map_index }}.png", style_type="DESIGN", **IMAGE
+    ).expand_kwargs([{"prompt": prompt, "resolution": size, "seed": seed} for prompt, size, seed in POSTERS])
 
 with DAG("fox_and_friends", schedule=None):
     IdeogramGenerateImageOperator(

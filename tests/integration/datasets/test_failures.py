@@ -105,6 +105,23 @@ class TestFailures:
 
         assert (world.accepted, xcom["cost_usd"]) == (2, 0.1)
 
+    def test_retry_without_ledger_pays_for_no_unsettled_request(
+        self, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        world.emulator.fault("job", "job_seconds", seconds=900.0, prompt="number 0")
+        run = task_runner(make(prompts=ROWS[:2], durable=False))
+        result = run.execute()
+        while result.state == "deferred":
+            world.pass_time(601)
+            result = run.resume(run.fire())
+        assert result.state == "up_for_retry"
+
+        assert world.to_end(run, run.retry()).state == "up_for_retry"
+
+        assert world.accepted == 2
+        world.to_end(run, run.clear())
+        assert world.accepted == 3
+
     @pytest.mark.parametrize("kind", ["credits_402", "credits_406", "spend_limit", "model_forbidden", "model_retired"])
     def test_of_all_items_stop_before_more_is_paid(
         self, kind: str, make: Make, task_runner: TaskRunner, world: World

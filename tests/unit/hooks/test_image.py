@@ -109,12 +109,12 @@ def test_decoder_may_read_the_file_itself(kind: str, files: list[Any]) -> None:
 def test_kind_that_pillow_cannot_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = _encoded("AVIF")
     monkeypatch.delitem(Image.OPEN, "AVIF")
-    image._formats.cache_clear()
+    image.readable_formats.cache_clear()
     try:
         with pytest.raises(IdeogramInvalidImage, match="it is of no known kind"):
             _spooled(data)
     finally:
-        image._formats.cache_clear()
+        image.readable_formats.cache_clear()
 
 
 @pytest.mark.parametrize("cut", [1, 4, 8, 11, 12])

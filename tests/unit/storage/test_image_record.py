@@ -19,8 +19,11 @@ from airflow_provider_ideogram.storage.image_record import (
     made_from,
     metadata_of,
     paid_by_group,
+    thumbnail_of,
+    thumbnail_pointer,
 )
-from airflow_provider_ideogram.storage.target import OWN_METADATA_BYTES, Target
+from airflow_provider_ideogram.storage.target import MAX_LEDGER_PREFIX_BYTES, OWN_METADATA_BYTES, Target
+from airflow_provider_ideogram.storage.thumbnail import thumbnail_key
 
 ASKED = GenerationRequest("a cat \u2013 猫", "OFF", "1024x768", "ANIME")
 SENT = replace(ASKED, seed=42)
@@ -187,4 +190,12 @@ def test_metadata_fits_into_its_reserved_size() -> None:
     image = replace(IMAGE, width=10**5, height=10**5)
     longest = -1.2345678901234567e-100
     metadata = metadata_of(job, image, replace(COMPLETION, inference_seconds=longest, cost_usd=longest))
+    metadata |= thumbnail_pointer(thumbnail_key("é" * (MAX_LEDGER_PREFIX_BYTES // 2), TARGET, image.sha256))
     assert len("".join(name + value for name, value in metadata.items()).encode()) <= OWN_METADATA_BYTES
+
+
+def test_metadata_names_the_thumbnail_in_ascii() -> None:
+    pointer = thumbnail_pointer("Kästen/.thumbnails/1.webp")
+    assert "".join(pointer.values()).isascii()
+    assert thumbnail_of({"Metadata": pointer}) == "Kästen/.thumbnails/1.webp"
+    assert thumbnail_of({"Metadata": {}}) is None

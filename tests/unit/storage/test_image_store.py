@@ -10,14 +10,16 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from PIL import Image
 
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.hooks.image import SpooledImage
-from airflow_provider_ideogram.storage.image_record import Completion, made_by, made_from
+from airflow_provider_ideogram.storage.image_record import Completion, made_by, made_from, thumbnail_of
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
+from tests.support.photo import photo
 from tests.support.s3 import answered, header_names_capitalized, metadata_not_copied
 
 ASKED = GenerationRequest("a cat", seed=42)
@@ -226,3 +228,59 @@ def test_unreachable_server_is_a_storage_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
     with pytest.raises(IdeogramStorageError, match=r"Could not connect.*Nothing was charged"):
         ImageStore("aws_default").find(Target("my-bucket", "cat"))
+
+
+PHOTO = photo("WEBP", (600, 300))
+
+
+def _photo() -> SpooledImage:
+    return SpooledImage(io.BytesIO(PHOTO), len(PHOTO), hashlib.sha256(PHOTO).digest(), "image/webp", "webp", 600, 300)
+
+
+def test_thumbnail_is_stored_after_its_image(s3: Any, s3_bucket: str) -> None:
+    store = ImageStore("aws_default", {"StorageClass": "STANDARD_IA"}, "_ideogram/")
+    written: list[str] = []
+    store.client.meta.events.register(
+        "before-call.s3.PutObject", lambda params, **_: written.append(params["url_path"])
+    )
+    store.put(JOB, _photo(), Target(s3_bucket, "cat.webp"), Completion())
+    key = thumbnail_of(store.find(Target(s3_bucket, "cat.webp")) or {}) or ""
+    assert written == ["/cat.webp", f"/{key}"]
+    thumbnail = s3.get_object(Bucket=s3_bucket, Key=key)
+    assert thumbnail["ContentType"] == "image/webp"
+    assert "StorageClass" not in thumbnail
+    assert made_by(thumbnail) == "r-1"
+    assert Image.open(thumbnail["Body"]).size == (512, 256)
+
+
+def test_thumbnails_can_be_switched_off(s3: Any, s3_bucket: str) -> None:
+    store = ImageStore("aws_default")
+    store.put(JOB, _photo(), Target(s3_bucket, "cat.webp"), Completion())
+    assert thumbnail_of(store.find(Target(s3_bucket, "cat.webp")) or {}) is None
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=s3_bucket)["Contents"]] == ["cat.webp"]
+
+
+def test_image_without_a_thumbnail_is_stored(s3: Any, s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = ImageStore("aws_default", None, "_ideogram/")
+    record = store.put(JOB, _image(), Target(s3_bucket, "cat.webp"), Completion())
+    assert record.request_id == "r-1"
+    assert "r-1 is stored without a thumbnail" in caplog.text
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=s3_bucket)["Contents"]] == ["cat.webp"]
+
+
+def test_refused_thumbnail_is_not_tried_again(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = ImageStore("aws_default", None, "_ideogram/")
+    refused = IdeogramStorageRefused("AccessDenied", "")
+    put, calls = store.objects.put, []
+
+    def refuse(bucket: str, key: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(key)
+        if key.startswith("_ideogram/"):
+            raise refused
+        return put(bucket, key, *args, **kwargs)
+
+    with mock.patch.object(store.objects, "put", refuse):
+        for number in range(2):
+            store.put(JOB, _photo(), Target(s3_bucket, f"{number}.webp"), Completion())
+    assert [key.partition("/")[0] for key in calls] == ["0.webp", "_ideogram", "1.webp"]
+    assert caplog.text.count("No thumbnails are stored") == 1

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.ui import app, pages
 from airflow_provider_ideogram.ui.objects import Reader
@@ -28,8 +29,10 @@ DAG_PATHS = [
     "/dags/{dag}/tasks/generate",
     "/dags/{dag}/runs/" + RUN,
     "/dags/{dag}/runs/" + RUN + "/tasks/generate",
+    "/dags/{dag}/runs/" + RUN + "/compare?image=generate/-1/-",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/file",
+    "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/thumbnail",
 ]
 
 
@@ -144,6 +147,28 @@ async def test_other_objects_can_not_be_read(
     assert answer.status_code == 404
     assert b"secret" not in answer.content
     assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_thumbnail_is_sent_while_its_image_is_there(
+    gallery: httpx.AsyncClient, image: dict[str, Any], s3: S3Client
+) -> None:
+    def thumbnail(request_id: str, content: bytes) -> None:
+        small = image | {"key": "_ideogram/.thumbnails/1.webp", "request_id": request_id}
+        store(s3, small, content, ContentType="image/webp")
+
+    address = f"{IMAGE_PATH}/thumbnail"
+    assert (await gallery.get(address)).content == b"\x89PNG image"
+    named = {"ideogram-request-id": image["request_id"]} | thumbnail_pointer("_ideogram/.thumbnails/1.webp")
+    store(s3, image, Metadata=named)
+    assert (await gallery.get(address)).content == b"\x89PNG image"
+    thumbnail("another", b"secret")
+    assert (await gallery.get(address)).content == b"\x89PNG image"
+    thumbnail(image["request_id"], b"RIFF small")
+    answer = await gallery.get(address)
+    assert (answer.content, answer.headers["Content-Type"]) == (b"RIFF small", "image/webp")
+    assert (await gallery.get(f"{IMAGE_PATH}/file")).content == b"\x89PNG image"
+    s3.delete_object(Bucket=image["bucket"], Key=image["key"])
+    assert (await gallery.get(address)).status_code == 404
 
 
 async def test_image_that_is_gone_says_so(gallery: httpx.AsyncClient, image: dict[str, Any], s3: S3Client) -> None:

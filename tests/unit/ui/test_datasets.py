@@ -67,6 +67,21 @@ def test_failed_dataset_without_a_manifest_shows_its_parts() -> None:
     assert (dataset.rows, dataset.in_parts, dataset.is_running) == (9, True, False)
 
 
+def test_manifest_of_an_unreadable_result_is_at_the_prefix() -> None:
+    dataset = _dataset(state="success", return_value="s3://xcoms/1", progress=PROGRESS)
+    assert (dataset.rows, dataset.in_parts, dataset.target) == (9, False, Target("bucket", "cats/manifest.jsonl"))
+    assert dataset.problem is None
+
+
+@pytest.mark.parametrize(
+    "xcoms", [{"return_value": "s3://xcoms/1"}, {"progress": "s3://xcoms/2"}, {"return_value": "x", "progress": "y"}]
+)
+def test_unreadable_numbers_say_so(xcoms: dict[str, Any]) -> None:
+    dataset = _dataset(state="success", **xcoms)
+    assert (dataset.rows, dataset.target) == (0, None)
+    assert "its number of rows is in a custom XCom backend" in (dataset.problem or "")
+
+
 @pytest.mark.parametrize("key", ["return_value", "progress"])
 @pytest.mark.parametrize(
     "uri",

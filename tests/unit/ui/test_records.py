@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,9 +50,31 @@ def test_failure_that_left_nothing_is_in_the_log() -> None:
     assert item_of_instance(_instance("failed")).error == "The task's log has the error."
 
 
-def test_result_of_a_custom_backend_is_not_guessed() -> None:
-    item = item_of_instance(_instance(return_value="s3://xcoms/1"))
+ELSEWHERE: dict[str, Any] = {"return_value": "s3://xcoms/1", "request_id": "r-1"}
+
+
+def test_result_of_a_custom_backend_is_where_the_task_put_it() -> None:
+    told = {"s3_key": "cats/1.png", "s3_bucket": "bucket", "prompt": "A cat", "seed": 7}
+    item = item_of_instance(replace(_instance(**ELSEWHERE), rendered=told))
+    assert item.has_image
+    assert (item.status, item.error) == ("generated", None)
+    facts = {"bucket": "bucket", "key": "cats/1.png", "uri": "s3://bucket/cats/1.png", "request_id": "r-1"}
+    assert item.facts == {**facts, "prompt": "A cat", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("told", "xcoms", "reason"),
+    [
+        ({}, ELSEWHERE, "for the last runs only"),
+        ({"s3_key": "***", "s3_bucket": None}, ELSEWHERE, "for the last runs only"),
+        ({"s3_key": "s3://bucket/cats/"}, ELSEWHERE, "ends in '/'"),
+        ({"s3_key": "s3://bucket/cat.png"}, {"return_value": ["x"]}, "XCom request_id"),
+    ],
+)
+def test_unreadable_result_says_why(told: dict[str, Any], xcoms: dict[str, Any], reason: str) -> None:
+    item = item_of_instance(replace(_instance(**xcoms), rendered=told))
     assert not item.has_image
+    assert reason in (item.error or "")
     assert "custom XCom backend" in (item.error or "")
 
 

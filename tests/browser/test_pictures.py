@@ -1,0 +1,71 @@
+"""The gallery's pictures in the documentation, which ``make screenshots`` takes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FrameLocator, Page
+
+    from tests.browser.conftest import Open
+    from tests.browser.gallery_data import GalleryWorld
+
+    Screenshot = Callable[[Page, str], None]
+
+pytestmark = pytest.mark.pictures
+
+_ARE_LOADED = """
+() => [...document.images].filter((image) => image.getBoundingClientRect().top < innerHeight)
+    .every((image) => image.complete && image.naturalWidth)
+"""
+
+
+def _show_tab(page: Page) -> FrameLocator:
+    page.get_by_role("link", name="Images").click()
+    frame = page.frame_locator("iframe[title=Images]")
+    expect(frame.locator(".card").first).to_be_visible()
+    page.frames[-1].wait_for_function(_ARE_LOADED)
+    return frame
+
+
+def test_dag_run(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.url}/dags/travel_posters/runs/first")
+    frame = _show_tab(page)
+    expect(frame.locator(".card")).to_have_count(8)
+    expect(frame.locator(".chip-failed")).to_have_count(0)
+    screenshot(page, "gallery-dag-run")
+
+
+def test_task_instance(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.url}/dags/travel_posters/runs/first/tasks/posters/mapped/5", color_scheme="dark")
+    _show_tab(page)
+    screenshot(page, "gallery-task-instance")
+
+
+def test_image(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(gallery.run_page("travel_posters", "tasks", "posters", "images", "1", "-") + "?at=1")
+    page.wait_for_function(_ARE_LOADED)
+    screenshot(page, "gallery-image")
+
+
+def test_running_dataset(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.run_page('catalogue_in_the_making')}?page=2", color_scheme="dark")
+    page.wait_for_function(_ARE_LOADED)
+    screenshot(page, "gallery-running")
+
+
+def test_search(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.run_page('formats')}?q=savoy&style=DESIGN&sort=cheapest")
+    page.wait_for_function(_ARE_LOADED)
+    screenshot(page, "gallery-search")
+
+
+def test_comparison(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    images = "&".join(f"image=posters/{index}/-" for index in (2, 3, 7))
+    page = open_page(f"{gallery.run_page('travel_posters', 'compare')}?{images}")
+    page.wait_for_function(_ARE_LOADED)
+    screenshot(page, "gallery-compare")
