@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, STATE, Workspace
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramTargetBusy
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramTargetBusy
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.target import Target
 
 #: The names of a manifest's metadata: digests of the DAG run and of the task instance that wrote it.
 _RUN, _TASK = "ideogram-dag-run", "ideogram-task-instance"
+#: Times that the manifest is sent while S3 answers with a conflict.
+_ATTEMPTS = 3
 _OWN_PREFIX = "Give each task a prefix of its own, of mapped tasks for example with {{ ti.map_index }}"
 
 
@@ -79,21 +82,34 @@ class PrefixUse:
         :param replaces: Its version when the attempt began, None for none.
         :param arguments: Further arguments of ``put_object``.
         :raises IdeogramTargetBusy: If another task instance has written it since.
+        :raises IdeogramStorageError: If S3 does not accept it.
         """
-        found = self._manifest()
-        is_own = found is not None and found.get("Metadata", {}).get(_TASK) == self._metadata()[_TASK]
-        if found is not None and found["ETag"] != replaces and not is_own:
-            raise self._replaced()
-        version = None if found is None else found["ETag"]
         call = {"advice": GENERATED_STORED, **arguments, "Metadata": self._metadata()}
+        for _ in range(_ATTEMPTS):
+            found = self._manifest()
+            is_own = found is not None and found.get("Metadata", {}).get(_TASK) == self._metadata()[_TASK]
+            version = None if found is None else found["ETag"]
+            if version not in (None, replaces) and not is_own:
+                raise self._replaced()
+            body.seek(0)
+            with suppress(PreconditionFailed):  # it was written meanwhile, or S3 answered with a single conflict
+                self._put(body, call, version)
+                return
+        raise IdeogramStorageError(
+            f"Writing {self._uri} failed: S3 answers with conflicts", GENERATED_STORED, charged=None
+        )
+
+    def _put(self, body: IO[bytes], call: Mapping[str, Any], version: str | None) -> None:
         place = self._prefix.bucket, self._prefix.key + MANIFEST
         try:
             self._objects.put(*place, body, if_match=version, if_missing=version is None, **call)
-        except PreconditionFailed:
-            raise self._replaced() from None
         except ConditionsNotSupported:
             body.seek(0)
             self._objects.put(*place, body, **call)
+
+    @property
+    def _uri(self) -> str:
+        return f"{self._prefix.uri}{MANIFEST}"
 
     def _manifest(self) -> Mapping[str, Any] | None:
         return self._objects.head(self._prefix.bucket, self._prefix.key + MANIFEST)
@@ -117,7 +133,7 @@ class PrefixUse:
 
     def _replaced(self) -> IdeogramTargetBusy:
         return IdeogramTargetBusy(
-            f"Another task has written {self._prefix.uri}{MANIFEST} since this attempt began",
+            f"Another task has written {self._uri} since this attempt began",
             f"{GENERATED_STORED} It then replaces that manifest. {_OWN_PREFIX}.",
             charged=None,
         )

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
 from airflow_provider_ideogram.datasets.workspace import STATE, Workspace
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramTargetBusy
-from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramTargetBusy
+from airflow_provider_ideogram.storage.objects import ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
@@ -109,6 +110,25 @@ def test_manifest_written_between_look_and_write_is_kept(world: World, monkeypat
     with pytest.raises(IdeogramTargetBusy, match="Another task has written"):
         world.write(OWN, None)
     assert world.manifest == b'"other"'
+
+
+@pytest.mark.parametrize(("conflicts", "error"), [(2, None), (3, "S3 answers with conflicts")])
+def test_single_conflicts_of_s3_are_no_other_task(
+    conflicts: int, error: str | None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, left = world.objects.put, [PreconditionFailed()] * conflicts
+
+    def put_later(*place: Any, **arguments: Any) -> Any:
+        if left:
+            place[2].read()
+            raise left.pop()
+        return put(*place, **arguments)
+
+    monkeypatch.setattr(world.objects, "put", put_later)
+    with pytest.raises(IdeogramStorageError, match=error) if error else nullcontext():
+        world.write(OWN, None)
+    if not error:
+        assert world.manifest == OWN.encode()
 
 
 def test_store_without_conditions_is_written_all_the_same(world: World) -> None:
