@@ -15,12 +15,11 @@ from dataclasses import fields
 from typing import IO, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
+from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
+from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, PlanLost, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.image_record import ImageRecord
-from airflow_provider_ideogram.storage.objects import ObjectStore
-from airflow_provider_ideogram.storage.target import Target
 
 #: Bytes of a manifest that are kept in memory while it is made; the rest is on disk.
 SPOOL_BYTES = 8 << 20
@@ -70,18 +69,21 @@ def _head(item: Item, status: ImageStatus, error: str | None) -> dict[str, Any]:
 
 def write_manifest(
     workspace: Workspace,
-    output_prefix: Target,
+    use: PrefixUse,
+    replaces: str | None,
     total: int,
     plan: int,
-    objects: ObjectStore,
     extra_args: Mapping[str, Any],
 ) -> None:
     """
     Write the lines of all parts as one manifest, in input order.
 
-    :param total: The number of rows.
+    :param use: The use of the prefix.
+    :param replaces: The version of the manifest when the attempt began, None for none.
+    :param total: The number of images.
     :param plan: The number of the slice that made the plan.
     :param extra_args: The user's arguments of ``put_object``.
+    :raises IdeogramTargetBusy: If another task has written the manifest since.
     :raises PlanLost: If a row has no line, because a part was removed.
     """
     with (
@@ -96,13 +98,7 @@ def write_manifest(
             manifest.write(lines.readline())
         manifest.seek(0)
         arguments = {name: value for name, value in extra_args.items() if name != "Metadata"}
-        objects.put(
-            output_prefix.bucket,
-            output_prefix.key + MANIFEST,
-            manifest,
-            advice=GENERATED_STORED,
-            **{**arguments, "ContentType": "application/x-ndjson"},
-        )
+        use.write_manifest(manifest, replaces, {**arguments, "ContentType": "application/x-ndjson"})
 
 
 def _offsets_by_row(parts: IO[bytes], total: int) -> array[int]:

@@ -19,6 +19,7 @@ from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.copying import copy_images
 from airflow_provider_ideogram.datasets.manifest import write_manifest
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
+from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.settling import Reports, settle
 from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
@@ -65,6 +66,7 @@ class DatasetRunner:
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
     :param push_progress: Pushes the XCom ``progress``.
+    :param is_at_work: Whether Airflow runs a task instance, which is named like ``owner``.
     """
 
     options: DatasetOptions
@@ -77,6 +79,7 @@ class DatasetRunner:
     owner: str
     max_tries: int
     push_progress: Callable[[dict[str, Any]], None]
+    is_at_work: Callable[[str], bool]
     _state: DatasetState | None = field(default=None, init=False)
     _version: str | None = field(default=None, init=False)
     _is_slice_over: bool = field(default=False, init=False)
@@ -102,7 +105,9 @@ class DatasetRunner:
         """
         Continue where an earlier attempt with the same input stopped, or plan the run.
 
-        :raises IdeogramInvalidInput: If a row is not valid, or the estimated cost is above ``max_cost_usd``.
+        :raises IdeogramInvalidInput: If a row is not valid, the estimated cost is above ``max_cost_usd``, or another
+            task of the DAG run has the prefix.
+        :raises IdeogramTargetBusy: If a task of another DAG run is at work there.
         """
         self.store.find(self.output_prefix)  # checks the bucket and the upload's arguments
         self.ledger.check_store()
@@ -117,10 +122,31 @@ class DatasetRunner:
         if state.finished_at:  # a person has cleared the task, or the input changed: a new run
             state = replace(DatasetState.unplanned(now), slices=state.slices)
         state.begin_attempt(now)
+        state.owner = self.owner
         self._claim(state, version)
+        self._check_prefix()
         if state.input_digest != digest or not self._continue(is_cleared):
             self._plan(digest)
         self.state.max_tries = self.max_tries
+
+    def _check_prefix(self) -> None:
+        """Look for other tasks at the prefix, after the own state shows them this one."""
+        workspaces = Workspace.all_of(self.output_prefix, self.options.ledger_prefix)
+        try:
+            self._use.check_others(self.workspace, workspaces, self.is_at_work)
+            self.state.replaced_manifest = self._use.manifest_version()
+        except IdeogramError:
+            self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Remove the state of a run that has nothing to continue."""
+        if not self.state.plan:
+            self.workspace.clear()
+
+    @property
+    def _use(self) -> PrefixUse:
+        return PrefixUse(self.store.objects, self.output_prefix, self.owner)
 
     def _claim(self, state: DatasetState, version: str | None) -> None:
         """Begin a slice: of two that begin with the same state, one has the next number, and the other one fails."""
@@ -154,8 +180,7 @@ class DatasetRunner:
                 self.options, self.hook, self.store, self.workspace, self.output_prefix, digest, self.state
             )
         except IdeogramError:
-            if not self.state.plan:  # there is nothing to continue
-                self.workspace.clear()
+            self._give_up()
             raise
         self._write_state()
         self.workspace.delete_other_plans(self.state.plan)
@@ -227,16 +252,17 @@ class DatasetRunner:
         Write the manifest, delete the workspace, and return the result.
 
         :raises IdeogramDatasetFailed: If more items than allowed have no image; the workspace stays then.
+        :raises IdeogramTargetBusy: If another task has written the manifest since this attempt began.
         :raises IdeogramLedgerError: If a part of the lines was removed.
         """
         state, options = self.state, self.options
         try:
             write_manifest(
                 self.workspace,
-                self.output_prefix,
+                self._use,
+                state.replaced_manifest,
                 state.total,
                 state.plan,
-                self.store.objects,
                 options.s3_extra_args,
             )
         except PlanLost:

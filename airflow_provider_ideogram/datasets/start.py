@@ -100,6 +100,8 @@ def plan_run(
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
+        owner=before.owner,
+        replaced_manifest=before.replaced_manifest,
         plan=before.slices,
         slices=before.slices,
         total=plan.total,

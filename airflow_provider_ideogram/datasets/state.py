@@ -89,8 +89,10 @@ class DatasetState:
     The state of a run.
 
     :param input_digest: Identifies the rows and the parameters; empty if they are to be planned.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param replaced_manifest: The version of the manifest when the attempt began, None without one.
     :param plan: The number of the slice that made the plan.
-    :param total: The number of rows.
+    :param total: The number of images.
     :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.
     :param written_at: When the last slice ended, in seconds since the epoch; None before the first.
@@ -126,6 +128,8 @@ class DatasetState:
     todo_chunks: int
     started_at: float
     rate_limiter: RateLimiter
+    owner: str = ""
+    replaced_manifest: str | None = None
     plan: int = 0
     written_at: float | None = None
     idle_seconds: float = 0.0

@@ -23,6 +23,7 @@ from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
 from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
+from airflow_provider_ideogram.operators.task_states import is_at_work
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             owner=owner_id(ti),
             max_tries=ti.max_tries,
             push_progress=lambda progress: ti.xcom_push(key="progress", value=progress),
+            is_at_work=lambda owner: is_at_work(ti, owner),
         )
 
     def _options(self) -> DatasetOptions:

@@ -8,7 +8,7 @@ JSON; from one attempt to the next nothing but the number of tries.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -115,10 +115,11 @@ class SimulatedTi:
     :param task: The task instance.
     :param process: The process that runs it.
     :param servers: The way to Airflow.
+    :param tasks: All task instances that have begun.
     """
 
-    def __init__(self, task: TaskInstance, process: Process, servers: Servers) -> None:
-        self._task, self._process, self._servers = task, process, servers
+    def __init__(self, task: TaskInstance, process: Process, servers: Servers, tasks: Sequence[TaskInstance]) -> None:
+        self._task, self._process, self._servers, self._tasks = task, process, servers, tasks
         self.dag_id, self.run_id, self.task_id, self.map_index = task.dag_id, task.run_id, task.task_id, task.map_index
         self.try_number, self.max_tries = task.try_number, task.max_tries
         self.start_date = datetime.fromtimestamp(task.started_at, UTC)
@@ -132,6 +133,14 @@ class SimulatedTi:
                 self._task.xcoms[key] = stored
 
         self._servers.exchange("airflow", "push XCom", key, push)
+
+    def get_task_states(self, dag_id: str, run_ids: list[str], task_ids: list[str]) -> dict[str, dict[str, str]]:
+        """Return the states of task instances by DAG run and task."""
+        return {
+            task.run_id: {task.task_id: task.state}
+            for task in self._tasks
+            if (task.dag_id, task.run_id, task.task_id) == (dag_id, *run_ids, *task_ids)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +167,11 @@ class Airflow:
         self._servers, self._vendor, self._checks = servers, vendor, checks
         self._kernel, self._faults = servers.kernel, servers.faults
         self._rng = servers.kernel.rng
+        self._tasks: list[TaskInstance] = []
 
     def run(self, task: TaskInstance) -> None:
         """Run a task instance until nothing more happens to it."""
+        self._tasks.append(task)
         while True:
             self._attempt(task)
             self._kernel.note(f"{task.name} is {task.state}" + (f": {task.error}" if task.error else ""))
@@ -253,7 +264,7 @@ class Airflow:
 
     def _slice(self, task: TaskInstance, process: Process, method: str | None, kwargs: Mapping[str, Any]) -> _End:
         """Run the operator's code in a process of its own."""
-        ti = SimulatedTi(task, process, self._servers)
+        ti = SimulatedTi(task, process, self._servers, self._tasks)
         dag_run = SimpleNamespace(start_date=datetime.fromtimestamp(task.run_started_at, UTC))
         context: dict[str, Any] = {"ti": ti, "dag_run": dag_run, "outlet_events": {}}
         process.context = context

@@ -65,6 +65,7 @@ class ExecutionApi:
         xcom = r"xcoms/(?P<dag>[^/]+)/(?P<run>[^/]+)/(?P<task>[^/]+)/(?P<name>[^/]+)"
         task = r"task-instances/(?P<ti_id>[^/]+)"
         self._routes: list[tuple[str, str, Callable[..., httpx.Response]]] = [
+            ("GET", "task-instances/states", self._states),
             ("PATCH", f"{task}/run", self._start),
             ("PATCH", f"{task}/state", self._set_state),
             ("PUT", f"{task}/rtif", self._set_rendered_fields),
@@ -148,6 +149,16 @@ class ExecutionApi:
 
     def _no_inactive_assets(self, *_: Any, **__: str) -> httpx.Response:
         return httpx.Response(200, json={"inactive_assets": []})
+
+    def _states(self, request: httpx.Request, _: Any) -> httpx.Response:
+        params = request.url.params
+        states: dict[str, dict[str, str]] = {}
+        for task in self.tasks:
+            dag_id, run_id, task_id, map_index = task.key
+            if (dag_id, run_id, task_id) == (params["dag_id"], params["run_ids"], params["task_ids"]):
+                name = task_id if map_index < 0 else f"{task_id}_{map_index}"
+                states.setdefault(run_id, {})[name] = task.state
+        return httpx.Response(200, json={"task_states": states})
 
     # XComs
 

@@ -34,6 +34,7 @@ from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line, write_manifest
 from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
+from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.runner import DatasetRunner, read_state
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, InFlightItem, UnsettledRequest
@@ -118,6 +119,8 @@ PART = [
     ),
 ]
 STATE_OF_RUN = DatasetState(
+    owner=OWNER,
+    replaced_manifest='"etag-2"',
     input_digest="0123",
     plan=1,
     total=6,
@@ -425,7 +428,7 @@ def test_datasets_lines_are_written_as_before(name: str, workspace: Workspace, b
 
 def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
     workspace.write_lines(part_name(1, 1, 0), PART)
-    write_manifest(workspace, IMAGES, len(PART), 1, ObjectStore(bucket), {})
+    write_manifest(workspace, PrefixUse(ObjectStore(bucket), IMAGES, OWNER), None, len(PART), 1, {})
 
     check_written("manifest.jsonl", content(bucket, "images/manifest.jsonl"))
 

@@ -65,6 +65,7 @@ def test_another_run_takes_over_what_an_unfinished_one_left(make: Make, task_run
     dead = task_runner(make(max_in_flight=2))
     dead.execute()
     dead.resume(dead.fire())
+    assert dead.time_out().state == "up_for_retry"
 
     other = task_runner(make(), run_id="other")
     result = world.to_end(other, other.execute())

@@ -1,0 +1,148 @@
+"""
+The task instances that use a dataset's prefix.
+
+Invariant: an attempt begins only where no other task instance of its DAG run has written, and none of another DAG run
+is at work. A manifest replaces only the one that was there when the attempt began, or the task instance's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import IO, Any
+
+from airflow_provider_ideogram.datasets.rows import MANIFEST
+from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, STATE, Workspace
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramTargetBusy
+from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.target import Target
+
+#: The names of a manifest's metadata: digests of the DAG run and of the task instance that wrote it.
+_RUN, _TASK = "ideogram-dag-run", "ideogram-task-instance"
+#: Times that the manifest is sent while S3 answers with a conflict.
+_ATTEMPTS = 3
+_OWN_PREFIX = "Give each task a prefix of its own, of mapped tasks for example with {{ ti.map_index }}"
+
+
+class PrefixUse:
+    """
+    The use of a prefix by a task instance.
+
+    :param objects: The S3 layer.
+    :param output_prefix: The prefix.
+    :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    """
+
+    def __init__(self, objects: ObjectStore, output_prefix: Target, owner: str) -> None:
+        self._objects = objects
+        self._prefix = output_prefix
+        self._owner = owner
+
+    def check_others(self, own: Workspace, workspaces: str, is_at_work: Callable[[str], bool]) -> None:
+        """
+        Check that no other task instance is at work below the prefix.
+
+        :param own: The task instance's own workspace.
+        :param workspaces: The key prefix of the workspaces of all task instances.
+        :param is_at_work: Whether Airflow runs a task instance.
+        :raises IdeogramInvalidInput: If one of the same DAG run is.
+        :raises IdeogramTargetBusy: If one of another DAG run is.
+        """
+        for item in self._objects.list(own.bucket, workspaces):
+            if not item.key.endswith(f"/{STATE}") or item.key.startswith(own.prefix):
+                continue
+            other = self._owner_of_state(own.bucket, item.key)
+            if other and _dag_run(other) == _dag_run(self._owner):
+                raise self._same_run(f"Task instance {other!r}")
+            if other and is_at_work(other):
+                raise IdeogramTargetBusy(
+                    f"Task instance {other!r} is at work at s3_prefix {self._prefix.uri}",
+                    f"Nothing was sent or charged. A retry after its end reuses its images. {_OWN_PREFIX}.",
+                )
+
+    def manifest_version(self) -> str | None:
+        """
+        Return the version of the manifest, None without one.
+
+        :raises IdeogramInvalidInput: If another task of the same DAG run has written it.
+        """
+        found = self._manifest()
+        written_by = {} if found is None else found.get("Metadata", {})
+        mine = self._metadata()
+        if written_by.get(_RUN) == mine[_RUN] and written_by.get(_TASK) != mine[_TASK]:
+            raise self._same_run("Another task instance")
+        return None if found is None else found["ETag"]
+
+    def write_manifest(self, body: IO[bytes], replaces: str | None, arguments: Mapping[str, Any]) -> None:
+        """
+        Write the manifest.
+
+        :param replaces: Its version when the attempt began, None for none.
+        :param arguments: Further arguments of ``put_object``.
+        :raises IdeogramTargetBusy: If another task instance has written it since.
+        :raises IdeogramStorageError: If S3 does not accept it.
+        """
+        call = {"advice": GENERATED_STORED, **arguments, "Metadata": self._metadata()}
+        for _ in range(_ATTEMPTS):
+            found = self._manifest()
+            is_own = found is not None and found.get("Metadata", {}).get(_TASK) == self._metadata()[_TASK]
+            version = None if found is None else found["ETag"]
+            if version not in (None, replaces) and not is_own:
+                raise self._replaced()
+            body.seek(0)
+            with suppress(PreconditionFailed):  # it was written meanwhile, or S3 answered with a single conflict
+                self._put(body, call, version)
+                return
+        raise IdeogramStorageError(
+            f"Writing {self._uri} failed: S3 answers with conflicts", GENERATED_STORED, charged=None
+        )
+
+    def _put(self, body: IO[bytes], call: Mapping[str, Any], version: str | None) -> None:
+        place = self._prefix.bucket, self._prefix.key + MANIFEST
+        try:
+            self._objects.put(*place, body, if_match=version, if_missing=version is None, **call)
+        except ConditionsNotSupported:
+            body.seek(0)
+            self._objects.put(*place, body, **call)
+
+    @property
+    def _uri(self) -> str:
+        return f"{self._prefix.uri}{MANIFEST}"
+
+    def _manifest(self) -> Mapping[str, Any] | None:
+        return self._objects.head(self._prefix.bucket, self._prefix.key + MANIFEST)
+
+    def _owner_of_state(self, bucket: str, key: str) -> str | None:
+        """Return the task instance that a workspace belongs to, None if its state is gone or has another form."""
+        stored = self._objects.get(bucket, key)
+        try:
+            owner = None if stored is None else json.loads(stored.body)["owner"]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return owner if isinstance(owner, str) else None
+
+    def _metadata(self) -> dict[str, str]:
+        return {_RUN: _digest(_dag_run(self._owner)), _TASK: _digest(self._owner)}
+
+    def _same_run(self, other: str) -> IdeogramInvalidInput:
+        return IdeogramInvalidInput.of(
+            [f"s3_prefix: {other} of the same DAG run has the prefix {self._prefix.uri}, too. {_OWN_PREFIX}"]
+        )
+
+    def _replaced(self) -> IdeogramTargetBusy:
+        return IdeogramTargetBusy(
+            f"Another task has written {self._uri} since this attempt began",
+            f"{GENERATED_STORED} It then replaces that manifest. {_OWN_PREFIX}.",
+            charged=None,
+        )
+
+
+def _dag_run(owner: str) -> str:
+    """Return ``dag_id/run_id`` of a task instance; neither a task's id nor a map index has a slash."""
+    return owner.rsplit("/", 2)[0]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
