@@ -85,7 +85,7 @@ with DAG("catalogue", schedule=None):
     DatasetThatEnded(task_id="generate", progress={"total": 2000, "done": 2000, **COUNTS, "cost_usd": 94.0})
 
 with DAG("formats", schedule=None):
-    counts = {"total": len(RESOLUTIONS), "done": len(RESOLUTIONS), "generated": len(RESOLUTIONS)}
+    counts = {name: len(RESOLUTIONS) for name in ("total", "done", "generated")} | {"cost_usd": 3.9}
     DatasetThatEnded(task_id="generate", progress=counts, s3_prefix="s3://gallery/formats")
 
 with DAG("catalogue_in_the_making", schedule=None):
