@@ -88,8 +88,8 @@ simulate: export AIRFLOW__CORE__LOAD_EXAMPLES := False
 simulate: venv ## Simulate crashes and outages of every kind on a virtual clock, and check each charge (SEEDS=20000, PROFILE=..., SEED=...)
 	exec $(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) $(if $(PROFILE),--profile $(PROFILE)) $(if $(SEED),--seed $(SEED))
 
-demo: venv ## Run the nightly example DAG on a real Airflow, with a local API and a local S3 server
-	exec $(BIN)/python -m dev.demo
+demo: venv ## Run an example DAG on a real Airflow, with a local API and a local S3 server (ARGS=campaign)
+	exec $(BIN)/python -m dev.demo $(ARGS)
 
 system-test: venv ## Generate 1,100 images under kill -9 and faults of every kind, and check each charge (IMAGES=..., SEED=...)
 	exec $(BIN)/python -m tests.system

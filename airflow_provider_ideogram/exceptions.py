@@ -16,10 +16,12 @@ The provider's errors, grouped by whether money was spent.
     ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response
+    │   ├── IdeogramConnectionMissing    the Airflow connection does not exist, or its secrets backend does not respond
     │   ├── IdeogramTargetBusy           another task's request for the same target is running
     │   └── IdeogramStorageError         S3 does not respond or permit; before a charge or after it
     │       ├── IdeogramStorageRefused   … for good: no such bucket, or access denied
     │       └── IdeogramLedgerError      … or a record of the ledger can't be read or written
+    │           ├── IdeogramLedgerRefused    … for good, as IdeogramStorageRefused, which it also is
     │           └── IdeogramInvalidRecord    … since it is not of the ledger's form
     └── IdeogramJobError                 a request was, or may have been, submitted
         ├── IdeogramJobFailed            the vendor reports FAILED
@@ -179,6 +181,20 @@ class IdeogramServerUnavailable(IdeogramTemporaryError):
     code = "server_unavailable"
 
 
+class IdeogramConnectionMissing(IdeogramTemporaryError):
+    """The Airflow connection does not exist. A secrets backend that does not respond looks the same to Airflow."""
+
+    code = "connection_missing"
+
+    @classmethod
+    def of(cls, conn_id: str) -> IdeogramConnectionMissing:
+        """Return the error of a connection's id."""
+        return cls(
+            f"Connection {conn_id!r} does not exist",
+            "Nothing was charged. Create it under Admin → Connections, or correct the id in the task.",
+        )
+
+
 class IdeogramStorageError(IdeogramTemporaryError):
     """S3, or the worker's disk, does not accept or return what is needed."""
 
@@ -202,6 +218,12 @@ class IdeogramLedgerError(IdeogramStorageError):
     """A record of the ledger can't be read or written; nothing is submitted without it."""
 
     code = "ledger"
+
+
+class IdeogramLedgerRefused(IdeogramLedgerError, IdeogramStorageRefused):
+    """S3 refuses to read or write a record of the ledger, and would refuse another attempt."""
+
+    code = "ledger_refused"
 
 
 class IdeogramInvalidRecord(IdeogramLedgerError):

@@ -14,7 +14,9 @@ import sys
 from benchmarks import completion_delay, on_airflow, parsing, polls, report, upload
 from benchmarks.dags.benchmark_dag import JOB_SECONDS, MAPPED
 
-PARTS = ("completion-delay", "parsing", "upload", "ledger", "polls", "end-to-end", "triggerer")
+PARTS = ("completion-delay", "parsing", "upload", "ledger", "dataset-rows", "polls", "end-to-end", "triggerer")
+#: Parts that are programs of their own.
+MODULES = {"ledger": "benchmarks.ledger_cost", "dataset-rows": "benchmarks.dataset_rows"}
 
 
 def main() -> None:
@@ -35,8 +37,8 @@ def main() -> None:
         report.parsing_page(parsing.measure(), about)
     if "upload" in parts:
         report.upload_page(upload.measure_in_own_process(options.seed), about)
-    if "ledger" in parts:
-        subprocess.run([sys.executable, "-m", "benchmarks.ledger_cost"], check=True)
+    for part in sorted(parts & MODULES.keys()):
+        subprocess.run([sys.executable, "-m", MODULES[part]], check=True)
     if "polls" in parts:
         loads = [int(jobs) for jobs in options.loads.split(",")]
         report.polls_page(polls.measure({jobs: polls.interval_of(jobs) for jobs in loads}, options.seed), about)

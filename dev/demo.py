@@ -1,5 +1,7 @@
 """
-The demonstration: the nightly example on a real Airflow, with its images in S3.
+The demonstration: an example on a real Airflow, with its images in S3.
+
+`python -m dev.demo` runs the nightly set, `python -m dev.demo campaign` the campaign, which is one task.
 
 Without a key it uses local servers and costs nothing. With `SEGMIND_API_KEY` in the environment the vendor generates
 the images, which costs money. With `S3_BUCKET` as well they are stored in that bucket, with the environment's AWS
@@ -17,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import httpx
@@ -34,11 +36,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "demo-output"
-DAG_ID = "ideogram_nightly_set"
 IMAGE_TASK = "generate"
 SHEET_TASK = "make_contact_sheet"
-# The images of a run of the example, and the vendor's list price of one.
-IMAGES = 6
+DATASET_TASK = "make_images"
+# The vendor's list price of an image.
 PRICE_USD = 0.05
 # Seconds that a generation takes at the vendor.
 JOB_SECONDS = 12.4
@@ -52,6 +53,23 @@ LOG_LINES = 40
 
 class DemoFailed(Exception):
     """The run failed, or its results differ; the message says how."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    An example DAG.
+
+    :param images: the number of images of a run.
+    """
+
+    dag_id: str
+    images: int
+
+
+NIGHTLY = Example("ideogram_nightly_set", 6)
+CAMPAIGN = Example("ideogram_campaign", 24)
+EXAMPLES = {"nightly": NIGHTLY, "campaign": CAMPAIGN}
 
 
 @dataclass(frozen=True)
@@ -69,32 +87,36 @@ class Backends:
     emulator: EmulatorServer | None
 
 
-def main() -> int:
-    """Run the demonstration and return the exit status."""
+def main(name: str = "nightly") -> int:
+    """Run the demonstration of an example and return the exit status."""
+    if name not in EXAMPLES:
+        print(f"There is no example {name!r}, only {', '.join(EXAMPLES)}")
+        return 2
+    example = EXAMPLES[name]
     raise_on_stop_signals()
     key = os.environ.get("SEGMIND_API_KEY", "")
     console = Console(key)
     try:
         if key:
-            announce_cost(console)
+            announce_cost(example.images, console)
         shutil.rmtree(OUTPUT, ignore_errors=True)
         with Processes(OUTPUT / "logs") as processes:
-            run_example(start_backends(processes, key, console), console)
+            run_example(example, start_backends(processes, key, console), console)
     except KeyboardInterrupt as interrupt:
         console.step(f"Stopped ({interrupt}); all started processes have ended")
         return 130
     except (DemoFailed, DagImportFailed, ProcessFailed, TimeoutError, httpx.HTTPError) as failure:
         console.step(f"FAILED: {failure}")
         return 1
-    console.step(f"Done: the images and contact-sheet.jpg are in {OUTPUT}")
+    console.step(f"Done: the images are in {OUTPUT}")
     return 0
 
 
-def announce_cost(console: Console) -> None:
+def announce_cost(images: int, console: Console) -> None:
     """Print what will be spent, and wait a few seconds for an interrupt."""
     console.say(
         f"SEGMIND_API_KEY is set: this uses the real API and SPENDS REAL MONEY,\n"
-        f"about {IMAGES} images x {PRICE_USD:.2f} USD = {IMAGES * PRICE_USD:.2f} USD. "
+        f"about {images} images x {PRICE_USD:.2f} USD = {images * PRICE_USD:.2f} USD. "
         f"Ctrl-C within {CANCEL_SECONDS} seconds stops it; without the variable it is free."
     )
     time.sleep(CANCEL_SECONDS)
@@ -132,7 +154,7 @@ def start_backends(processes: Processes, key: str, console: Console) -> Backends
     return Backends(environment, s3, emulator)
 
 
-def run_example(backends: Backends, console: Console) -> None:
+def run_example(example: Example, backends: Backends, console: Console) -> None:
     """
     Run the example on a separate Airflow, print its progress, and save and check its images.
 
@@ -140,34 +162,47 @@ def run_example(backends: Backends, console: Console) -> None:
     """
     dags = OUTPUT / "airflow" / "dags"
     dags.mkdir(parents=True)
-    shutil.copy(ROOT / "example_dags" / f"{DAG_ID}.py", dags)
+    shutil.copy(ROOT / "example_dags" / f"{example.dag_id}.py", dags)
     # The example has a schedule: Airflow would also start last night's run.
     settings = backends.environment | {"AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False"}
     console.step("Starting Airflow: API server, scheduler, DAG processor, triggerer")
     with airflow_cluster(OUTPUT / "airflow", dags, settings) as cluster:
         processor = cluster.components["dag-processor"]
-        cluster.processes.wait_until(processor, lambda: cluster.api.has_dag(DAG_ID), DAG_PARSED_SECONDS)
+        cluster.processes.wait_until(processor, lambda: cluster.api.has_dag(example.dag_id), DAG_PARSED_SECONDS)
         console.step(f"Airflow is up at {cluster.api.url}, the run begins")
-        task_instances = follow_run(cluster, console)
-        images = [cluster.api.xcom(one) for one in task_instances if one["task_id"] == IMAGE_TASK]
-        [sheet] = [cluster.api.xcom(one) for one in task_instances if one["task_id"] == SHEET_TASK]
-        save_and_check(images, sheet, backends, console)
+        results: dict[str, list[Any]] = {}
+        for one in follow_run(example, cluster, console):
+            results.setdefault(one["task_id"], []).append(cluster.api.xcom(one))
+        if example is CAMPAIGN:
+            [dataset] = results[DATASET_TASK]
+            save_and_check(
+                manifest_lines(dataset["manifest_uri"], backends.s3), dataset["manifest_uri"], backends, console
+            )
+        else:
+            [sheet] = results[SHEET_TASK]
+            save_and_check(results[IMAGE_TASK], sheet, backends, console)
         console.step("Ending all processes")
 
 
-def save_and_check(images: Sequence[Json], sheet: str, backends: Backends, console: Console) -> None:
+def manifest_lines(uri: str, s3: S3Client) -> list[Json]:
+    """Return the lines of a dataset's manifest, one an image."""
+    bucket, key = uri.removeprefix("s3://").split("/", 1)
+    return [json.loads(line) for line in s3.get_object(Bucket=bucket, Key=key)["Body"].iter_lines()]
+
+
+def save_and_check(images: Sequence[Json], summary: str, backends: Backends, console: Console) -> None:
     """
     Print the images, copy them into the output folder and compare them with what their tasks reported.
 
-    :param images: the image tasks' XComs.
-    :param sheet: the contact sheet's address.
+    :param images: the image tasks' XComs, or the manifest's lines.
+    :param summary: the address of the contact sheet, or of the manifest.
     :raises DemoFailed: something differs.
     """
-    console.say(f"\n{image_table(images)}\ncontact sheet: {sheet}\n")
-    bucket, sheet_key = sheet.removeprefix("s3://").split("/", 1)
+    console.say(f"\n{image_table(images)}\n{summary}\n")
+    bucket, summary_key = summary.removeprefix("s3://").split("/", 1)
     for image in images:
         save(backends.s3, image["bucket"], image["key"])
-    save(backends.s3, bucket, sheet_key)
+    save(backends.s3, bucket, summary_key)
     verify(images, backends.emulator)
     console.say("Every stored image has the size and the hash that its task reported.")
     if backends.emulator:
@@ -175,21 +210,21 @@ def save_and_check(images: Sequence[Json], sheet: str, backends: Backends, conso
         console.say(f"Emulator: {charged} charges for {len(images)} images; all stored bytes are those that it made.")
 
 
-def follow_run(cluster: AirflowCluster, console: Console) -> list[Json]:
+def follow_run(example: Example, cluster: AirflowCluster, console: Console) -> list[Json]:
     """
     Start a run, print its progress, and return its task instances after its success.
 
     :raises DemoFailed: it failed; the message names the failed tasks and shows the end of the first one's log.
     """
     progress = Progress(console)
-    run_id = cluster.api.trigger_run(DAG_ID)
+    run_id = cluster.api.trigger_run(example.dag_id)
 
     def watch() -> None:
         cluster.processes.check()
-        progress.show(cluster.api.task_instances(DAG_ID, run_id))
+        progress.show(cluster.api.task_instances(example.dag_id, run_id))
 
-    state = cluster.api.wait_for_run(DAG_ID, run_id, RUN_SECONDS, watch)
-    task_instances = cluster.api.task_instances(DAG_ID, run_id)
+    state = cluster.api.wait_for_run(example.dag_id, run_id, RUN_SECONDS, watch)
+    task_instances = cluster.api.task_instances(example.dag_id, run_id)
     if state != "success":
         failed = [one for one in task_instances if one["state"] == "failed"]
         logs = [log_tail(cluster.api, one) for one in failed[:1]]  # the others mostly have the same reason
@@ -225,4 +260,4 @@ def verify(images: Sequence[Json], emulator: EmulatorServer | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -34,7 +34,7 @@ _ANSWERED_FAILURES = (500, 502, 503)
 _TOP_UP = "Add credits at Segmind."
 _REFUSED: dict[int, tuple[type[IdeogramError], str, str]] = {
     400: (IdeogramInvalidInput, "refused the request", "Correct the parameters."),
-    401: (IdeogramAuthenticationError, "does not accept the API key", "Check the connection's API key."),
+    401: (IdeogramAuthenticationError, "rejected the key", "Check the connection's API key."),
     402: (IdeogramInsufficientCredits, "reports insufficient credits", _TOP_UP),
     403: (
         IdeogramPermissionError,
@@ -96,6 +96,8 @@ def raise_for_status(response: ApiResponse, *, charges: bool = False) -> None:
             status_code=status,
         )
     kind, what, advice = _refusal(response)
+    if kind is IdeogramAuthenticationError and response.conn_id:
+        what = f"rejected the key of connection {response.conn_id!r}"
     raise kind(f"The API {what} ({said})", f"Nothing was charged. {advice}", status_code=status)
 
 

@@ -40,7 +40,7 @@ RESOLUTIONS = tuple(_SIZE_OF_RESOLUTION)
 MAX_SEED = 2**31 - 1
 #: Seeds are drawn from the whole range that the vendor's page of the model names: equal seeds of equal inputs can't be
 #: told apart in the account's history.
-_DRAWN_SEEDS = (100, 999_999)
+DRAWN_SEEDS = (100, 999_999)
 #: The vendor documents no limit. This one catches a whole document in place of a prompt.
 MAX_PROMPT_CHARACTERS = 10_000
 
@@ -89,7 +89,7 @@ class GenerationRequest:
 
     def with_seed(self, rng: random.Random | random.SystemRandom) -> GenerationRequest:
         """Return the request with a seed, drawn if it has none, so that the image can be generated again."""
-        return self if self.seed is not None else replace(self, seed=rng.randint(*_DRAWN_SEEDS))
+        return self if self.seed is not None else replace(self, seed=rng.randint(*DRAWN_SEEDS))
 
     def as_asked(self, fingerprint: str | None) -> GenerationRequest:
         """Return the request as the user gave it: without the seed, unless the fingerprint is that of a given seed."""

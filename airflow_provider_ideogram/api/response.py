@@ -29,6 +29,7 @@ class ApiResponse:
     :param body: The body. Of its content-encodings, only one of gzip is decoded.
     :param redactor: Replaces the key, which a server may repeat, in :meth:`json` and :attr:`message`.
     :param received_at: When it was received, in seconds since the epoch; None where no clock was read.
+    :param conn_id: The Airflow connection whose key was sent, for errors; empty if there is none.
     """
 
     status: int
@@ -36,6 +37,7 @@ class ApiResponse:
     body: bytes = b""
     redactor: Redactor = NO_REDACTION
     received_at: float | None = None
+    conn_id: str = ""
 
     def json(self) -> Any:
         """Return the body as JSON; None if it is not JSON, is nested too deep, or has too many values."""

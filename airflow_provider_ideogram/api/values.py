@@ -27,13 +27,18 @@ def shown(value: object) -> str:
     """Return a value as a message quotes it: texts and numbers themselves, shortened, and the type of all others."""
     if value is not None and not isinstance(value, str | numbers.Number | timedelta | os.PathLike):
         return f"a value of type {type(value).__name__}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "an integer of thousands of digits"
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def is_missing_number(value: object) -> bool:
     """Return whether a value is a NaN, which pandas writes where a number is missing."""
-    return isinstance(value, numbers.Real | Decimal) and value != value
+    if isinstance(value, Decimal):
+        return value.is_nan()  # a signaling NaN can't be compared
+    return isinstance(value, numbers.Real) and value != value
 
 
 def number(value: object) -> float:
@@ -62,7 +67,9 @@ def seconds(value: object) -> float:
 
 
 def path_text(value: Any) -> Any:
-    """Return the text of an ``os.PathLike``; other values unchanged."""
+    """Return the text of an ``os.PathLike`` or of Airflow's ``ObjectStoragePath``; other values unchanged."""
+    if hasattr(value, "protocol") and hasattr(value, "path"):  # ObjectStoragePath is no PathLike
+        return str(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

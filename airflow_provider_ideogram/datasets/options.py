@@ -29,7 +29,11 @@ class DatasetOptions:
     prompts_path: str | None
     defaults: Mapping[str, Any]
     key_template: str
+    prompt_template: str | None
+    variants: int | None
+    matrix: Mapping[str, Any] | None
     dedupe: bool
+    allow_empty: bool
     if_exists: str
     max_in_flight: int
     requests_per_minute: float | None

@@ -33,7 +33,8 @@ class Plan:
     """
     The plan of a run.
 
-    :param total: The number of rows.
+    :param rows: The number of rows.
+    :param total: The number of their images.
     :param counts: The number of images that are stored already, by status.
     :param own_cost_usd: What the vendor charged for those that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
@@ -45,6 +46,7 @@ class Plan:
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
     """
 
+    rows: int = 0
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     own_cost_usd: float = 0.0
@@ -126,8 +128,8 @@ def make_plan(
                 plan.to_do[item.request.model] += 1
             # An image of the run itself, made from inputs that were changed since, is replaced in any case.
             todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
-    plan.total = counted.rows
-    checker.raise_for_bad_rows(plan.total)
+    plan.rows, plan.total = counted.rows, checker.images
+    checker.raise_for_bad_rows(plan.rows)
     for chunks in (todo, copies, parts):
         chunks.flush()
     plan.todo_chunks, plan.copy_chunks, plan.parts = todo.written, copies.written, parts.written

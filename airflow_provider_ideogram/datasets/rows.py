@@ -7,16 +7,18 @@ line.
 
 from __future__ import annotations
 
-import difflib
-import functools
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.values import shown, whole_number
+from airflow_provider_ideogram.datasets.columns import ID, PROMPT, Columns
+from airflow_provider_ideogram.datasets.expansion import MAX_IMAGES, Expansion
+from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.target import Target, check_key
 
@@ -24,22 +26,17 @@ from airflow_provider_ideogram.storage.target import Target, check_key
 MANIFEST = "manifest.jsonl"
 #: Bad rows that an error lists.
 MAX_LISTED = 20
-#: Names of unknown columns that are kept for the log.
-_MAX_COLUMNS = 50
 #: Characters of a row's problem, which quotes the row's values.
 _MAX_PROBLEM = 500
-_ID = "id"
-#: The similarity from which a column's name counts as a misspelt parameter. Others are the user's own columns.
-_MISSPELT = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    A valid row.
+    An image of a valid row.
 
-    :param row: Its position in the input, from 0.
-    :param id: Its id, or one made from its inputs.
+    :param row: Its position among the images of the input, from 0.
+    :param id: The row's id, or one made from its inputs, with what distinguishes the images of the row.
     :param request: Its request.
     :param key: The key of its image.
     :param copy_of: The key of another row's image that is copied, empty for an image that is generated. It equals
@@ -70,30 +67,61 @@ class RowChecker:
 
     :param defaults: The request parameters of rows that have none of their own.
     :param prefix: The prefix of the images.
-    :param key_template: The images' keys below it, with ``{id}`` and ``{row}``.
+    :param key_template: The images' keys below it, with ``{id}`` and the number of the row, ``{row}``.
     :param dedupe: Whether rows with identical inputs share an image.
+    :param expansion: The images of a row; one without it.
+    :param prompt_template: Makes the prompts of the rows' columns.
     """
 
-    def __init__(self, defaults: Mapping[str, Any], prefix: Target, key_template: str, *, dedupe: bool = False) -> None:
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        prefix: Target,
+        key_template: str,
+        *,
+        dedupe: bool = False,
+        expansion: Expansion | None = None,
+        prompt_template: PromptTemplate | None = None,
+    ) -> None:
         self._defaults = dict(defaults)
         self._prefix = prefix
         self._key_template = key_template
+        self._expansion = expansion or Expansion()
+        self._prompt_template = prompt_template
+        self._columns = Columns(prompt_template.columns if prompt_template else ())
         # The id of each key's row, None for the manifest; with digests a million rows take about 140 MB.
         self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + MANIFEST): None}
         self._key_by_fingerprint: dict[str, str] | None = {} if dedupe else None
+        self.images = 0
         self.bad_rows = 0
         self.problems: list[str] = []
-        self.unknown_columns: set[str] = set()
+
+    @property
+    def needed_columns(self) -> Sequence[str]:
+        """The columns that each row must have, as :func:`column_name` returns them."""
+        return self._prompt_template.columns if self._prompt_template else (PROMPT,)
+
+    @property
+    def unknown_columns(self) -> Collection[str]:
+        """Columns that are neither parameters nor in the template; at most 50."""
+        return self._columns.unknown
 
     def items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
         """
         Yield the items of the valid rows.
 
         :param rows: Each row with its place, such as ``line 7``.
+        :raises IdeogramInvalidInput: If there are more than a million.
         """
+        for item in self._items(rows):
+            if item.row >= MAX_IMAGES:
+                raise IdeogramInvalidInput.of([f"the rows make more than {MAX_IMAGES:,} images, a task's limit"])
+            yield item
+
+    def _items(self, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
         for row, (place, value) in enumerate(rows):
             try:
-                yield self._item(row, value)
+                yield from self._items_of_row(row, value)
             except ValueError as problem:
                 self.bad_rows += 1
                 if len(self.problems) < MAX_LISTED:
@@ -106,32 +134,35 @@ class RowChecker:
             rest = [f"… and {more} more bad rows"] if more else []
             raise IdeogramInvalidInput.of([f"{self.bad_rows} of {total} rows can't be used", *self.problems, *rest])
 
-    def _item(self, row: int, value: Any) -> Item:
+    def _items_of_row(self, row: int, value: Any) -> Iterator[Item]:
         if isinstance(value, ValueError):
             raise value
-        columns = {"prompt": value} if isinstance(value, str) else value
+        columns = {PROMPT: value} if isinstance(value, str) else value
         if not isinstance(columns, Mapping):
             raise ValueError(f"must be a prompt or a mapping, not {type(value).__name__}")
-        given = {str(name): item for name, item in columns.items() if item is not None and item != ""}
-        self._check_columns(given)
-        if "prompt" not in given:
-            raise ValueError("has no prompt")
-        request = GenerationRequest(**self._defaults | _parameters(given))
-        item_id = _id(given.get(_ID), request)
-        key = self._key(row, item_id)
-        copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
-        if copy_of != key or _ID in given:
-            self._check_unique(key, item_id)
-        if self._key_by_fingerprint is not None:
-            self._key_by_fingerprint.setdefault(request.fingerprint, key)
-        return Item(row, item_id, request, key, copy_of=copy_of or "")
+        values = self._columns.read(columns)
+        own = _parameters(values)
+        of_row = GenerationRequest(**self._defaults | own | {PROMPT: self._prompt(values)})
+        row_id = None if values.get(ID) is None else _id(values[ID])
+        for item_id, request in self._expansion.images(of_row, own, row_id):
+            key = self._key(row, item_id)
+            copy_of = None if self._key_by_fingerprint is None else self._key_by_fingerprint.get(request.fingerprint)
+            if copy_of != key or row_id is not None:
+                self._check_unique(key, item_id)
+            if self._key_by_fingerprint is not None:
+                self._key_by_fingerprint.setdefault(request.fingerprint, key)
+            self.images += 1
+            yield Item(self.images - 1, item_id, request, key, copy_of=copy_of or "")
 
-    def _check_columns(self, given: Mapping[str, Any]) -> None:
-        for name in given.keys() - CHECKS.keys() - {_ID} - self.unknown_columns:
-            if meant := _misspelt_parameter(name):
-                raise ValueError(f"column {name!r} is not a parameter. Did you mean {meant!r}?")
-            if len(self.unknown_columns) < _MAX_COLUMNS:
-                self.unknown_columns.add(name)
+    def _prompt(self, values: Mapping[str, Any]) -> Any:
+        prompt, template = values.get(PROMPT), self._prompt_template
+        if template is None:
+            if prompt is None:
+                raise ValueError("has no prompt")
+            return prompt
+        if prompt is not None and PROMPT not in template.columns:
+            raise ValueError("has a prompt, and prompt_template does not contain {prompt}")
+        return template.render(values)
 
     def _key(self, row: int, item_id: str) -> str:
         key = self._prefix.key + self._key_template.format(id=item_id, row=row)
@@ -166,32 +197,22 @@ def _folded_digest(key: str) -> bytes:
     return hashlib.blake2b(folded.encode(), digest_size=12).digest()
 
 
-@functools.lru_cache(maxsize=1000)
-def _misspelt_parameter(name: str) -> str | None:
-    """Return the parameter that a column's name resembles, None for one of the user's own columns."""
-    return next(iter(difflib.get_close_matches(name, CHECKS, n=1, cutoff=_MISSPELT)), None)
-
-
-def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = {name: given[name] for name in CHECKS if name in given}
+def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: value for name, value in values.items() if name in CHECKS and value is not None}
     if isinstance(parameters.get("model_params"), str):  # as in CSV
         try:
             parameters["model_params"] = json.loads(parameters["model_params"])
         except ValueError as problem:
             raise ValueError(f"model_params: {problem}") from None
-    seed = parameters.get("seed")
-    if isinstance(seed, float) and seed.is_integer():  # pandas writes a column of integers with gaps as floats
-        parameters["seed"] = int(seed)
     return parameters
 
 
-def _id(value: Any, request: GenerationRequest) -> str:
-    """Return the row's id as text; without one, the same id in each run, made from its inputs."""
-    if value is None:
-        return request.fingerprint[:16]
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"id {value!r} must be text or an integer")
-    text = str(value)
+def _id(value: Any) -> str:
+    """Return a row's id as text; a whole number may be any that pandas or a database has."""
+    try:
+        text = value if isinstance(value, str) else str(whole_number(value))
+    except ValueError:
+        raise ValueError(f"id {shown(value)} must be text or an integer") from None
     if not text.strip() or not text.isprintable() or "/" in text:
         raise ValueError(f"id {text!r} must be printable, not blank, and without '/'")
     return text

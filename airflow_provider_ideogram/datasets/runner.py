@@ -32,6 +32,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetStopped,
     IdeogramError,
     IdeogramLedgerError,
+    IdeogramStorageError,
 )
 
 if TYPE_CHECKING:
@@ -200,6 +201,21 @@ class DatasetRunner:
         except PlanLost as lost:
             self.state.input_digest = ""  # the next attempt plans again, and finds the images
             return [lost]
+
+    def open_requests(self, *, is_first_slice: bool) -> str | None:
+        """
+        Return what is known of the requests that may be charged, None if there is certainly none.
+
+        :param is_first_slice: Whether no earlier attempt or slice of the task can have submitted.
+        """
+        state = self._state
+        if is_first_slice:
+            return IN_LEDGER if state and (state.in_flight or state.unsettled_requests) else None
+        try:
+            state = state or read_state(self.workspace)[0]
+        except IdeogramStorageError:
+            return IN_LEDGER
+        return IN_LEDGER if state and state.plan and not state.finished_at else None
 
     def finish(self) -> dict[str, Any]:
         """

@@ -19,7 +19,10 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
+from airflow_provider_ideogram.datasets.expansion import Expansion
+from airflow_provider_ideogram.datasets.passed_rows import read_passed_rows
 from airflow_provider_ideogram.datasets.plan import Plan, make_plan
+from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
 from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
@@ -39,10 +42,25 @@ log = logging.getLogger(__name__)
 def input_digest(options: DatasetOptions, output_prefix: Target, objects: ObjectStore) -> str:
     """Return a digest of the rows and of all arguments that change their images."""
     path = options.prompts_path
-    rows = list(_prompts(options)) if path is None else version_of(path, objects)
-    values = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+    rows = _digest_of_rows(options.prompts) if path is None else version_of(path, objects)
+    values: list[Any] = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
+    values += [options.prompt_template, options.variants, options.matrix]
     text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest_of_rows(prompts: Any) -> str:
+    digest = hashlib.sha256()
+    for row in read_passed_rows(prompts):
+        columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else row
+        try:
+            text = json.dumps(columns, sort_keys=True, default=str)
+        except (TypeError, ValueError):  # such as names that can't be sorted
+            text = repr(columns)
+        except RecursionError:
+            raise IdeogramInvalidInput.of(["prompts: a row is nested too deeply"]) from None
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def plan_run(
@@ -61,13 +79,22 @@ def plan_run(
     :param before: The state of the present slice, whose number becomes that of the plan.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
-    checker = RowChecker(options.defaults, output_prefix, options.key_template, dedupe=options.dedupe)
+    checker = RowChecker(
+        options.defaults,
+        output_prefix,
+        options.key_template,
+        dedupe=options.dedupe,
+        expansion=Expansion(options.variants, options.matrix),
+        prompt_template=None if options.prompt_template is None else PromptTemplate(options.prompt_template),
+    )
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
     with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
-        rows = _rows(options, store.objects)
+        rows = _rows(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
+    if not plan.rows and not options.allow_empty:
+        raise IdeogramInvalidInput.of([f"{options.prompts_path or 'prompts'}: there are no rows; see allow_empty"])
     _check_cost(options, plan)
     metrics.reused(plan.counts[ImageStatus.REUSED])
     now, limit = time.time(), options.requests_per_minute
@@ -110,18 +137,10 @@ def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, U
     return before.unsettled_requests | in_flight
 
 
-def _rows(options: DatasetOptions, objects: ObjectStore) -> Iterator[tuple[str, Any]]:
+def _rows(options: DatasetOptions, objects: ObjectStore, needed_columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if options.prompts_path is not None:
-        return read_rows(options.prompts_path, objects)
-    return ((f"item {number}", row) for number, row in enumerate(_prompts(options)))
-
-
-def _prompts(options: DatasetOptions) -> Sequence[Any]:
-    """Return the rows that were passed directly; rendering may have made anything of them."""
-    prompts = options.prompts
-    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
-        raise IdeogramInvalidInput.of([f"prompts: must be a list of rows, not {type(prompts).__name__}"])
-    return prompts
+        return read_rows(options.prompts_path, objects, needed_columns)
+    return ((f"item {number}", row) for number, row in enumerate(read_passed_rows(options.prompts)))
 
 
 def _check_cost(options: DatasetOptions, plan: Plan) -> None:
@@ -136,8 +155,9 @@ def _check_cost(options: DatasetOptions, plan: Plan) -> None:
         )
     and_unpriced = f", and the unknown cost of images of {', '.join(unpriced)}" if unpriced else ""
     log.info(
-        "%d items: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
+        "%d items of %d rows: %d are stored already, %d are generated for an estimated %.2f USD at most%s",
         plan.total,
+        plan.rows,
         plan.counts.total(),
         count,
         cost,

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Rows in an object: a slice reads one or two, and a million rows take two thousand.
 CHUNK_ROWS = 500
+#: Times that the state is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
+_ATTEMPTS = 3
 #: The name of the run's state; without it the other objects are not used.
 STATE = "state.json"
 IN_LEDGER = (
@@ -100,22 +102,30 @@ class Workspace:
         :param replaces: The version that it replaces, None for none.
         :raises IdeogramDatasetFailed: If another slice has written the state since.
         """
-        body, key = json.dumps(state, ensure_ascii=False).encode(), self.prefix + STATE
-        arguments: dict[str, Any] = {"advice": IN_LEDGER, "ContentType": "application/json"}
-        try:
-            response = self._objects.put(
-                self.bucket, key, body, if_match=replaces, if_missing=replaces is None, **arguments
-            )
-        except ConditionsNotSupported:
-            if self.read_state()[1] != replaces:
-                raise _superseded() from None
-            response = self._objects.put(self.bucket, key, body, **arguments)
-        except PreconditionFailed as conflict:
-            current = self._objects.get(self.bucket, key)
-            if current is not None and current.body == body:  # S3's response was lost, and botocore wrote again
-                return current.etag
-            raise _superseded() from conflict
-        version: str = response["ETag"]
+        body = json.dumps(state, ensure_ascii=False).encode()
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._put_state(body, if_match=replaces, if_missing=replaces is None)
+            except ConditionsNotSupported:
+                if self.read_state()[1] != replaces:
+                    raise _superseded() from None
+                return self._put_state(body)
+            except PreconditionFailed as conflict:
+                current = self._objects.get(self.bucket, self.prefix + STATE)
+                if current is not None and current.body == body:  # S3's response was lost, and botocore wrote again
+                    return current.etag
+                if (current.etag if current else None) != replaces:
+                    raise _superseded() from conflict
+        raise IdeogramStorageError(
+            f"Writing {self.uri}{STATE} failed: S3 answers with a conflict, though nothing else was written",
+            IN_LEDGER,
+            charged=None,
+        )
+
+    def _put_state(self, body: bytes, **condition: Any) -> str:
+        version: str = self._objects.put(
+            self.bucket, self.prefix + STATE, body, advice=IN_LEDGER, ContentType="application/json", **condition
+        )["ETag"]
         return version
 
     def write_lines(self, name: str, values: Iterable[Mapping[str, Any]]) -> None:

@@ -166,7 +166,7 @@ class ResponseBody:
         self._max_bytes = self._bytes_left = call.max_bytes
         self._max_seconds = total_timeout(call.timeout or settings.timeout)
         self._deadline = time.monotonic() + self._max_seconds
-        self._redactor = settings.redactor
+        self._settings = settings
 
     def add(self, chunk: bytes) -> None:
         """Add a chunk; raise ResponseNotReceived if the body is too large or takes too long."""
@@ -184,7 +184,9 @@ class ResponseBody:
         for piece in decompressed(received):
             self.add(piece)
         # A server may repeat the key in an error, and the text of errors goes to logs, events and XComs.
-        return ApiResponse(status, lower_case, b"".join(self._chunks), self._redactor, time.time())
+        return ApiResponse(
+            status, lower_case, b"".join(self._chunks), self._settings.redactor, time.time(), self._settings.conn_id
+        )
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class ConnectionSettings:
     :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
         is not valid at Segmind.
     :param image_hosts: Hosts, besides the vendor's and the API's, from which images may be downloaded.
+    :param conn_id: The connection's id, for errors.
     """
 
     api_key: str = field(repr=False)
@@ -57,6 +58,7 @@ class ConnectionSettings:
     timeout: float = DEFAULT_TIMEOUT
     history_url: str | None = DEFAULT_HISTORY_URL
     image_hosts: tuple[str, ...] = ()
+    conn_id: str = field(default="", compare=False)
 
     @property
     def redactor(self) -> Redactor:
@@ -98,7 +100,7 @@ class ConnectionSettings:
             raise IdeogramInvalidInput.of([sanitize_text(f"{where}: {problem}", redactor) for problem in problems])
         if not is_vendor_host(urlsplit(values["base_url"]).hostname or ""):
             values.setdefault("history_url", None)
-        return cls(**values)
+        return cls(**values, conn_id=connection.conn_id or "")
 
 
 def is_vendor_host(host: str) -> bool:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.api.history import (
@@ -24,7 +24,12 @@ from airflow_provider_ideogram.api.history import (
     get_history_row,
 )
 from airflow_provider_ideogram.api.retry_flow import MAX_ATTEMPTS
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramNotFound, IdeogramServerUnavailable
+from airflow_provider_ideogram.exceptions import (
+    IdeogramConnectionMissing,
+    IdeogramInvalidInput,
+    IdeogramNotFound,
+    IdeogramServerUnavailable,
+)
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR, ConnectionSettings
 from airflow_provider_ideogram.hooks.shared_client import SharedClient, acquire, release
@@ -68,8 +73,16 @@ class IdeogramHook(BaseHook):
 
     @cached_property
     def settings(self) -> ConnectionSettings:
-        """The connection's settings, read once. Blocks; raises IdeogramInvalidInput if they are not valid."""
-        connection = self.get_connection(self.ideogram_conn_id)
+        """
+        The connection's settings, read once. Blocks.
+
+        :raises IdeogramConnectionMissing: If there is no such connection.
+        :raises IdeogramInvalidInput: If they are not valid.
+        """
+        try:
+            connection = self.get_connection(self.ideogram_conn_id)
+        except AirflowNotFoundException as error:
+            raise IdeogramConnectionMissing.of(self.ideogram_conn_id) from error
         return ConnectionSettings.of(connection, connection.extra_dejson)
 
     def get_conn(self) -> SegmindClient:
@@ -237,7 +250,10 @@ class IdeogramHook(BaseHook):
             await release(self.ideogram_conn_id, shared)
 
     async def _read_connection(self) -> ConnectionSettings:
-        connection = await get_async_connection(self.ideogram_conn_id, hook=self)
+        try:
+            connection = await get_async_connection(self.ideogram_conn_id, hook=self)
+        except AirflowNotFoundException as error:
+            raise IdeogramConnectionMissing.of(self.ideogram_conn_id) from error
         return ConnectionSettings.of(connection, await get_async_extra_dejson(connection))
 
     async def __aenter__(self) -> Self:

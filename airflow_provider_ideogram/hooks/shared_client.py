@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
 from airflow_provider_ideogram.api.back_off import back_off
 from airflow_provider_ideogram.api.calls import Call, get_status
 from airflow_provider_ideogram.exceptions import (
     IdeogramAuthenticationError,
+    IdeogramConnectionMissing,
     IdeogramInvalidInput,
     IdeogramPermissionError,
 )
@@ -90,7 +89,7 @@ class SharedClient:
         for attempt in range(1, READ_ATTEMPTS):
             try:
                 return await self._read_connection()
-            except (IdeogramInvalidInput, AirflowNotFoundException):
+            except (IdeogramInvalidInput, IdeogramConnectionMissing):
                 raise
             except Exception as error:
                 log.warning("The connection can't be read; it is read again: %s", error)

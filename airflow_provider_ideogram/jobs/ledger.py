@@ -19,7 +19,9 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramInvalidInput,
     IdeogramInvalidRecord,
     IdeogramLedgerError,
+    IdeogramLedgerRefused,
     IdeogramStorageError,
+    IdeogramStorageRefused,
 )
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
 from airflow_provider_ideogram.storage.image_record import iso_utc
@@ -251,6 +253,8 @@ class Ledger:
         self, doing: str, key: str, error: Exception, kind: type[IdeogramLedgerError] = IdeogramLedgerError
     ) -> IdeogramLedgerError:
         cause = error.reason if isinstance(error, IdeogramStorageError) else error
+        if isinstance(error, IdeogramStorageRefused):
+            kind = IdeogramLedgerRefused
         return kind(
             f"{doing.capitalize()} the ledger's record s3://{self._bucket}/{key} failed ({cause})",
             "Nothing was submitted by this attempt; a request may have been submitted earlier. Give the worker's role "

@@ -120,10 +120,10 @@ class Submitter:
         # The time is from before the POST, so that the request's hour never ends later than counted.
         intent = Intent(with_seed, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
         try:
-            record = self.ledger.write_intent(self._record_key, intent)
+            record = self.ledger.write_intent(self.record_key, intent)
             return self._stored_meanwhile(head, record, request) or self._submit(record)
         except RecordConflict:
-            existing = self.ledger.read(self._record_key)
+            existing = self.ledger.read(self.record_key)
         if existing is not None:
             if self.keeps_first_inputs and existing.intent.attempt_group == self._group:
                 intent = replace(intent, request=existing.intent.request, fingerprint=existing.intent.fingerprint)
@@ -131,7 +131,7 @@ class Submitter:
                 if existing.not_submitted:
                     return self._submit_over(existing, intent, head, settled=True)
                 return self._reattach(existing, intent, head)
-        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self._record_key} was changed just now"))
+        raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self.record_key} was changed just now"))
 
     def find_previous_request(self) -> GenerationRequest | None:
         """
@@ -139,7 +139,7 @@ class Submitter:
 
         :raises IdeogramJobUnreachable: If its image is stored, and its inputs are unknown.
         """
-        record = self.ledger.read(self._record_key)
+        record = self.ledger.read(self.record_key)
         if record is not None:
             own = record.intent.attempt_group == self._group
             return record.intent.request.as_asked(record.intent.fingerprint) if own else None
@@ -147,7 +147,8 @@ class Submitter:
         return request_of_image(self.hook, *own_image) if own_image else None
 
     @property
-    def _record_key(self) -> str:
+    def record_key(self) -> str:
+        """The key of the target's record in the ledger."""
         return self.ledger.key_of(self.target, self.owner)
 
     @property
@@ -163,7 +164,7 @@ class Submitter:
         if self.keeps_first_inputs and paid_by_group(head, self._group):
             request = request_of_image(self.hook, self.target, head)
         if made_from(head, request):
-            self.ledger.delete_for_image(self._record_key, made_by(head), submitted_at_of(head))
+            self.ledger.delete_for_image(self.record_key, made_by(head), submitted_at_of(head))
         return self._image.usable(head, request)
 
     def _stored_meanwhile(

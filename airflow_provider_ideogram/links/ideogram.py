@@ -36,11 +36,13 @@ class IdeogramImageLink(BaseOperatorLink):
 
     name = "Image"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, empty while there is no page."""
         if has_gallery():
             return gallery_address(ti_key)
-        result = XCom.get_value(ti_key=ti_key, key="return_value")
+        # On a worker the operator knows it; Airflow 3 logs an error for each XCom that is read and is not there.
+        known = hasattr(operator, "_result")
+        result = getattr(operator, "_result") if known else XCom.get_value(ti_key=ti_key, key="return_value")  # noqa: B009
         if not isinstance(result, Mapping) or not result.get("key"):
             return ""
         return f"{_S3_CONSOLE}/{quote(str(result.get('bucket')))}?{urlencode({'prefix': result['key']})}"

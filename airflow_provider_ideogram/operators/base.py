@@ -14,7 +14,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, get_current_context
+from airflow.providers.common.compat.sdk import (
+    Asset,
+    AssetAlias,
+    BaseOperator,
+    BaseOperatorLink,
+    get_current_context,
+)
 
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, check_choice
 from airflow_provider_ideogram.api.values import seconds, shown
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
 
 #: Seconds after the trigger's deadline at which Airflow's own timeout ends the deferral, if the trigger did not fire.
 BACKSTOP_SECONDS = 300.0
+#: The method that Airflow names when the deferral's time is over or its trigger failed.
+_TRIGGER_FAILED = "__fail__"
 #: Characters of a key that are percent-encoded in an asset's URI: Airflow drops the fragment and sorts the query.
 _ENCODED_IN_ASSETS = str.maketrans({character: f"%{ord(character):02X}" for character in "#?%"})
 #: The gallery finds the tasks of this provider by these links.
@@ -142,7 +150,16 @@ class IdeogramTask(BaseOperator):
         this_attempt = context["ti"].try_number
         if kwargs.pop("attempt", this_attempt) != this_attempt:
             return self.execute(context)
-        return super().resume_execution(next_method, kwargs, context)
+        try:
+            return super().resume_execution(next_method, kwargs, context)
+        except Exception as error:
+            if next_method != _TRIGGER_FAILED:
+                raise
+            self._on_deferral_ended(context, str(error))
+
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        """Raise the error of a deferral that Airflow has ended, with what is known of the money."""
+        raise NotImplementedError
 
     def _add_asset_events(self, context: Context, result: Mapping[str, Any], uri: str) -> None:
         """

@@ -11,14 +11,18 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
+from airflow_provider_ideogram.datasets.expansion import check_expansion
 from airflow_provider_ideogram.datasets.key_template import check_key_template
+from airflow_provider_ideogram.datasets.passed_rows import check_passed_rows
+from airflow_provider_ideogram.datasets.prompt_template import check_prompt_template
+from airflow_provider_ideogram.datasets.row_files import check_rows_path
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
-from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 if TYPE_CHECKING:
@@ -59,11 +63,17 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     rows' defaults.
 
     :param prompts: The rows: prompts, or mappings with ``prompt``, an optional ``id`` and any parameter of a
-        request. Also another task's output.
+        request. A list, another task's output, or a table of pandas, polars, pyarrow or numpy.
     :param prompts_path: A file with the rows instead: ``s3://…`` or a path on the worker, ending in ``.jsonl``,
         ``.csv`` (both also with ``.gz``) or ``.parquet``.
     :param s3_prefix: Where the images go, ``s3://bucket/prefix``.
     :param key_template: An image's key below that, with ``{id}`` and ``{row}``.
+    :param prompt_template: Makes the prompts from the rows' columns: ``"A {product}, {price:.2f} EUR"``. It has
+        names of columns with Python's format specifications, and is not a Jinja template.
+    :param variants: Images of each row, with distinct seeds and the ids ``<id>-1``, ``<id>-2`` and so on. A variant has
+        the same seed in each run. None is one image with the row's own id and seed.
+    :param matrix: Values of request parameters, such as ``{"style_type": ["DESIGN", "REALISTIC"]}``: each row is made
+        with each combination, and the id says which. A parameter that the row gives itself has the row's value only.
     :param max_in_flight: Requests at the vendor at once.
     :param requests_per_minute: The account's rate limit; None takes the connection's, 0 means unknown.
     :param max_failures: Items that may fail or be blocked without failing the task: a number, or a share below 1.
@@ -71,13 +81,24 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         Completed images count with their true cost, running ones with the estimate, failed ones not at all.
     :param price_usd: The estimated cost of an image in USD, until a completed image of the model shows its true cost;
         None takes the vendor's list price. Without either, one image is generated first.
+    :param allow_empty: Whether a dataset without rows is a success.
     :param dedupe: Generate rows with identical inputs once, and copy the image for the others.
     """
 
     _result: Mapping[str, Any] | None = None
 
-    flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "dedupe")
-    template_fields: Sequence[str] = ("prompts", "prompts_path", "s3_prefix", *IdeogramBaseOperator.template_fields)
+    flags: ClassVar[Sequence[str]] = (*IdeogramBaseOperator.flags, "dedupe", "allow_empty")
+    template_fields: Sequence[str] = (
+        "prompts",
+        "prompts_path",
+        "s3_prefix",
+        "matrix",
+        *IdeogramBaseOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **IdeogramBaseOperator.template_fields_renderers,
+        "matrix": "json",
+    }
 
     def __init__(
         self,
@@ -86,25 +107,33 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         prompts_path: str | os.PathLike[str] | None = None,
         s3_prefix: str | os.PathLike[str],
         key_template: str = "{id}",
+        prompt_template: str | None = None,
+        variants: int | None = None,
+        matrix: Mapping[str, Sequence[Any]] | None = None,
         max_in_flight: int = 50,
         requests_per_minute: float | None = None,
         max_failures: float = 0,
         max_cost_usd: float | None = None,
         price_usd: float | None = None,
         dedupe: bool = False,
+        allow_empty: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.prompts = prompts
-        self.prompts_path = path_text(prompts_path)
-        self.s3_prefix = path_text(s3_prefix)
+        self.prompts_path = self._path(prompts_path)
+        self.s3_prefix = self._path(s3_prefix)
         self.key_template = key_template
+        self.prompt_template = prompt_template
+        self.variants = None if variants is None else read_if_valid(whole_number, variants)
+        self.matrix = matrix
         self.max_in_flight = read_if_valid(whole_number, max_in_flight)
         self.requests_per_minute = read_if_valid(number, requests_per_minute)
         self.max_failures = read_if_valid(number, max_failures)
         self.max_cost_usd = read_if_valid(number, max_cost_usd)
         self.price_usd = read_if_valid(number, price_usd)
         self.dedupe = dedupe
+        self.allow_empty = allow_empty
         self._check_arguments()
 
     def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
@@ -112,41 +141,69 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         if (self.prompts is None) == (self.prompts_path is None):
             count = "neither is" if self.prompts is None else "both are"
             problems.append(f"prompts, prompts_path: give one of them; {count} given")
-        if isinstance(self.prompts, str) and is_final(self.prompts):
-            problems.append("prompts: must be a list of rows, not a text; pass a file as prompts_path")
-        if is_final(self.prompts_path) and not isinstance(self.prompts_path, str | None):
-            problems.append(f"prompts_path: must be a path, not {shown(self.prompts_path)}")
+        is_template = isinstance(self.prompts, str) and not is_final(self.prompts)
+        is_reference = hasattr(self.prompts, "iter_references")  # such as another task's output
+        if self.prompts is not None and not is_template and not is_reference:
+            problems += problem_of("prompts", check_passed_rows, self.prompts)
+        if self.prompts_path is not None and is_final(self.prompts_path):
+            problems += check_rows_path(self.prompts_path)
         if is_final(self.s3_prefix):
             problems += check_key(self.s3_prefix, with_bucket=False, name="s3_prefix")
         for name, valid in _NUMBERS.items():
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL_NUMBERS:
                 problems += problem_of(name, _check_number, value, *valid)
-        return problems + check_key_template(self.key_template)
+        if self.prompt_template is not None:
+            problems += check_prompt_template(self.prompt_template)
+        problems += check_expansion(self.variants, self.matrix if is_final(self.matrix) else None)
+        return problems + check_key_template(self.key_template, needs_id=self.variants is not None or bool(self.matrix))
+
+    def _path(self, path: Any) -> Any:
+        """Return a path as text, without the connection of an ObjectStoragePath if it is that of the operator."""
+        text = path_text(path)
+        own = f"s3://{self.aws_conn_id}@"
+        return f"s3://{text.removeprefix(own)}" if isinstance(text, str) and text.startswith(own) else text
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the run, or continue that of an earlier attempt, and work on it."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
+        is_first_slice = context["ti"].try_number <= 1
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             self._check_rendered()
             prefix = Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
             workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
             runner = self._runner(context, hook, workspace, prefix)
-            runner.begin()
-            return self._run(context, runner, {})
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice)):
+                runner.begin()
+                return self._run(context, runner, {})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: run the next slice."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             payload = event["payload"]
             prefix = Target(payload["bucket"], payload["prefix"])
             workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
             runner = self._runner(context, hook, workspace, prefix)
-            runner.resume()
-            return self._run(context, runner, _reports(event))
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=False)):
+                runner.resume()
+                return self._run(context, runner, _reports(event))
+
+    def on_kill(self) -> None:
+        """Log that the requests continue: the API has no cancel call."""
+        from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+
+        self.log.warning("The task is ended. %s", IN_LEDGER)
+
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+
+        with airflow_failures(context["ti"], durable=self.durable):
+            raise deferral_ended(why, IN_LEDGER, IdeogramDatasetFailed)
 
     def _run(self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Run slices until all items are decided; between them defer, or wait here with ``deferrable=False``."""
@@ -187,6 +244,9 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prompts=self.prompts,
             prompts_path=self.prompts_path,
             key_template=self.key_template,
+            prompt_template=self.prompt_template,
+            variants=self.variants,
+            matrix=self.matrix,
             defaults={name: getattr(self, name) for name in DEFAULTS},
             max_in_flight=self.max_in_flight,
             requests_per_minute=self.requests_per_minute,
@@ -194,6 +254,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             max_cost_usd=self.max_cost_usd,
             price_usd=self.price_usd,
             dedupe=self.dedupe,
+            allow_empty=self.allow_empty,
             if_exists=self.if_exists,
             resubmit=self.on_unknown_submit == "resubmit",
             resubmit_on_5xx=self.resubmit_on_5xx,

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_ideogram.exceptions import IdeogramError
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramJobError, IdeogramTimeout
 
 FAILURE_KEY = "failure"
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Airflow's log does not wrap lines; the exception has the whole text.
 _MAX_LINE = 150
+_TRIGGERER = "Check that a triggerer is running and has capacity, and read its log."
 _MONEY = {True: "The request was charged", False: "Nothing was charged", None: "It is not known whether it was charged"}
 
 
@@ -58,6 +59,20 @@ def airflow_failures(
         if error.retryable and not isinstance(error, final) and (durable or not error.needs_ledger):
             raise error from None
         raise AirflowFailException(str(error)) from None
+
+
+def deferral_ended(
+    why: str, open_requests: str | None, kind: type[IdeogramJobError] = IdeogramTimeout
+) -> IdeogramJobError:
+    """
+    Return the error of a deferral that Airflow has ended: its time is over, or its trigger failed.
+
+    :param why: Airflow's reason.
+    :param open_requests: What is known of the requests that the task waited for, None if there are certainly none.
+    """
+    advice = open_requests or "No request was running, and nothing was charged."
+    charged = None if open_requests else False
+    return kind(f"Airflow ended the deferral: {why}", f"{advice} {_TRIGGERER}", charged=charged)
 
 
 def failure_lines(error: IdeogramError) -> list[str]:

@@ -18,6 +18,7 @@ from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.api.values import path_text
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
@@ -111,8 +112,10 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
     def _submit_and_wait(self, context: Context, resumed: Mapping[str, Any] | None) -> dict[str, Any]:
         from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+        from airflow_provider_ideogram.jobs.refusal import open_request_of, retried_while_open
         from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+        is_first_slice = resumed is None and context["ti"].try_number <= 1
         with self._failures(context), self._hook() as hook:
             if resumed is None:
                 self._check_rendered()
@@ -120,10 +123,11 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
-            request = asked or self._request(context, submitter)
-            called_at = time.time()
+            called_at, self._is_submitting = time.time(), True
             try:
-                result = submitter.get_or_submit(request)
+                with retried_while_open(lambda: open_request_of(submitter, is_first_slice=is_first_slice)):
+                    request = asked or self._request(context, submitter)
+                    result = submitter.get_or_submit(request)
             except RetryLater as later:
                 since = resumed["waiting_since"] if resumed else time.time()
                 self._retry_later(later, {"waiting_since": since, "inputs": request.inputs(), "target": target.uri})
@@ -140,6 +144,17 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
                 self._defer_until_done(job)
             self._wait(hook, job, poll)
             return self._finish(context, hook, job, poll)
+
+    def _open_request(self, context: Context) -> str | None:
+        from airflow_provider_ideogram.jobs.refusal import NOT_READABLE, NOT_RECORDED, open_request_of
+
+        if not self.durable:
+            return NOT_RECORDED
+        try:
+            submitter = self._submitter(context, self._hook(), Target.parse(self.s3_key, self.s3_bucket))
+        except IdeogramStorageError:
+            return NOT_READABLE
+        return open_request_of(submitter, is_first_slice=False)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
         """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""

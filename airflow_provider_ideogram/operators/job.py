@@ -28,7 +28,7 @@ from airflow_provider_ideogram.exceptions import (
 from airflow_provider_ideogram.links import SegmindRequestLink
 from airflow_provider_ideogram.links.ideogram import gallery_address, has_gallery
 from airflow_provider_ideogram.operators.base import IdeogramTask
-from airflow_provider_ideogram.operators.failures import airflow_failures
+from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
 from airflow_provider_ideogram.storage.target import Target, check_bucket, check_key
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
-#: The method that Airflow names when the deferral's time is over or its trigger failed.
-_TRIGGER_FAILED = "__fail__"
 #: Seconds between two attempts to fetch or store a completed image.
 FETCH_RETRY_SECONDS = 30.0
 
@@ -57,6 +55,7 @@ class IdeogramJobTask(IdeogramTask):
     #: Errors that another attempt of the task cannot resolve.
     _final: ClassVar[tuple[type[IdeogramError], ...]] = ()
     _job: Job | None = None
+    _is_submitting: bool = False
     _result: Mapping[str, Any] | None = None
 
     def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
@@ -85,9 +84,14 @@ class IdeogramJobTask(IdeogramTask):
         return self._result["request_id"] if self._result else None
 
     def on_kill(self) -> None:
-        """Log that the request continues: the API has no cancel call."""
+        """Log what is known of the request: the API has no cancel call."""
         if self._job is not None:
             self.log.warning(request_continues(self._job.request_id))
+        elif self._is_submitting:
+            self.log.warning(
+                "The task is ended while it may be submitting a request, which is charged if it completes. The next "
+                "attempt finds out by the ledger and the account's history, unless the task has durable=False"
+            )
 
     @contextmanager
     def _failures(self, context: Context) -> Iterator[None]:
@@ -105,17 +109,13 @@ class IdeogramJobTask(IdeogramTask):
                 reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
                 raise job_unreachable(self._job.request_id, reason) from error
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; without a ledger, one that Airflow ended fails the task without a retry."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except Exception as error:
-            if self.durable or next_method != _TRIGGER_FAILED:
-                raise
-            raise AirflowFailException(
-                f"Airflow ended the deferral: {error}. A request may be running, which no attempt can find with "
-                "durable=False: a retry would submit and pay for a new one. Clear the task to do so."
-            ) from error
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        with self._failures(context):
+            raise deferral_ended(why, self._open_request(context))
+
+    def _open_request(self, context: Context) -> str | None:
+        """Return what is known of the request that an earlier slice left, None if there is certainly none."""
+        raise NotImplementedError
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
         """Wait on the worker, by the same decisions as the trigger."""

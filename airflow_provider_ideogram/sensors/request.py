@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -136,6 +136,15 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         with self._skipping():
             return super().execute_complete(context, event)
 
+    def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
+        with self._skipping():
+            super()._on_deferral_ended(context, why)
+
+    def _open_request(self, context: Context) -> str:  # noqa: ARG002
+        from airflow_provider_ideogram.jobs.refusal import submitted_before
+
+        return submitted_before(request_id_of(self.request))
+
     def poke(self, context: Context) -> PokeReturnValue:
         """Check the request once; Airflow calls this repeatedly if the sensor does not defer."""
         with self._skipping():
@@ -156,10 +165,12 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         """Return the stored image's XCom; defer or return None while the request is running."""
         from airflow_provider_ideogram.api.polling import RequestPoll
         from airflow_provider_ideogram.jobs.completion import poll_once
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
         with self._failures(context), self._hook() as hook:
             self._check_rendered()
-            self._job = job = self._find_job(hook)
+            with retried_while_open(lambda: self._open_request(context)):
+                self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if stored := self._find_stored(job):
                 self._delete_record(job)
@@ -178,7 +189,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
         target = Target.parse(self.s3_key, self.s3_bucket)
         known: Mapping[str, Any] = {"request_id": self.request} if isinstance(self.request, str) else self.request
-        request_id = known["request_id"]
+        request_id = request_id_of(self.request)
         if record := self._find_record(request_id):
             if record.intent.target == target.uri:
                 return record.job
@@ -219,10 +230,12 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     def _find_stored(self, job: Job) -> ImageRecord | None:
         """Return the request's image if it is stored; raise if another object must stay at the target."""
+        from airflow_provider_ideogram.jobs.refusal import retried_while_open, submitted_before
         from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 
         target = Target.parse(job.target)
-        head = self._store.find(target)
+        with retried_while_open(lambda: submitted_before(job.request_id)):
+            head = self._store.find(target)
         if head is None:
             return None
         if made_by(head) == job.request_id:
@@ -235,6 +248,11 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 request_id=job.request_id,
             )
         return None
+
+
+def request_id_of(request: str | Mapping[str, Any]) -> str:
+    """Return the id that a valid ``request`` argument names."""
+    return request if isinstance(request, str) else str(request["request_id"])
 
 
 def check_request(request: Any) -> list[str]:

@@ -80,7 +80,7 @@ class ImageStore:
     @cached_property
     def objects(self) -> ObjectStore:
         """The S3 layer on the connection's client."""
-        return ObjectStore(self.client, self._extra_args)
+        return ObjectStore(self.client, self._extra_args, conn_id=self._hook.aws_conn_id)
 
     def find(self, target: Target) -> Mapping[str, Any] | None:
         """

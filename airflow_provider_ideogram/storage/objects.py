@@ -13,10 +13,11 @@ import io
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.storage.bucket_arguments import with_every_read, with_every_write
@@ -30,6 +31,8 @@ _PRECONDITION_FAILED = 412
 #: How stores answer a header or a call that they don't support. 400 has other causes too.
 _NOT_SUPPORTED = (400, 405, 501)
 _NOT_PERMITTED = 403
+#: botocore's event with the parameters and the context of a write.
+_PARAMETERS_OF_PUT = "before-parameter-build.s3.PutObject"
 _DELETED_AT_ONCE = 1000
 _CHUNK_BYTES = 1 << 16
 NOTHING_CHARGED = "Nothing was charged by this call to S3."
@@ -80,27 +83,31 @@ class ObjectStore:
 
     :param client: boto3's S3 client.
     :param extra_args: The user's arguments of ``put_object``; what a bucket may require goes with each call.
+    :param conn_id: The AWS connection of the client, for errors; None for boto3's own credentials.
     """
 
-    def __init__(self, client: Any, extra_args: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, client: Any, extra_args: Mapping[str, Any] | None = None, *, conn_id: str | None = None) -> None:
         self.client = client
+        self.conn_id = conn_id
+        client.meta.events.register(_PARAMETERS_OF_PUT, _send_md5_alone, unique_id=_send_md5_alone.__qualname__)
         self.extra_args = dict(extra_args or {})
         self._write_args, self._read_args = with_every_write(self.extra_args), with_every_read(self.extra_args)
         #: Whether conditional writes, and conditional deletions, are tried.
         self.writes_conditionally = self.deletes_conditionally = True
+        self._sends_checksums = True
 
     def get(
         self, bucket: str, key: str, *, max_bytes: int | None = None, advice: str = NOTHING_CHARGED
     ) -> StoredObject | None:
         """Return an object, None if it is missing; of a larger one than ``max_bytes`` only the beginning."""
-        with storage_errors(f"Reading s3://{bucket}/{key}", advice):
+        with self._errors(f"Reading s3://{bucket}/{key}", advice):
             response = _unless_missing(self.client.get_object, **self._read_args, Bucket=bucket, Key=key)
             return response and StoredObject(response["Body"].read(max_bytes), response["ETag"])
 
     def open(self, bucket: str, key: str) -> IO[bytes]:
         """Open an object for reading as a stream, whose reads raise IdeogramStorageError; the caller closes it."""
         doing = f"Reading s3://{bucket}/{key}"
-        with storage_errors(doing, NOTHING_CHARGED):
+        with self._errors(doing, NOTHING_CHARGED):
             response = self.client.get_object(**self._read_args, Bucket=bucket, Key=key)
             return io.BufferedReader(_Body(response["Body"], doing))
 
@@ -110,7 +117,7 @@ class ObjectStore:
 
         :param options: Further arguments of ``get_object``, such as ``Range`` or ``VersionId``.
         """
-        with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
+        with self._errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
             options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
             return _with_lower_case_metadata(_unless_missing(self.client.get_object, **options))
 
@@ -120,7 +127,7 @@ class ObjectStore:
 
         :param options: Further arguments of ``head_object``, such as ``VersionId``.
         """
-        with storage_errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
+        with self._errors(f"Reading s3://{bucket}/{key}", NOTHING_CHARGED):
             options = {**self._read_args, **options, "Bucket": bucket, "Key": key}
             return _with_lower_case_metadata(_unless_missing(self.client.head_object, **options))
 
@@ -152,13 +159,12 @@ class ObjectStore:
         if condition and not self.writes_conditionally:
             raise ConditionsNotSupported
         call = {**self._write_args, **arguments, **condition, "Bucket": bucket, "Key": key, "Body": body}
-        with storage_errors(f"Writing s3://{bucket}/{key}", advice, charged=charged), _conditions(condition):
+        with self._errors(f"Writing s3://{bucket}/{key}", advice, charged=charged), _conditions(condition):
             return self._put_with_checksum(call, sha256)
 
     def _put_with_checksum(self, call: dict[str, Any], sha256: bytes | None) -> Mapping[str, Any]:
         """Write with a checksum, and with an MD5 if the store refuses it or the client's configuration omits it."""
-        config = self.client.meta.config
-        if config.request_checksum_calculation == "when_supported":
+        if self._sends_checksums and self.client.meta.config.request_checksum_calculation == "when_supported":
             checksum = {"ChecksumSHA256": b64encode(sha256).decode()} if sha256 else {}
             try:
                 response: Mapping[str, Any] = self.client.put_object(**call, **checksum)
@@ -167,17 +173,13 @@ class ObjectStore:
                     raise
             else:
                 return response
-        before, config.request_checksum_calculation = config.request_checksum_calculation, "when_required"
-        try:
-            response = self.client.put_object(**call, ContentMD5=_md5(call["Body"]))
-        except BaseException:
-            config.request_checksum_calculation = before
-            raise
+        response = self.client.put_object(**call, ContentMD5=_md5(call["Body"]))
+        self._sends_checksums = False
         return response
 
     def copy(self, source: tuple[str, str], bucket: str, key: str, **arguments: Any) -> Mapping[str, Any]:
         """Copy an object with its metadata, and return S3's response; ``source`` is its bucket and key."""
-        with storage_errors(f"Copying s3://{'/'.join(source)} to s3://{bucket}/{key}", NOTHING_CHARGED):
+        with self._errors(f"Copying s3://{'/'.join(source)} to s3://{bucket}/{key}", NOTHING_CHARGED):
             response: Mapping[str, Any] = self.client.copy_object(
                 **{**self._write_args, **arguments},
                 CopySource={"Bucket": source[0], "Key": source[1]},
@@ -190,7 +192,7 @@ class ObjectStore:
         """Yield the objects below a prefix in the order of their keys, a thousand a call."""
         options = {**self._read_args, **({"Delimiter": delimiter} if delimiter else {})}
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **options)
-        with storage_errors(f"Listing s3://{bucket}/{prefix}", NOTHING_CHARGED):
+        with self._errors(f"Listing s3://{bucket}/{prefix}", NOTHING_CHARGED):
             for page in pages:
                 for item in page.get("Contents", ()):
                     yield ListedObject(item["Key"], item["ETag"].strip('"'), item["LastModified"].timestamp())
@@ -206,7 +208,7 @@ class ObjectStore:
         condition = {} if if_match is None else {"IfMatch": if_match}
         if condition and not self.deletes_conditionally:
             raise ConditionsNotSupported
-        with storage_errors(f"Deleting s3://{bucket}/{key}", advice), _conditions(condition):
+        with self._errors(f"Deleting s3://{bucket}/{key}", advice), _conditions(condition):
             try:
                 self.client.delete_object(**self._read_args, **condition, Bucket=bucket, Key=key)
             except ClientError as error:
@@ -228,7 +230,7 @@ class ObjectStore:
     def _delete_batch(self, bucket: str, keys: Sequence[str], advice: str) -> Sequence[str]:
         """Return the keys whose deletion the store refused."""
         batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        with storage_errors(f"Deleting {len(keys)} objects of s3://{bucket}", advice):
+        with self._errors(f"Deleting {len(keys)} objects of s3://{bucket}", advice):
             try:
                 response = self.client.delete_objects(**self._read_args, Bucket=bucket, Delete=batch)
             except ClientError as error:
@@ -239,7 +241,7 @@ class ObjectStore:
 
     def check_bucket(self, bucket: str, advice: str) -> None:
         """Raise IdeogramStorageError if the bucket is missing, which no other call distinguishes from a missing key."""
-        with storage_errors(f"Reading the bucket s3://{bucket}", advice):
+        with self._errors(f"Reading the bucket s3://{bucket}", advice):
             try:
                 self.client.head_bucket(Bucket=bucket)
             except ClientError as error:
@@ -248,6 +250,22 @@ class ObjectStore:
                 raise IdeogramStorageRefused(
                     f"Bucket {bucket!r} does not exist", f"{advice} Create it, or correct the name of the bucket."
                 ) from error
+
+    @contextmanager
+    def _errors(self, doing: str, advice: str, *, charged: bool = False) -> Iterator[None]:
+        """Translate botocore's errors as :func:`storage_errors` does; missing credentials name the connection."""
+        try:
+            with storage_errors(doing, advice, charged=charged):
+                yield
+        except IdeogramStorageError as error:
+            if not isinstance(error.__cause__, NoCredentialsError | PartialCredentialsError):
+                raise
+            place = "the worker's environment" if self.conn_id is None else f"AWS connection {self.conn_id!r}"
+            raise IdeogramStorageError(
+                f"Credentials are missing in {place}: {error.__cause__}",
+                f"{advice} Enter them in the connection, or give the worker a role.",
+                charged=charged,
+            ) from error.__cause__
 
 
 class _Body(io.RawIOBase):
@@ -320,6 +338,17 @@ def status_of(error: ClientError) -> int:
     """Return the HTTP status of S3's response, 0 if there is none."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status
+
+
+def _send_md5_alone(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
+    """
+    Let botocore add no checksum of its own to a write with a Content-MD5.
+
+    botocore asks the client's configuration about each request. All threads share that, so this request gets a copy.
+    """
+    if "ContentMD5" in params:
+        context["client_config"] = copy(context["client_config"])
+        context["client_config"].request_checksum_calculation = "when_required"
 
 
 def _md5(body: bytes | IO[bytes]) -> str:

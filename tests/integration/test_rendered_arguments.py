@@ -142,6 +142,17 @@ def test_valid_mapped_values_are_read(task_runner: TaskRunner, world: World) -> 
     assert run.xcom()["seed"] == 7
 
 
+def test_mapped_dataset_with_invalid_values_fails(task_runner: TaskRunner, world: World) -> None:
+    partial = IdeogramGenerateDatasetOperator.partial(task_id="generate", s3_prefix=world.uri("day"), retries=3)
+    run = task_runner(_expanded(partial, prompts=["a cat"], max_failures=["few"]), map_index=0)
+
+    result = run.execute()
+
+    assert result.state == "failed"
+    assert_error(result, "Task 'generate': 2 problems", "must be a list of rows", "max_failures: 'few' is not a number")
+    assert world.emulator.stats().calls == {}
+
+
 @pytest.mark.parametrize("name", ["poke_interval", "timeout"])
 def test_mapped_sensor_with_an_invalid_duration_fails(name: str, task_runner: TaskRunner, world: World) -> None:
     partial = IdeogramRequestSensor.partial(task_id="wait", request="r-1", s3_key=world.uri(), retries=3)

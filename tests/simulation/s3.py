@@ -85,6 +85,7 @@ class SimulatedS3:
             service_model=service_model(),
             region_name="us-east-1",
             config=self._config,
+            events=SimpleNamespace(register=lambda *_, **__: None),
         )
 
     def head_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803

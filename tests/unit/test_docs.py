@@ -281,6 +281,14 @@ def test_lines_to_watch_are_logged() -> None:
         assert any(documented in text for text in texts), documented
 
 
+def test_documented_messages_are_raised() -> None:
+    package = Path(airflow_provider_ideogram.__file__).parent
+    texts = [text for file in package.rglob("*.py") for text in texts_of(ast.parse(file.read_text()))]
+    for message, *_ in tables(DOCS / "troubleshooting.md", "message", "cause", "money", "remedy"):
+        for part in named(message)[0].split("…"):
+            assert any(part.strip() in text for text in texts), message
+
+
 def texts_of(tree: ast.AST) -> list[str]:
     constants = [str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [re.sub(r"%(\.\d)?[sdf]", "…", text) for text in constants]

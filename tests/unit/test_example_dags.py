@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_ideogram.datasets.expansion import Expansion
+from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
+from airflow_provider_ideogram.datasets.rows import RowChecker
+from airflow_provider_ideogram.storage.target import Target
 from dev import demo
 from tests.support.airflow_version import AIRFLOW, DagBag, need_airflow
 
@@ -19,6 +23,7 @@ TASKS = {
     "ideogram_downstream": {"generate", "make_thumbnail"},
     "ideogram_nightly_set": {"generate", "make_contact_sheet"},
     "ideogram_daily_dataset": {"make_images"},
+    "ideogram_campaign": {"read_products", "make_images"},
     "ideogram_on_manifest": {"summarize"},
     "ideogram_approval": {"draft", "approve", "publish"},
     "ideogram_submit_and_wait": {"submit", "wait"},
@@ -52,13 +57,34 @@ def test_images_go_to_the_task_that_reads_them(name: str) -> None:
 
 
 def test_nightly_set_has_the_images_of_the_demonstration() -> None:
-    dag = _dag(demo.DAG_ID)
+    dag = _dag(demo.NIGHTLY.dag_id)
     generate: Any = dag.get_task(demo.IMAGE_TASK)
 
     images = generate.expand_input.value
-    assert len(images) == demo.IMAGES
-    assert len({image["s3_key"] for image in images}) == demo.IMAGES
+    assert len(images) == demo.NIGHTLY.images
+    assert len({image["s3_key"] for image in images}) == demo.NIGHTLY.images
     assert dag.get_task(demo.SHEET_TASK).upstream_task_ids == {demo.IMAGE_TASK}
+
+
+def test_campaign_has_the_images_of_the_demonstration() -> None:
+    dag = _dag(demo.CAMPAIGN.dag_id)
+    products: Any = dag.get_task("read_products")
+    make_images: Any = dag.get_task(demo.DATASET_TASK)
+    rows = products.python_callable()
+    checker = RowChecker(
+        {},
+        Target("b", "campaign/"),
+        make_images.key_template,
+        expansion=Expansion(make_images.variants, make_images.matrix),
+        prompt_template=PromptTemplate(make_images.prompt_template),
+    )
+
+    items = list(checker.items((row["id"], row) for row in rows))
+
+    assert checker.problems == []
+    assert len(items) == demo.CAMPAIGN.images
+    assert items[0].id == "mug-1024x1024-REALISTIC-1"
+    assert items[0].request.prompt.endswith("that says 14.50")
 
 
 def test_dag_after_a_dataset_is_scheduled_on_its_asset() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: Errors that a retry does not fix. All others are retried, since the ledger keeps paid requests.
 NO_RETRY = {
     "IdeogramStorageRefused",
+    "IdeogramLedgerRefused",
     "IdeogramNotCharged",
     "IdeogramInvalidInput",
     "IdeogramAuthenticationError",

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import pandas
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 class Rows(BaseOperator):
     """A task that returns the rows of another team's dataset."""
 
-    def __init__(self, rows: list[dict[str, str]], **kwargs: Any) -> None:
+    def __init__(self, rows: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rows = rows
 
-    def execute(self, context: Any) -> list[dict[str, str]]:
+    def execute(self, context: Any) -> Any:
         return self.rows
 
 
@@ -154,22 +155,44 @@ def test_identical_rows_are_made_once_each_unless_deduped(make: Make, task_runne
     assert world.accepted == 4
 
 
-def test_empty_dataset(make: Make, task_runner: TaskRunner, world: World) -> None:
-    run = task_runner(make(prompts=[]))
-    assert run.execute().state == "success"
+def test_empty_dataset_fails_unless_it_is_allowed(make: Make, task_runner: TaskRunner, world: World) -> None:
+    assert "prompts: there are no rows; see allow_empty" in str(task_runner(make(prompts=[])).execute().error)
+    assert world.object_keys("_ideogram/") == []
+    path = world.put("rows.csv", b"id,prompt\n,\n")
+    run = task_runner(make(prompts_path=path), run_id="file")
+    assert f"{path}: there are no rows; see allow_empty" in str(run.execute().error)
+
+    assert task_runner(make(prompts=[], allow_empty=True), run_id="allowed").execute().state == "success"
     assert manifest(world) == []
 
 
 def test_text_in_place_of_rows(make: Make, task_runner: TaskRunner) -> None:
     run = task_runner(make(prompts="{{ 'a prompt' }}"))
-    assert "must be a list of rows, not a text" in str(run.execute().error)
+    assert "must be a list of rows" in str(run.execute().error)
 
 
-def test_number_in_place_of_rows_is_refused_before_a_submit(make: Make, task_runner: TaskRunner, world: World) -> None:
+@pytest.mark.parametrize("value", [5, iter(["a cat"]), {"prompt": "a cat"}])
+def test_value_in_place_of_rows_is_refused_before_a_submit(
+    value: Any, make: Make, task_runner: TaskRunner, world: World
+) -> None:
     operator = make()
-    operator.prompts = 5  # as the XCom of another task may be
-    assert "must be a list of rows, not int" in str(task_runner(operator).execute().error)
+    operator.prompts = value  # as the XCom of another task may be
+    assert "prompts: " in str(task_runner(operator).execute().error)
     assert world.accepted == 0
+
+
+def test_table_of_another_task(make: Make, task_runner: TaskRunner, world: World) -> None:
+    table = pandas.DataFrame({"ID": [1.0, 2.0], "Prompt": ["a cat", "a dog"], "seed": [7, float("nan")], "day": None})
+    with DAG("night", schedule=None):
+        upstream = Rows(task_id="rows", rows=table)
+        operator = make(prompts=upstream.output)
+    assert task_runner(upstream).execute().state == "success"
+    run = task_runner(operator)
+
+    assert_results_agree(world, run, world.to_end(run, run.execute()), total=2)
+
+    assert [(line["id"], line["prompt"]) for line in manifest(world)] == [("1", "a cat"), ("2", "a dog")]
+    assert manifest(world)[0]["seed"] == 7
 
 
 def test_asset_event_carries_the_manifest(make: Make, task_runner: TaskRunner, world: World) -> None:

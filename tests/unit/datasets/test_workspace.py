@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_ideogram.datasets.workspace import STATE, PlanLost, Workspace, chunk_name, part_name
-from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramInvalidRecord
+from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramInvalidRecord, IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ObjectStore
-from tests.support.s3 import conditions_refused
+from tests.support.s3 import answered, conditions_refused, intercepted, s3_response
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -53,6 +53,27 @@ def test_write_whose_response_was_lost_is_the_slices_own(workspace: Workspace) -
     before = workspace.write_state({"slices": 1}, None)
     version = workspace.write_state({"slices": 2}, before)
     assert workspace.write_state({"slices": 2}, before) == version
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_single_refusal_whose_condition_holds_is_repeated(status: int, workspace: Workspace, s3: S3Client) -> None:
+    before = workspace.write_state({"slices": 1}, None)
+    answers = [status]
+    refuse_once = intercepted(
+        s3, "PutObject", lambda request: s3_response(request, answers.pop(), "Conflict") if answers else None
+    )
+
+    with refuse_once:
+        version = workspace.write_state({"slices": 2}, before)
+
+    assert workspace.read_state() == ({"slices": 2}, version)
+
+
+def test_conflict_that_stays_is_left_to_a_retry(workspace: Workspace, s3: S3Client) -> None:
+    before = workspace.write_state({"slices": 1}, None)
+    conflict = answered(s3, "PutObject", 409, "ConditionalRequestConflict")
+    with conflict, pytest.raises(IdeogramStorageError, match="S3 answers with a conflict"):
+        workspace.write_state({"slices": 2}, before)
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[" * 100_000])

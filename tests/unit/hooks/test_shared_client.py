@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_ideogram.api import back_off, calls
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
-from airflow_provider_ideogram.exceptions import IdeogramAuthenticationError, IdeogramInvalidInput
+from airflow_provider_ideogram.exceptions import (
+    IdeogramAuthenticationError,
+    IdeogramConnectionMissing,
+    IdeogramInvalidInput,
+)
 from airflow_provider_ideogram.hooks import shared_client
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.shared_client import _shared_clients, acquire, release
@@ -153,7 +156,7 @@ async def test_failed_first_read_is_repeated(
     assert _all_released()
 
 
-@pytest.mark.parametrize("error", [IdeogramInvalidInput("no key"), AirflowNotFoundException("isn't defined")])
+@pytest.mark.parametrize("error", [IdeogramInvalidInput("no key"), IdeogramConnectionMissing.of("x")])
 async def test_invalid_or_missing_connection_is_an_error_at_once(store: ConnectionStore, error: Exception) -> None:
     store.errors = [error]
     with pytest.raises(type(error)):

@@ -55,13 +55,15 @@ def test_image_link_leads_to_the_s3_console_without_a_gallery(
 ) -> None:
     monkeypatch.setattr(links, "__version__", "2.11.0")
     link = IdeogramImageLink()
-    assert link.get_link(OPERATOR, ti_key=KEY) == ""
+    serialized: Any = SimpleNamespace()
+    assert link.get_link(serialized, ti_key=KEY) == ""
     xcoms["return_value"] = {"request_id": "1", "submitted_at": "now"}
-    assert link.get_link(OPERATOR, ti_key=KEY) == ""
+    assert link.get_link(serialized, ti_key=KEY) == ""
     xcoms["return_value"] = {"bucket": "my-bucket", "key": "cats/a&b.png"}
-    assert link.get_link(OPERATOR, ti_key=KEY) == (
+    assert link.get_link(serialized, ti_key=KEY) == (
         "https://s3.console.aws.amazon.com/s3/object/my-bucket?prefix=cats%2Fa%26b.png"
     )
+    assert link.get_link(OPERATOR, ti_key=KEY) == "", "on a worker no XCom is read, and this one has no image yet"
 
 
 def test_request_link_is_there_with_the_request(xcoms: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
@@ -23,6 +24,8 @@ def _operator(**arguments: Any) -> IdeogramGenerateDatasetOperator:
         {"prompts_path": "s3://my-bucket/prompts/{{ ds }}.jsonl", "s3_prefix": "s3://{{ params.bucket }}/x"},
         {"key_template": "{row:06}-{id}.png", "max_in_flight": 1, "max_failures": 0.5, "max_cost_usd": 0},
         {"prompts": "{{ ti.xcom_pull('rows') }}", "requests_per_minute": 0, "dedupe": True},
+        {"variants": 4, "matrix": {"style_type": ["{{ params.style }}"]}, "key_template": "{row}/{id}"},
+        {"matrix": "{{ params.matrix }}"},
     ],
 )
 def test_valid_arguments(arguments: dict[str, Any]) -> None:
@@ -45,12 +48,34 @@ def test_numbers_durations_and_paths_are_read() -> None:
     assert [type(number) for number in numbers] == [int, float, float]
 
 
+def test_paths_of_airflows_object_storage_are_read() -> None:
+    operator = _operator(
+        prompts_path=ObjectStoragePath("s3://aws_default@my-bucket/rows.csv"),
+        s3_prefix=ObjectStoragePath("s3://my-bucket/day"),
+    )
+    assert (operator.prompts_path, operator.s3_prefix) == ("s3://my-bucket/rows.csv", "s3://my-bucket/day")
+    assert _operator(prompts_path=ObjectStoragePath("file:///tmp/rows.csv")).prompts_path == "file:///tmp/rows.csv"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"prompts": ["a"], "prompts_path": "x.jsonl"}, "prompts, prompts_path: give one of them"),
         ({"prompts": None}, "prompts, prompts_path: give one of them"),
-        ({"prompts": "a cat"}, "prompts: must be a list of rows, not a text"),
+        (
+            {"prompts": "a cat"},
+            "prompts: must be a list of rows, or a table of pandas, polars, pyarrow or numpy, not str",
+        ),
+        ({"prompts": PurePosixPath("rows.csv")}, "not PurePosixPath; pass a file as prompts_path"),
+        ({"prompts": {"prompt": "a cat"}}, "prompts: must be a list of rows"),
+        ({"prompts": {"a cat"}}, "numpy, not set"),
+        ({"prompts": (prompt for prompt in ["a cat"])}, "prompts: is a generator, which can be read once only"),
+        ({"prompts": map(str, [1])}, "prompts: is a map, which can be read once only"),
+        ({"prompts_path": "rows.xlsx"}, "prompts_path: 'rows.xlsx' does not end in .jsonl"),
+        ({"prompts_path": "gs://bucket/rows.csv"}, "is neither on S3 (s3://) nor a file on the worker"),
+        ({"prompts_path": "s3://other@bucket/rows.csv"}, "names another connection than aws_conn_id"),
+        ({"s3_prefix": "s3://other@bucket/day"}, "is not of the form s3://bucket/key"),
+        ({"allow_empty": 1}, "allow_empty: 1 is neither True nor False"),
         ({"s3_prefix": "day"}, "names no bucket"),
         ({"max_in_flight": 0}, "max_in_flight: 0 is not a whole number from 1 up"),
         ({"max_in_flight": 1.5}, "max_in_flight: 1.5 is not a whole number from 1 up"),
@@ -63,6 +88,12 @@ def test_numbers_durations_and_paths_are_read() -> None:
         ({"timeout": timedelta(0)}, "timeout: datetime.timedelta(0) is not a number of seconds"),
         ({"prompts_path": 5}, "prompts_path: must be a path, not 5"),
         ({"dedupe": "no"}, "dedupe: 'no' is neither True nor False"),
+        ({"prompt_template": "{product.name}"}, "prompt_template: has {product.name}: only columns' names can be used"),
+        ({"prompt_template": "{{ params.product }}"}, "prompt_template: has a doubled brace"),
+        ({"variants": 0}, "variants: 0 is not a whole number from 1"),
+        ({"variants": 2, "key_template": "{row}"}, "all images of a row would have the same key"),
+        ({"matrix": {"seed": [1, 2]}, "key_template": "{row}"}, "all images of a row would have the same key"),
+        ({"matrix": {"style": ["DESIGN"]}}, "matrix: 'style' is not a parameter. Did you mean 'style_type'?"),
         *[
             ({"key_template": template}, "does not make a key of {id} or {row}")
             for template in (

@@ -17,6 +17,7 @@ ALWAYS = {
     exceptions.IdeogramTemporaryError,
     exceptions.IdeogramRateLimited,
     exceptions.IdeogramServerUnavailable,
+    exceptions.IdeogramConnectionMissing,
     exceptions.IdeogramTargetBusy,
     exceptions.IdeogramStorageError,
     exceptions.IdeogramLedgerError,
@@ -38,6 +39,7 @@ NEVER = {
     exceptions.IdeogramContentBlocked,
     exceptions.IdeogramDatasetStopped,
     exceptions.IdeogramStorageRefused,
+    exceptions.IdeogramLedgerRefused,
 }
 
 

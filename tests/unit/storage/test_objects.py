@@ -353,6 +353,15 @@ class TestChecksum:
         assert not [name for name in headers if "checksum" in name]
         assert headers["content-md5"] == MD5
 
+    def test_refused_checksum_does_not_change_the_shared_client(
+        self, store: ObjectStore, client: S3Client, bucket: str, sent: list[dict[str, str]]
+    ) -> None:
+        with headers_refused(client, "x-amz-checksum-", 400):
+            store.put(bucket, KEY, BODY, sha256=SHA256)
+        ObjectStore(client).put(bucket, KEY, BODY, sha256=SHA256)
+        assert not [name for name in sent[-2] if "checksum" in name]
+        assert "x-amz-checksum-sha256" in sent[-1]
+
     def test_write_that_is_refused_anyway_is_an_error(
         self, store: ObjectStore, client: S3Client, bucket: str, sent: list[dict[str, str]]
     ) -> None:

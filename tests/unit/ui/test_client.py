@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_one_thread_makes_the_client_and_holds_no_lock(monkeypatch: pytest.Monke
         calls.append(conn_id)
         begun.set()
         assert end.wait(30)
-        return ObjectStore(None)
+        return ObjectStore(mock.Mock())
 
     monkeypatch.setattr(client, "_connect", connect)
     thread = threading.Thread(target=client.object_store, args=(30,))
