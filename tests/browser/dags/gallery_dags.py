@@ -64,7 +64,7 @@ class DatasetThatEnded(DatasetWithoutEnd):
         return {**self.progress, "manifest_uri": f"{self.s3_prefix}/manifest.jsonl", "seconds": 1260.5}
 
 
-with DAG("travel_posters", schedule=None):
+with DAG("travel_posters", schedule=None, default_args={"retries": 2, "retry_delay": timedelta(seconds=1)}):
     IdeogramGenerateImageOperator.partial(
         task_id="posters", s3_key="posters/{{ ti.map_index }}.png", style_type="DESIGN", **IMAGE
     ).expand_kwargs([{"prompt": prompt, "resolution": size, "seed": seed} for prompt, size, seed in POSTERS])
