@@ -16,6 +16,8 @@ from airflow_provider_ideogram.ui.rendering import UNKNOWN, cost, moment, resolu
 MOST = 4
 _NAME = re.compile(r"([^/]+)/(-1|\d{1,9})/([^/]+)")
 _MISSING = "none"
+#: What followed from the parameters; that it differs is no difference of theirs.
+_RESULTS = ("Cost", "Time at the vendor", "Completed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,13 @@ class Fact:
 
     @property
     def differs(self) -> bool:
-        """Whether the images differ in it."""
-        return len(set(self.values)) > 1
+        """Whether the images differ in it, and it is a parameter."""
+        return self.name not in _RESULTS and len(set(self.values)) > 1
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all images have the same value."""
+        return len(set(self.values)) == 1
 
 
 def place_of(name: str) -> tuple[str, int, str] | None:
@@ -42,7 +49,7 @@ def place_of(name: str) -> tuple[str, int, str] | None:
 
 
 def differences(items: Sequence[Item]) -> list[Fact]:
-    """Return the facts of images, those in which they differ first; what no image knows is left out."""
+    """Return the facts of images, the parameters in which they differ first; what no image knows is left out."""
     columns = [_facts(item) for item in items]
     facts = [Fact(name, [column[name] for column in columns]) for name in columns[0]] if columns else []
     known = [fact for fact in facts if not {UNKNOWN, _MISSING}.issuperset(fact.values)]

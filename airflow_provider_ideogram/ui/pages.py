@@ -84,10 +84,10 @@ def _search(reader: Reader, scope: Scope, offset: int, limit: int, query: Query)
     problems = _problems(sources)
     if sources.states.total() > MAX_SEARCHED:
         problems.append(f"Of the tasks with a single image the first {MAX_SEARCHED:,} are searched.")
-    found = query.sorted(item for item in _all_items(reader, sources, problems) if query.matches(item))
+    with reader.work.search():
+        page, found = query.page(_all_items(reader, sources, problems), offset, limit)
     total = sources.states.total() + sum(dataset.rows for dataset in sources.datasets)
-    page = found[offset : offset + limit]
-    return Page(page, total, len(found), sources.tasks, sources.states, sources.datasets, problems)
+    return Page(page, total, found, sources.tasks, sources.states, sources.datasets, problems)
 
 
 def _all_items(reader: Reader, sources: _Sources, problems: list[str]) -> Iterator[Item]:

@@ -6,8 +6,11 @@ Invariant: a page's address has the whole query, so that the page can be reloade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import Query as InAddress
@@ -79,14 +82,30 @@ class Query:
     def _has_status(self, item: Item) -> bool:
         return item.is_awaited if self.status == AWAITED else item.status == self.status
 
-    def sorted(self, items: Iterable[Item]) -> list[Item]:
-        """Return items in the order that is asked for; what an item does not know puts it last."""
-        if self.sort not in ORDERS:
-            return list(items)
-        key, is_descending = _KEYS[self.sort]
-        given = list(items)
-        known = sorted((item for item in given if key(item) is not None), key=key, reverse=is_descending)
-        return known + [item for item in given if key(item) is None]
+    def page(self, items: Iterable[Item], offset: int, limit: int) -> tuple[list[Item], int]:
+        """
+        Return a page of the items that match, in the order that is asked for, and the number of all that match.
+
+        Items that do not know what they are sorted by are last. No more items are in memory than those up to the page.
+        """
+        found = 0
+
+        def matching() -> Iterator[Item]:
+            nonlocal found
+            for item in items:
+                if self.matches(item):
+                    found += 1
+                    yield item
+
+        rest = matching()
+        if self.sort in ORDERS:
+            key, is_descending = _KEYS[self.sort]
+            first = heapq.nlargest if is_descending else heapq.nsmallest
+            ordered = first(offset + limit, rest, key=lambda item: ((key(item) is None) != is_descending, key(item)))
+            return ordered[offset:], found
+        page = list(islice(rest, offset, offset + limit))
+        deque(rest, maxlen=0)  # counts them
+        return page, found
 
 
 def query_of(

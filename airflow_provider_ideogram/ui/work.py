@@ -3,15 +3,18 @@ The gallery's own threads, and the limits of each request's work.
 
 Invariant: the API server also serves the tasks' heartbeats, so the gallery blocks no threads but its own
 :data:`THREADS`. A request begins no read after its time, reads no more than its bytes, and ends at its next read when
-the browser has closed the connection. Work that waits for a thread is dropped then.
+the browser has closed the connection. Work that waits for a thread is dropped then. Searches occupy the processor, so
+that at most :data:`SEARCHES` run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -25,11 +28,16 @@ STREAM_SECONDS = 120.0
 #: Bytes that a page reads from S3: a page of rows needs some 100 KB, a search of 5,000 rows 5 MB.
 PAGE_BYTES = 16 << 20
 
+SEARCHES = 2
+#: Seconds that a search waits for others, in one of the threads.
+_SEARCH_WAIT_SECONDS = 2.0
+
+_searches = BoundedSemaphore(SEARCHES)
 _threads = ThreadPoolExecutor(THREADS, "ideogram-gallery")
 
 
 class Busy(Exception):
-    """No thread was free in time."""
+    """No thread, or no place for a search, was free in time."""
 
 
 class BrowserGone(Exception):
@@ -82,6 +90,20 @@ class Work:
         """Set the limits for sending an object."""
         self._ends_at = time.monotonic() + STREAM_SECONDS
         self._bytes_left = size
+
+    @contextmanager
+    def search(self) -> Iterator[None]:
+        """
+        Wait for other searches.
+
+        :raises Busy: If they did not end in time.
+        """
+        if not _searches.acquire(timeout=min(_SEARCH_WAIT_SECONDS, self.seconds_left)):
+            raise Busy
+        try:
+            yield
+        finally:
+            _searches.release()
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """

@@ -45,7 +45,7 @@ REGIONS = [
     "Savoy", "Tyrol", "Provence", "Galicia", "Bohemia", "Lapland", "Bavaria", "Tuscany", "Normandy", "Wales", "Styria",
     "Umbria",
 ]  # fmt: skip
-RUN_SECONDS = 120.0
+RUN_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

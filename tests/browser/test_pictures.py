@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.pictures
 
-_ARE_LOADED = """
-() => [...document.images].filter((image) => image.getBoundingClientRect().top < innerHeight)
-    .every((image) => image.complete && image.naturalWidth)
+_LOAD = """
+() => Promise.all([...document.images].map((image) => { image.loading = "eager"; return image.decode(); }))
 """
 
 
@@ -28,7 +27,7 @@ def _show_tab(page: Page) -> FrameLocator:
     page.get_by_role("link", name="Images").click()
     frame = page.frame_locator("iframe[title=Images]")
     expect(frame.locator(".card").first).to_be_visible()
-    page.frames[-1].wait_for_function(_ARE_LOADED)
+    page.frames[-1].evaluate(_LOAD)
     return frame
 
 
@@ -48,24 +47,24 @@ def test_task_instance(gallery: GalleryWorld, open_page: Open, screenshot: Scree
 
 def test_image(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(gallery.run_page("travel_posters", "tasks", "posters", "images", "1", "-") + "?at=1")
-    page.wait_for_function(_ARE_LOADED)
+    page.evaluate(_LOAD)
     screenshot(page, "gallery-image")
 
 
 def test_running_dataset(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(f"{gallery.run_page('catalogue_in_the_making')}?page=2", color_scheme="dark")
-    page.wait_for_function(_ARE_LOADED)
+    page.evaluate(_LOAD)
     screenshot(page, "gallery-running")
 
 
 def test_search(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(f"{gallery.run_page('formats')}?q=savoy&style=DESIGN&sort=cheapest")
-    page.wait_for_function(_ARE_LOADED)
+    page.evaluate(_LOAD)
     screenshot(page, "gallery-search")
 
 
 def test_comparison(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     images = "&".join(f"image=posters/{index}/-" for index in (2, 3, 7))
     page = open_page(f"{gallery.run_page('travel_posters', 'compare')}?{images}")
-    page.wait_for_function(_ARE_LOADED)
+    page.evaluate(_LOAD)
     screenshot(page, "gallery-compare")

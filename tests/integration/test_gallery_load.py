@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine
 
+from airflow_provider_ideogram.ui.work import SEARCHES
 from dev.airflow_cluster import API_SERVER, airflow_cluster
 from tests.support.ranged_s3 import RangedS3, ranged_s3
 from tests.unit.ui.conftest import RUN, Database, record
@@ -74,7 +75,9 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _burst_while_airflow_answers(url: str, path: str, s3: RangedS3) -> list[httpx.Response]:
+async def _burst_while_airflow_answers(
+    url: str, path: str, s3: RangedS3, readers: int = THREADS
+) -> list[httpx.Response]:
     """Request a path many times, hold S3 back, and see that Airflow answers while those requests wait."""
     s3.released.clear()
     before = s3.requests
@@ -85,7 +88,7 @@ async def _burst_while_airflow_answers(url: str, path: str, s3: RangedS3) -> lis
         asyncio.TaskGroup() as group,
     ):
         burst = [group.create_task(browsers.get(path)) for _ in range(BURST)]
-        await _until(lambda: s3.requests - before >= THREADS)
+        await _until(lambda: s3.requests - before >= readers)
         await _until(lambda: sum(request.done() for request in burst) >= BURST - ADMITTED)
         for _ in range(3):
             for own in AIRFLOWS_OWN:
@@ -103,6 +106,14 @@ async def test_airflow_answers_while_s3_hangs(api_server: str, s3_of_manifest: R
     assert len(refused) >= BURST - ADMITTED
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
     assert {answer.status_code for answer in answers} <= {404, 502, 503}  # what S3 has is not the image
+
+
+async def test_airflow_answers_while_a_manifest_is_searched(api_server: str, s3_of_manifest: RangedS3) -> None:
+    search = f"{RUN_PATH}/tasks/dataset?q=cat&sort=prompt"
+    answers = await _burst_while_airflow_answers(api_server, search, s3_of_manifest, SEARCHES)
+    assert {answer.status_code for answer in answers} == {200, 503}
+    page = next(answer.text for answer in answers if answer.status_code == 200)
+    assert "Not all rows of dataset are searched" in page
 
 
 async def test_airflow_answers_while_a_manifest_is_read(api_server: str, s3_of_manifest: RangedS3) -> None:

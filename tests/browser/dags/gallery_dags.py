@@ -64,7 +64,7 @@ class DatasetThatEnded(DatasetWithoutEnd):
         return {**self.progress, "manifest_uri": f"{self.s3_prefix}/manifest.jsonl", "seconds": 1260.5}
 
 
-with DAG("travel_posters", schedule=None):
+with DAG("travel_posters", schedule=None, default_args={"retries": 2, "retry_delay": timedelta(seconds=1)}):
     IdeogramGenerateImageOperator.partial(
         task_id="posters", s3_key="posters/{{ ti.map_index }}.png", style_type="DESIGN", **IMAGE
     ).expand_kwargs([{"prompt": prompt, "resolution": size, "seed": seed} for prompt, size, seed in POSTERS])
@@ -85,7 +85,7 @@ with DAG("catalogue", schedule=None):
     DatasetThatEnded(task_id="generate", progress={"total": 2000, "done": 2000, **COUNTS, "cost_usd": 94.0})
 
 with DAG("formats", schedule=None):
-    counts = {"total": len(RESOLUTIONS), "done": len(RESOLUTIONS), "generated": len(RESOLUTIONS)}
+    counts = {name: len(RESOLUTIONS) for name in ("total", "done", "generated")} | {"cost_usd": 3.9}
     DatasetThatEnded(task_id="generate", progress=counts, s3_prefix="s3://gallery/formats")
 
 with DAG("catalogue_in_the_making", schedule=None):

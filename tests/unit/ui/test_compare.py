@@ -37,6 +37,7 @@ async def test_differences_come_first(gallery: httpx.AsyncClient) -> None:
     assert rows["Seed"] == (True, ["1", "4"])
     assert rows["Style"] == (False, ["GENERAL"])
     assert "Completed" not in rows
+    assert list(rows)[-2:] == ["Cost", "Time at the vendor"]
     assert re.findall(r'<img [^>]*src="[^"]*/images/(\d)/-/file"', page.text) == ["1", "4"]
     assert 'role="alert"' not in page.text
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from airflow_provider_ideogram.ui import pages
+from airflow_provider_ideogram.ui import pages, work
 from airflow_provider_ideogram.ui.query import ORDERS, Query
 from airflow_provider_ideogram.ui.records import Instance, item_of_line
 from airflow_provider_ideogram.ui.runs import Scope
@@ -100,12 +101,12 @@ async def test_invalid_query_is_refused(query: dict[str, str], gallery: httpx.As
 async def test_search_of_a_retried_dataset_finds_last_lines(
     gallery: httpx.AsyncClient, database: Database, s3: S3Client, s3_bucket: str
 ) -> None:
-    work = workspace_of("cats")
+    workspace = workspace_of("cats")
     earlier, later = row(s3_bucket, 1, status="failed", error="x"), row(s3_bucket, 1)
     for number, lines in enumerate([(earlier, row(s3_bucket, 2)), (later,)]):
-        s3.put_object(Bucket=s3_bucket, Key=f"{work}part-{number:05}.jsonl", Body=json_lines(*lines))
+        s3.put_object(Bucket=s3_bucket, Key=f"{workspace}part-{number:05}.jsonl", Body=json_lines(*lines))
     database.add_run("cats", state="running")
-    progress = {"total": 9, "done": 2, "parts": f"s3://{s3_bucket}/{work}part-"}
+    progress = {"total": 9, "done": 2, "parts": f"s3://{s3_bucket}/{workspace}part-"}
     told = {"s3_prefix": f"s3://{s3_bucket}/cats"}
     database.add_task("cats", xcoms={"progress": progress}, operator=DATASET, rendered=told, tries=2, state="running")
     assert _names(await gallery.get(RUN_PATH, params={"q": "number 1"})) == ["cat-1"]
@@ -123,8 +124,8 @@ async def test_what_is_left_out_of_a_search_is_said(
 
 
 def test_search_ends_at_the_limit_of_bytes(run: list[dict[str, Any]], s3: S3Client) -> None:
-    work = Work(max_bytes=len(json_lines(*run)) - 1)
-    found = pages.read_page(reader_of(s3, work), Scope("cats", RUN), query=Query(q="dog"))
+    limited = Work(max_bytes=len(json_lines(*run)) - 1)
+    found = pages.read_page(reader_of(s3, limited), Scope("cats", RUN), query=Query(q="dog"))
     assert any("Not all rows of a_set are searched: there is too much to read" in one for one in found.problems)
 
 
@@ -136,7 +137,29 @@ def test_order_takes_any_value(order: str) -> None:
         replace(item, facts={"cost_usd": value, "completed_at": value, "prompt": value})
         for item, value in zip(items, odd, strict=True)
     ]
-    assert sorted(item.row or "" for item in Query(sort=order).sorted(items)) == [str(one) for one in range(len(odd))]
+    page, found = Query(sort=order).page(items, 0, 100)
+    assert found == len(odd)
+    assert sorted(item.row or "" for item in page) == [str(one) for one in range(len(odd))]
+
+
+@pytest.mark.parametrize(("order", "rows"), [("cheapest", "bcea"), ("dearest", "aceb"), ("", "abcd")])
+def test_pages_of_an_order_follow_each_other(order: str, rows: str) -> None:
+    costs = {"a": 3, "b": 1, "c": 2, "d": None, "e": 2, "f": None}
+    items = [replace(item_of_line(INSTANCE, row, b"{}"), facts={"cost_usd": cost}) for row, cost in costs.items()]
+    pages_of_two = [Query(sort=order).page(items, offset, 2) for offset in (0, 2)]
+    assert "".join(item.row or "" for page, _ in pages_of_two for item in page) == rows
+    assert {found for _, found in pages_of_two} == {6}
+
+
+def test_search_waits_for_others_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_SEARCH_WAIT_SECONDS", 0.01)
+    with ExitStack() as searches:
+        for _ in range(work.SEARCHES):
+            searches.enter_context(Work().search())
+        with pytest.raises(work.Busy), Work().search():
+            pass
+    with Work().search():
+        pass
 
 
 async def test_search_of_5000_rows_is_quick(
