@@ -201,9 +201,10 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
         from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+        from airflow_provider_ideogram.jobs.refusal import OpenRequest
 
         with airflow_failures(context["ti"], durable=self.durable):
-            raise deferral_ended(why, IN_LEDGER, IdeogramDatasetFailed)
+            raise deferral_ended(why, OpenRequest(IN_LEDGER), IdeogramDatasetFailed)
 
     def _run(self, context: Context, runner: DatasetRunner, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Run slices until all items are decided; between them defer, or wait here with ``deferrable=False``."""
