@@ -35,6 +35,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramLedgerError,
     IdeogramStorageError,
 )
+from airflow_provider_ideogram.jobs.refusal import OpenRequest
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.account.account import Account
@@ -232,7 +233,7 @@ class DatasetRunner:
             self.state.input_digest = ""  # the next attempt plans again, and finds the images
             return [lost]
 
-    def open_requests(self, *, is_first_slice: bool) -> str | None:
+    def open_requests(self, *, is_first_slice: bool) -> OpenRequest | None:
         """
         Return what is known of the requests that may be charged, None if there is certainly none.
 
@@ -240,12 +241,12 @@ class DatasetRunner:
         """
         state = self._state
         if is_first_slice:
-            return IN_LEDGER if state and (state.in_flight or state.unsettled_requests) else None
+            return OpenRequest(IN_LEDGER) if state and (state.in_flight or state.unsettled_requests) else None
         try:
             state = state or read_state(self.workspace)[0]
         except IdeogramStorageError:
-            return IN_LEDGER
-        return IN_LEDGER if state and state.plan and not state.finished_at else None
+            return OpenRequest(IN_LEDGER)
+        return OpenRequest(IN_LEDGER) if state and state.plan and not state.finished_at else None
 
     def finish(self) -> dict[str, Any]:
         """

@@ -203,9 +203,10 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
 
     def _on_deferral_ended(self, context: Context, why: str) -> NoReturn:
         from airflow_provider_ideogram.datasets.workspace import IN_LEDGER
+        from airflow_provider_ideogram.jobs.refusal import OpenRequest
 
         with airflow_failures(context["ti"], durable=self.durable):
-            raise deferral_ended(why, IN_LEDGER, IdeogramDatasetFailed)
+            raise deferral_ended(why, OpenRequest(IN_LEDGER), IdeogramDatasetFailed)
 
     def _run(
         self,

@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramJobError, IdeogramTimeout
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.jobs.refusal import OpenRequest
 
 FAILURE_KEY = "failure"
 
@@ -62,17 +65,18 @@ def airflow_failures(
 
 
 def deferral_ended(
-    why: str, open_requests: str | None, kind: type[IdeogramJobError] = IdeogramTimeout
+    why: str, found: OpenRequest | None, kind: type[IdeogramJobError] = IdeogramTimeout
 ) -> IdeogramJobError:
     """
     Return the error of a deferral that Airflow has ended: its time is over, or its trigger failed.
 
     :param why: Airflow's reason.
-    :param open_requests: What is known of the requests that the task waited for, None if there are certainly none.
+    :param found: What is known of the requests that the task waited for, None if there are certainly none.
     """
-    advice = open_requests or "No request was running, and nothing was charged."
-    charged = None if open_requests else False
-    return kind(f"Airflow ended the deferral: {why}", f"{advice} {_TRIGGERER}", charged=charged)
+    reason = f"Airflow ended the deferral: {why}"
+    if found is None:
+        return kind(reason, f"No request was running, and nothing was charged. {_TRIGGERER}", charged=False)
+    return kind(reason, f"{found.known} {_TRIGGERER}", charged=None, request_id=found.request_id)
 
 
 def failure_lines(error: IdeogramError) -> list[str]:

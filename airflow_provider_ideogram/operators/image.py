@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.admission import Admission
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
+    from airflow_provider_ideogram.jobs.refusal import OpenRequest
     from airflow_provider_ideogram.jobs.submission import Submitter
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
@@ -156,7 +157,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             self._wait(hook, job, poll)
             return self._finish(context, hook, job, poll)
 
-    def _open_request(self, context: Context) -> str | None:
+    def _open_request(self, context: Context) -> OpenRequest | None:
         from airflow_provider_ideogram.jobs.refusal import NOT_READABLE, NOT_RECORDED, open_request_of
 
         if not self.durable:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.jobs.refusal import OpenRequest
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 #: Seconds between two attempts to fetch or store a completed image.
@@ -113,7 +114,7 @@ class IdeogramJobTask(IdeogramTask):
         with self._failures(context):
             raise deferral_ended(why, self._open_request(context))
 
-    def _open_request(self, context: Context) -> str | None:
+    def _open_request(self, context: Context) -> OpenRequest | None:
         """Return what is known of the request that an earlier slice left, None if there is certainly none."""
         raise NotImplementedError
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.jobs.record import LedgerRecord
+    from airflow_provider_ideogram.jobs.refusal import OpenRequest
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
 
@@ -140,7 +141,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         with self._skipping():
             super()._on_deferral_ended(context, why)
 
-    def _open_request(self, context: Context) -> str:  # noqa: ARG002
+    def _open_request(self, context: Context) -> OpenRequest:  # noqa: ARG002
         from airflow_provider_ideogram.jobs.refusal import submitted_before
 
         return submitted_before(request_id_of(self.request))

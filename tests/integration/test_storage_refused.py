@@ -53,8 +53,8 @@ def test_refused_record_is_not_retried_either(image_task: ImageTask, world: Worl
     run = image_task(retries=3)
     with _refused(RECORD_KEY, method="PUT"):
         result = run.execute()
-    assert _failure(run, result) == ("failed", "ledger_refused", None)
-    assert_error(result, "Nothing was submitted by this attempt")
+    assert _failure(run, result) == ("failed", "ledger_refused", False)
+    assert_error(result, "Nothing was charged by this attempt. Give the worker's role access")
     assert world.emulator.stats().calls == {}
 
 
@@ -67,6 +67,7 @@ def test_pending_request_is_named_and_fetched_later(image_task: ImageTask, world
         result = run.retry()
     assert _failure(run, result) == ("up_for_retry", "unreachable", None)
     assert_error(result, f"Request {request_id} was submitted before, and is charged if it completes")
+    assert run.xcom("failure")["request_id"] == request_id
 
     assert_succeeded(world.to_end(run, run.retry()))
     assert (world.accepted, run.xcom()["request_id"]) == (1, request_id)

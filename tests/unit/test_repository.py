@@ -107,3 +107,18 @@ def test_only_pyproject_has_the_projects_addresses() -> None:
     command = ["git", "grep", "--no-index", "--exclude-standard", "--files-with-matches", "--fixed-strings"]
     found = subprocess.run([*command, *patterns, "--", ":!PKG-INFO"], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout.splitlines() == ["pyproject.toml"], found.stderr
+
+
+def test_links_of_the_readme_are_absolute_on_pypi() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    text = (ROOT / "README.md").read_text()
+    for substitution in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+
+    addresses = re.findall(r"\]\(([^)]+)\)", text)
+    own = [address for address in addresses if address.startswith(project["project"]["urls"]["Source"])]
+    assert [address for address in addresses if not address.startswith("https://")] == []
+    assert [address for address in own if address.endswith(".png")] == [
+        address for address in own if "/raw/" in address
+    ]
+    assert len(own) > 10
