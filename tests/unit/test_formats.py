@@ -106,6 +106,7 @@ RECORD = ImageRecord(
 
 IMAGES = Target(BUCKET, "images/")
 WORKSPACE = "_ideogram/images/.dataset/0123/"
+WITH_IMAGES = {"manifest.jsonl": "images/manifest.jsonl", "dataset-part.jsonl": WORKSPACE + part_name(1, 1, 0)}
 TO_DO = Item(0, "lighthouse", ASKED, TARGET.key, absent=True)
 COPY = Item(1, "twin", ASKED, "images/twin.png", copy_of=TARGET.key)
 FAILED = Item(2, "failed", replace(ASKED, prompt="fails"), "images/failed.png")
@@ -435,8 +436,7 @@ def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -
 
 @every_version
 def test_datasets_items_of_every_version_are_those_of_the_plan(version: str) -> None:
-    items = [Item.from_json(line) for line in read_lines(version, "dataset-todo.jsonl")]
-    assert items == [TO_DO, FAILED, BLOCKED]
+    assert [Item.from_json(line) for line in read_lines(version, "dataset-todo.jsonl")] == [TO_DO, FAILED, BLOCKED]
     assert [Item.from_json(line) for line in read_lines(version, "dataset-copy.jsonl")] == [COPY]
 
 
@@ -453,10 +453,7 @@ def test_what_failed_in_every_version_is_planned_again(version: str, workspace: 
 
 
 @every_version
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [("manifest.jsonl", "images/manifest.jsonl"), ("dataset-part.jsonl", f"{WORKSPACE}{part_name(1, 1, 0)}")],
-)
+@pytest.mark.parametrize(("name", "key"), WITH_IMAGES.items())
 def test_images_that_every_version_made_are_reused(name: str, key: str, version: str, bucket: S3Client) -> None:
     put(bucket, key, version, name)
     for item in (TO_DO, COPY):
