@@ -239,11 +239,12 @@ class DatasetRunner:
 
         :param is_first_slice: Whether no earlier attempt or slice of the task can have submitted.
         """
-        state = self._state
+        if (state := self._state) is not None:
+            return OpenRequest(IN_LEDGER) if state.in_flight or state.unsettled_requests else None
         if is_first_slice:
-            return OpenRequest(IN_LEDGER) if state and (state.in_flight or state.unsettled_requests) else None
+            return None
         try:
-            state = state or read_state(self.workspace)[0]
+            state = read_state(self.workspace)[0]
         except IdeogramStorageError:
             return OpenRequest(IN_LEDGER)
         return OpenRequest(IN_LEDGER) if state and state.plan and not state.finished_at else None

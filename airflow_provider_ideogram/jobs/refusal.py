@@ -18,6 +18,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramLedgerError,
     IdeogramLedgerRefused,
     IdeogramNotCharged,
+    IdeogramObjectExists,
     IdeogramStorageRefused,
 )
 from airflow_provider_ideogram.storage.image_record import iso_utc
@@ -53,6 +54,8 @@ def retried_while_open(find_open: Callable[[], OpenRequest | None]) -> Iterator[
     """
     try:
         yield
+    except IdeogramObjectExists:  # the object stays, so another attempt meets it too
+        raise
     except _REFUSALS as refused:
         found, remedy = find_open(), refused.advice.partition(". ")[2]
         if found is not None:

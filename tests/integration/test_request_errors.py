@@ -156,7 +156,7 @@ def test_key_that_is_withdrawn_ends_the_wait(image_task: ImageTask, world: World
 
     assert result.state == "up_for_retry"
     [request] = world.emulator.requests()
-    assert_error(result, request.request_id, "is not lost", "API key")
+    assert_error(result, request.request_id, "is not lost", "rejected the key of connection")
     assert world.emulator.stats().calls["status"] == 1
     assert world.object_keys() == [RECORD_KEY]
 
