@@ -188,6 +188,7 @@ class DatasetRunner:
 
     def resume(self) -> None:
         """Continue after a deferral; raise IdeogramLedgerError if the state of the last slice is missing."""
+        self.ledger.check_store()  # before threads use the ledger
         state, version = read_state(self.workspace)
         if state is None:
             raise IdeogramLedgerError(

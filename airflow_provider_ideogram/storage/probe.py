@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -42,7 +41,7 @@ _conditions_of: dict[str, tuple[bool, bool]] = {}
 
 class StoreProbe:
     """
-    The probe of one bucket, which is made once.
+    The probe of one bucket, which is made once; several threads use it after its first run only.
 
     :param objects: The S3 layer, which is told what the store does not support.
     :param bucket: The bucket.
@@ -51,7 +50,6 @@ class StoreProbe:
 
     def __init__(self, objects: ObjectStore, bucket: str, prefix: str) -> None:
         self._objects, self._bucket, self._prefix = objects, bucket, prefix
-        self._lock = Lock()
         self._is_done = False
 
     def run(self) -> None:
@@ -61,12 +59,13 @@ class StoreProbe:
         :raises IdeogramInvalidInput: If the bucket refuses an argument of ``s3_extra_args``, or requires another.
         :raises IdeogramStorageError: If an object can't be written or read; the next call probes again.
         """
-        with self._lock:
-            if not self._is_done and (self._objects.extra_args or not self._is_known):
-                self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
-            self._is_done = True
-            if self._endpoint in _conditions_of:
-                self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
+        if self._is_done:
+            return
+        if self._objects.extra_args or not self._is_known:
+            self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
+        if self._endpoint in _conditions_of:
+            self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
+        self._is_done = True
 
     def has_conditional_writes(self) -> bool:
         """Return whether the store honours the conditions of writes; only an unknown store is probed."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     ReturnToRequest = Callable[[TaskRun, World, float], Slice]
 
 #: Jobs for each path by which a task returns to its request.
-JOBS_PER_PATH = 20
+JOBS_PER_PATH = 8
 
 
 def _resume_with_event(run: TaskRun, world: World, seconds: float) -> Slice:

@@ -36,19 +36,19 @@ def _run_through_outage(world: World, run: TaskRun, seconds: float, *, after: in
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("after", "seconds", "when"),
-    [(0, 8, "before"), (50, 45, "after"), (100, 180, "before")],
+    ("rows", "after", "seconds", "when"),
+    [(50, 0, 8, "before"), (60, 30, 45, "after"), (120, 100, 180, "before")],
 )
 def test_run_survives_an_outage_of_submits(
-    after: int, seconds: float, when: str, make: Make, task_runner: TaskRunner, world: World
+    rows: int, after: int, seconds: float, when: str, make: Make, task_runner: TaskRunner, world: World
 ) -> None:
-    run = task_runner(make(prompts=[f"p {number}" for number in range(120)]))
+    run = task_runner(make(prompts=[f"p {number}" for number in range(rows)]))
 
     result = _run_through_outage(world, run, seconds, after=after, when=when)
 
-    xcom = assert_results_agree(world, run, result, total=120)
-    assert (xcom["generated"], world.accepted) == (120, 120)
-    assert world.submits <= 120 + 3 * MAX_IN_DOUBT
+    xcom = assert_results_agree(world, run, result, total=rows)
+    assert (xcom["generated"], world.accepted) == (rows, rows)
+    assert world.submits <= rows + 3 * MAX_IN_DOUBT
 
 
 def test_endless_outage_ends_the_attempt_and_not_the_run(

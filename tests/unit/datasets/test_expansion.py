@@ -50,8 +50,8 @@ def test_variants_count_from_a_given_seed(seed: int, seeds: list[int]) -> None:
     assert [item.request.seed for item in expand(["x"], 3, defaults={"seed": seed})] == seeds
 
 
-def test_most_variants_have_distinct_seeds() -> None:
-    assert len({item.request.seed for item in expand(["x"], 100_000)}) == 100_000
+def test_variants_have_distinct_seeds() -> None:
+    assert len({item.request.seed for item in expand(["x"], 10_000)}) == 10_000
 
 
 def test_without_variants_a_row_keeps_its_id_and_seed() -> None:
