@@ -52,7 +52,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks.ideogram")],
         "operators": [_modules("operators.image", "operators.dataset")],
         "sensors": [_modules("sensors.request")],
-        "triggers": [_modules("triggers.request")],
+        "triggers": [_modules("triggers.request", "account.trigger")],
         "task-decorators": [{"name": "ideogram", "class-name": f"{_PACKAGE}.decorators.ideogram.ideogram_task"}],
         "connection-types": [_connection_type()],
         "extra-links": [f"{_PACKAGE}.links.ideogram.{name}" for name in ("IdeogramImageLink", "SegmindRequestLink")],
