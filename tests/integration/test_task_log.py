@@ -132,10 +132,9 @@ class TestEndsThatAirflowDecides:
 
         assert result.state == "up_for_retry"
         money = f"Request {run.xcom('request_id')} was submitted before, and is charged if it completes"
-        assert _error_lines(result.log_text)[:2] == [
-            f"{LOGGER} Airflow ended the deferral: Trigger timeout",
-            f"{LOGGER} {money}",
-        ]
+        what, second = _error_lines(result.log_text)[:2]
+        assert what.startswith(f"{LOGGER} Airflow ended the deferral: Trigger")  # Airflow's versions end it differently
+        assert second == f"{LOGGER} {money}"
         assert run.xcom("failure")["charged"] is None
 
     def test_timeout_before_a_submit_says_that_nothing_was_charged(self, image_task: ImageTask, world: World) -> None:
