@@ -51,16 +51,21 @@ def input_digest(options: DatasetOptions, output_prefix: Target, objects: Object
 
 def _digest_of_rows(prompts: Any) -> str:
     digest = hashlib.sha256()
-    for row in read_passed_rows(prompts):
-        columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else row
+    for number, row in enumerate(read_passed_rows(prompts)):
         try:
-            text = json.dumps(columns, sort_keys=True, default=str)
-        except (TypeError, ValueError):  # such as names that can't be sorted
-            text = repr(columns)
-        except RecursionError:
-            raise IdeogramInvalidInput.of(["prompts: a row is nested too deeply"]) from None
+            text = _text(row)
+        except (TypeError, ValueError, RecursionError) as problem:  # such as an integer of thousands of digits
+            raise IdeogramInvalidInput.of([f"prompts: item {number} can't be written as text: {problem}"]) from problem
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
+
+
+def _text(row: Any) -> str:
+    columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else row
+    try:
+        return json.dumps(columns, sort_keys=True, default=str)
+    except (TypeError, ValueError):  # such as names that can't be sorted
+        return repr(columns)
 
 
 def plan_run(
