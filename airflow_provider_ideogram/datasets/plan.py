@@ -41,6 +41,7 @@ class Plan:
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
     :param continued: The requests of an earlier plan that items of this one wait for, by the item's key.
+    :param ended: The lines of stored images whose requests the state still has as open, by the item's key.
     :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
     :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
@@ -54,6 +55,7 @@ class Plan:
     cost_is_estimate: bool = False
     to_do: Counter[str] = field(default_factory=Counter)
     continued: dict[str, UnsettledRequest] = field(default_factory=dict)
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     todo_chunks: int = 0
     copy_chunks: int = 0
     parts: int = 0
@@ -113,15 +115,17 @@ def make_plan(
     for item in checker.items(counted):
         is_own = earlier.is_own(item)
         line = earlier.line_of(item) if if_exists == "reuse" or is_own else None
+        request = open_requests.get(item.key)
         if line is not None:
             plan.add_stored(line)
             parts.add(line)
+            if request is not None and request.request_id in (None, line["request_id"]):
+                plan.ended[item.key] = line
         elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            request = open_requests.get(item.key)
             if request is not None and request.fingerprint == item.request.fingerprint:
                 plan.continued[item.key] = request
             else:

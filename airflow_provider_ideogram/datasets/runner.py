@@ -178,7 +178,7 @@ class DatasetRunner:
     def _plan(self, digest: str) -> None:
         try:
             self._state = plan_run(
-                self.options, self.hook, self.store, self.workspace, self.output_prefix, digest, self.state
+                self.options, self.hook, self.store, self.workspace, self.output_prefix, digest, self.state, self.ledger
             )
         except IdeogramError:
             self._give_up()
@@ -276,12 +276,9 @@ class DatasetRunner:
         limit = options.max_failures
         if state.failures > (limit * state.total if 0 < limit < 1 else limit):
             raise self._failure()
-        if options.if_exists == "reuse":
-            self.workspace.tidy_up()  # a later attempt finds all images
-        else:
-            state.finished_at = time.time()
-            self._write_state()
-            self.workspace.tidy_up(keep_state=True)
+        state.finished_at = time.time()
+        self._write_state()
+        self.workspace.tidy_up(keep_state=options.if_exists != "reuse")  # with reuse, a later attempt finds all images
         return self.result()
 
     def result(self) -> dict[str, Any]:

@@ -28,13 +28,14 @@ from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.options import DatasetOptions
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.storage.objects import ObjectStore
-    from airflow_provider_ideogram.storage.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +77,14 @@ def plan_run(
     output_prefix: Target,
     digest: str,
     before: DatasetState,
+    ledger: Ledger | NoLedger,
 ) -> DatasetState:
     """
     Read and check the input, write the plan to the workspace, and return the first state.
 
     :param digest: The input's digest.
     :param before: The state of the present slice, whose number becomes that of the plan.
+    :param ledger: The ledger, from which the records of stored images are removed.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
     checker = RowChecker(
@@ -102,6 +105,9 @@ def plan_run(
         raise IdeogramInvalidInput.of([f"{options.prompts_path or 'prompts'}: there are no rows; see allow_empty"])
     _check_cost(options, plan)
     metrics.reused(plan.counts[ImageStatus.REUSED])
+    for key, line in plan.ended.items():  # a slice has stored it and died
+        record_key = ledger.key_of(Target(output_prefix.bucket, key), before.owner)
+        ledger.delete_for_image(record_key, line["request_id"], line["submitted_at"])
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
@@ -113,9 +119,13 @@ def plan_run(
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
-        cost_usd=before.cost_usd if before.input_digest else plan.own_cost_usd,
+        cost_usd=before.cost_usd + _uncounted(plan, open_requests) if before.input_digest else plan.own_cost_usd,
         abandoned_usd=before.abandoned_usd
-        + sum(request.estimate_usd or 0.0 for key, request in open_requests.items() if key not in plan.continued),
+        + sum(
+            request.estimate_usd or 0.0
+            for key, request in open_requests.items()
+            if key not in plan.continued and key not in plan.ended
+        ),
         unsettled_requests=plan.continued,
         observed_costs=before.observed_costs,
         images_without_cost=before.images_without_cost,
@@ -127,6 +137,11 @@ def plan_run(
     )
     state.counts |= plan.counts
     return state
+
+
+def _uncounted(plan: Plan, open_requests: Mapping[str, UnsettledRequest]) -> float:
+    """Return the cost of images whose lines a slice has written that died before it counted them."""
+    return sum((line["cost_usd"] or 0.0) - open_requests[key].counted_usd for key, line in plan.ended.items())
 
 
 def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, UnsettledRequest]:
