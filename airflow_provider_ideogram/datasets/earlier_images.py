@@ -27,16 +27,20 @@ class EarlierImages:
     :param output_prefix: The prefix.
     :param workspaces: The key prefix of the workspaces of all runs for it.
     :param own: The key prefix of the parts of the run itself, which has another plan now.
+    :param owns_manifest: Whether the run itself has written the manifest: its end was not seen by Airflow.
     """
 
-    def __init__(self, objects: ObjectStore, output_prefix: Target, workspaces: str, own: str) -> None:
+    def __init__(
+        self, objects: ObjectStore, output_prefix: Target, workspaces: str, own: str, *, owns_manifest: bool = False
+    ) -> None:
         self._bucket = output_prefix.bucket
         self._etags = {item.key: item.etag for item in objects.list(output_prefix.bucket, output_prefix.key)}
         self._lines: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
         self._own: set[bytes] = set()
         if self._etags.pop(output_prefix.key + MANIFEST, None):
-            self._add_lines(objects.open(self._bucket, output_prefix.key + MANIFEST))
+            manifest = objects.open(self._bucket, output_prefix.key + MANIFEST)
+            self._add_lines(manifest, self._own if owns_manifest else None)
         for item in objects.list(self._bucket, workspaces):
             if "/part-" in item.key and not item.key.startswith(own):
                 self._add_lines(objects.open(self._bucket, item.key))

@@ -16,11 +16,12 @@ from typing import IO, Any
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramTargetBusy
+from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.target import Target
 
-#: The names of a manifest's metadata: digests of the DAG run and of the task instance that wrote it.
-_RUN, _TASK = "ideogram-dag-run", "ideogram-task-instance"
+#: The names of a manifest's metadata: digests of the DAG run, task instance and attempt group that wrote it.
+_RUN, _TASK, _GROUP = "ideogram-dag-run", "ideogram-task-instance", "ideogram-attempt-group"
 #: Times that the manifest is sent while S3 answers with a conflict.
 _ATTEMPTS = 3
 _OWN_PREFIX = "Give each task a prefix of its own, of mapped tasks for example with {{ ti.map_index }}"
@@ -33,12 +34,14 @@ class PrefixUse:
     :param objects: The S3 layer.
     :param output_prefix: The prefix.
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
+    :param max_tries: The task instance's, which changes on a clear.
     """
 
-    def __init__(self, objects: ObjectStore, output_prefix: Target, owner: str) -> None:
+    def __init__(self, objects: ObjectStore, output_prefix: Target, owner: str, max_tries: int) -> None:
         self._objects = objects
         self._prefix = output_prefix
         self._owner = owner
+        self._max_tries = max_tries
 
     def check_others(self, own: Workspace, workspaces: str, is_at_work: Callable[[str], bool]) -> None:
         """
@@ -74,6 +77,11 @@ class PrefixUse:
         if written_by.get(_RUN) == mine[_RUN] and written_by.get(_TASK) != mine[_TASK]:
             raise self._same_run("Another task instance")
         return None if found is None else found["ETag"]
+
+    def has_own_manifest(self) -> bool:
+        """Return whether an attempt of this task since its last clear has written the manifest."""
+        found = self._manifest()
+        return found is not None and found.get("Metadata", {}).get(_GROUP) == self._metadata()[_GROUP]
 
     def write_manifest(self, body: IO[bytes], replaces: str | None, arguments: Mapping[str, Any]) -> None:
         """
@@ -124,7 +132,8 @@ class PrefixUse:
         return owner if isinstance(owner, str) else None
 
     def _metadata(self) -> dict[str, str]:
-        return {_RUN: _digest(_dag_run(self._owner)), _TASK: _digest(self._owner)}
+        group = attempt_group(self._owner, self._max_tries)
+        return {_RUN: _digest(_dag_run(self._owner)), _TASK: _digest(self._owner), _GROUP: group}
 
     def _same_run(self, other: str) -> IdeogramInvalidInput:
         return IdeogramInvalidInput.of(

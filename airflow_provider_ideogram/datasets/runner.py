@@ -147,7 +147,7 @@ class DatasetRunner:
 
     @property
     def _use(self) -> PrefixUse:
-        return PrefixUse(self.store.objects, self.output_prefix, self.owner)
+        return PrefixUse(self.store.objects, self.output_prefix, self.owner, self.max_tries)
 
     def _claim(self, state: DatasetState, version: str | None) -> None:
         """Begin a slice: of two that begin with the same state, one has the next number, and the other one fails."""
@@ -178,7 +178,15 @@ class DatasetRunner:
     def _plan(self, digest: str) -> None:
         try:
             self._state = plan_run(
-                self.options, self.hook, self.store, self.workspace, self.output_prefix, digest, self.state, self.ledger
+                self.options,
+                self.hook,
+                self.store,
+                self.workspace,
+                self.output_prefix,
+                digest,
+                self.state,
+                self.ledger,
+                owns_manifest=self._use.has_own_manifest(),
             )
         except IdeogramError:
             self._give_up()

@@ -78,6 +78,8 @@ def plan_run(
     digest: str,
     before: DatasetState,
     ledger: Ledger | NoLedger,
+    *,
+    owns_manifest: bool,
 ) -> DatasetState:
     """
     Read and check the input, write the plan to the workspace, and return the first state.
@@ -85,6 +87,7 @@ def plan_run(
     :param digest: The input's digest.
     :param before: The state of the present slice, whose number becomes that of the plan.
     :param ledger: The ledger, from which the records of stored images are removed.
+    :param owns_manifest: Whether an attempt of the task since its last clear has written the manifest.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
     checker = RowChecker(
@@ -97,7 +100,7 @@ def plan_run(
     )
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
-    with closing(EarlierImages(store.objects, output_prefix, workspaces, own)) as earlier:
+    with closing(EarlierImages(store.objects, output_prefix, workspaces, own, owns_manifest=owns_manifest)) as earlier:
         rows = _rows(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)

@@ -429,7 +429,7 @@ def test_datasets_lines_are_written_as_before(name: str, workspace: Workspace, b
 
 def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
     workspace.write_lines(part_name(1, 1, 0), PART)
-    write_manifest(workspace, PrefixUse(ObjectStore(bucket), IMAGES, OWNER), None, len(PART), 1, {})
+    write_manifest(workspace, PrefixUse(ObjectStore(bucket), IMAGES, OWNER, 0), None, len(PART), 1, {})
 
     check_written("manifest.jsonl", content(bucket, "images/manifest.jsonl"))
 

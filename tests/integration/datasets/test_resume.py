@@ -146,3 +146,30 @@ def test_state_of_a_slice_before_the_end_ends_no_later_attempt(
     assert world.to_end(run, run.clear()).state == "up_for_retry"
     assert world.to_end(run, run.retry()).state == "success"
     assert (world.accepted, world.object_keys("_ideogram/")) == (5, [])
+
+
+def test_retry_after_an_unseen_success_reports_the_same(make: Make, task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(make())
+    assert world.to_end(run, run.execute()).state == "success"
+
+    xcom = assert_results_agree(world, run, world.to_end(run, run.retry()))
+
+    assert (xcom["generated"], xcom["cost_usd"], world.accepted) == (5, 0.25, 5)
+
+
+def test_changed_input_after_a_dead_slice_counts_its_images(make: Make, task_runner: TaskRunner, world: World) -> None:
+    path = world.put("rows.jsonl", json_lines(ROWS))
+    run = task_runner(make(prompts_path=path, max_in_flight=2))
+    run.execute()
+    event = run.fire()
+    kept = {key: world.stored(key) for key in world.object_keys("_ideogram/") if key.endswith(".json")}
+    assert len(kept) == 3
+    run.resume(event)
+    for key, body in kept.items():  # the slice has stored two images, and died before it wrote its state
+        world.put(key, body)
+    world.put("rows.jsonl", json_lines([*ROWS, {"id": "late", "prompt": "a late one"}]))
+
+    xcom = assert_results_agree(world, run, world.to_end(run, run.retry()), total=6)
+
+    assert (xcom["cost_usd"], world.accepted) == (pytest.approx(world.charged_usd), 6)
+    assert not [key for key in world.object_keys("_ideogram/") if key.endswith(".json")]

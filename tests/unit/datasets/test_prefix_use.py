@@ -28,7 +28,7 @@ class World:
         self.workspaces = Workspace.all_of(self.images, "_ideogram/")
 
     def use(self, owner: str = OWN) -> PrefixUse:
-        return PrefixUse(self.objects, self.images, owner)
+        return PrefixUse(self.objects, self.images, owner, 0)
 
     def workspace(self, owner: str) -> Workspace:
         return Workspace.of(self.objects, self.images, "_ideogram/", owner)
