@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Screenshot = Callable[[Page, str], None]
 
+_REFRESH_MILLISECONDS = 4000
 DARK, LIGHT = "rgb(22, 29, 45)", "rgb(255, 255, 255)"
 
 
@@ -168,6 +169,22 @@ def test_running_dataset_fills_up(gallery: GalleryWorld, open_page: Open, screen
     expect(cards).to_have_count(60)
     expect(page.locator(".numbers")).to_contain_text("120 of 500")
     expect(cards.nth(3)).to_be_focused()
+
+
+def test_running_dataset_waits_for_a_selection(gallery: GalleryWorld, open_page: Open) -> None:
+    page = open_page("about:blank")
+    page.clock.install()
+    page.goto(gallery.run_page("catalogue_in_the_making"))
+    refreshed: list[str] = []
+    page.on("request", lambda request: refreshed.append(request.url) if request.url == page.url else None)
+    page.locator(".card").first.focus()
+    page.keyboard.press("x")
+    page.clock.run_for(_REFRESH_MILLISECONDS * 3)
+    expect(page.locator(".pick input").first).to_be_checked()
+    assert refreshed == []
+    page.keyboard.press("x")
+    with page.expect_request(page.url):
+        page.clock.run_for(_REFRESH_MILLISECONDS * 3)
 
 
 def _xcom(gallery: GalleryWorld) -> tuple[httpx.Client, str]:

@@ -119,7 +119,8 @@
   }
 
   addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre, dialog, input:not([type=checkbox]), select")) return;
+    const takesKeys = event.target.closest("pre, dialog, input:not([type=checkbox]), select");
+    if (event.altKey || event.ctrlKey || event.metaKey || takesKeys) return;
     const search = event.key === "/" && document.querySelector("[data-find] [type=search]");
     const isOne = document.querySelector("[data-one]");
     if (event.key === "?") document.querySelector("[data-keys]").showModal();
@@ -191,7 +192,9 @@
   async function refresh() {
     const main = document.querySelector("main[data-live]");
     if (!main) return;
-    if (!document.hidden && !main.querySelector("[data-find]:focus-within")) {
+    // What is typed or selected would be lost.
+    const isInUse = main.querySelector("[data-find]:focus-within, .pick :checked, .pick :focus");
+    if (!document.hidden && !isInUse) {
       const answer = await fetch(location.href).catch(() => null);
       if (answer?.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
@@ -213,6 +216,7 @@
     const form = main.querySelector("[data-find]"); // with what is typed
     if (form) fresh.querySelector("[data-find]")?.replaceWith(form);
     main.replaceChildren(...fresh.childNodes);
+    showSelection();
     if (!("live" in fresh.dataset)) delete main.dataset.live;
     if (focused && document.activeElement === document.body) {
       [...main.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
