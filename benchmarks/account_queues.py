@@ -22,7 +22,7 @@ PACE_SECONDS = 4.0
 
 
 @dataclass
-class ComeBack(Queueing):
+class ReturnAtShare(Queueing):
     """
     Slots are bound a few seconds ahead; those behind come back at a time that follows from their run's share.
 
@@ -79,7 +79,7 @@ class OnlyRetries(Queueing):
 
 DESIGNS: dict[str, Callable[..., Queueing]] = {
     "today's rules": OnlyRetries,
-    "come back at the run's share": ComeBack,
+    "come back at the run's share": ReturnAtShare,
     "tickets, called by readers": Queueing,
 }
 
@@ -151,7 +151,7 @@ def main() -> None:
     about = (
         f"{RATE} submits a minute. A slice is a stay on a worker; each image has one more, which stores it. The limit "
         "used is counted until the last submit. A time to come back can't be moved: where waiting tasks disappear, "
-        f"the limit is not used. Tickets are called as the limit allows, whoever is left. Seed {seed}.\n"
+        f"the limit is not used. Tickets are called as the limit allows, to those that are left. Seed {seed}.\n"
     )
     rows = measure(seed)
     report.write("account-queues", "Waiting for an account's rate limit, simulated", about, report.table(head, rows))

@@ -225,7 +225,7 @@ async def run_case(case: str, jobs: int, interval: float, url: str, seed: int) -
             await asyncio.sleep(seconds)
             await wait()
 
-        warm_up = asyncio.create_task(later(0.0))  # what is loaded or looked up once is nobody's memory per job
+        warm_up = asyncio.create_task(later(0.0))  # what is loaded or looked up once does not count as memory of a job
         await asyncio.sleep(min(interval, 1.0) + 1.0)
         gc.collect()
         late: list[float] = []

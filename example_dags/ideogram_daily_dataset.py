@@ -29,7 +29,7 @@ IMAGES = Asset("ideogram_daily_images")
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    # Runs share the account's rate limit, and none knows of the others.
+    # Two runs at once would share the account's rate limit. With requests_per_minute in the connection they take turns.
     max_active_runs=1,
     tags=["ideogram"],
     doc_md=__doc__,

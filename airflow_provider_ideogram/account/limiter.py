@@ -1,7 +1,7 @@
 """
-The rate limit of an account: who submits when.
+The rate limit of an account: which task submits when.
 
-Invariant: the slots of any minute are at most the limit, whoever asks. A slot is taken by the task that submits in it,
+Invariant: the slots of any minute are at most the limit. A slot is taken by the task that submits in it,
 at most a few seconds before; tasks that wait hold tickets only, and can disappear without a loss.
 """
 

@@ -29,7 +29,7 @@ _EARLY_SHARE = 0.85
 _LATE_SHARE = 1.6
 #: Shares of the observed requests that are done at the first poll, and at each change of the interval.
 _QUANTILES = (0.07, 0.3, 0.6, 0.9)
-#: The mean delay of noticing an end, in intervals. This and the next two were measured by
+#: The mean delay between an end and its poll, in intervals. This and the next two were measured by
 #: benchmarks/completion_delay.py on several distributions of durations.
 _MEAN_DELAY = 0.57
 #: The factors by which an interval is shortened or lengthened at most.

@@ -11,7 +11,7 @@ PRIVATE_DAG = "private_images"
 
 
 class GuestAuthManager(SimpleAuthManager):
-    """Knows users by their tokens alone: who has none is nobody."""
+    """Identifies users by their tokens only; a request without one is a guest's."""
 
     def is_authorized_dag(self, *, user: Any, details: Any = None, **arguments: Any) -> bool:
         """Refuse the guest one DAG, and all DAGs at once."""

@@ -55,7 +55,7 @@ def browser(gallery: GalleryWorld) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def contexts(browser: Browser, gallery: GalleryWorld) -> dict[str | None, BrowserContext]:
-    """The browser of each user, and that of nobody, which keep what they have loaded once."""
+    """The browser context of each user, and that of a guest; each keeps its cache."""
     contexts: dict[str | None, BrowserContext] = {user: browser.new_context() for user in (*gallery.tokens, None)}
     for user, context in contexts.items():
         context.set_default_timeout(_TIMEOUT_MILLISECONDS)

@@ -133,7 +133,7 @@ def probe_store(endpoint: str) -> None:
 
 @contextmanager
 def unprobed() -> Iterator[None]:
-    """Forget what this process knows of the stores, as a new process does, until the end."""
+    """Forget which stores this process has probed, until the end."""
     with mock.patch.object(probe, "_conditions_of", {}):
         yield
 

@@ -135,7 +135,7 @@ def auth_manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
 
 @pytest.fixture
 async def gallery(database: Database, auth_manager: AuthManager, s3: S3Client) -> AsyncIterator[httpx.AsyncClient]:
-    """A client, logged in as somebody who may read all DAGs."""
+    """A client, logged in as a user who may read all DAGs."""
     server = FastAPI()
     server.mount(URL_PREFIX, app.gallery_app())
     transport = httpx.ASGITransport(server)

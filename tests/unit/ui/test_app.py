@@ -329,7 +329,7 @@ async def test_dataset_is_paged(gallery: httpx.AsyncClient, dataset: list[dict[s
     assert (await gallery.get(RUN_PATH, params={"page": 0})).status_code == 422
 
 
-async def test_manifest_that_somebody_made_up_is_not_read(
+async def test_manifest_of_an_invented_address_is_not_read(
     gallery: httpx.AsyncClient, dataset: list[dict[str, Any]], database: Database, s3_bucket: str
 ) -> None:
     result = {"manifest_uri": f"s3://{s3_bucket}/cats/manifest.jsonl", "total": 130}

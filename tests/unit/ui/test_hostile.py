@@ -1,4 +1,4 @@
-"""Addresses, XComs and objects that somebody made up: a page or an empty card, never an error of the server."""
+"""Invented addresses, XComs and objects: a page or an empty card, never an error of the server."""
 
 from __future__ import annotations
 
