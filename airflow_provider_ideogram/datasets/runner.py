@@ -248,12 +248,11 @@ class DatasetRunner:
 
         :param is_first_slice: Whether no earlier attempt or slice of the task can have submitted.
         """
-        if (state := self._state) is not None:
-            return OpenRequest(IN_LEDGER) if state.in_flight or state.unsettled_requests else None
+        state = self._state
         if is_first_slice:
-            return None
+            return OpenRequest(IN_LEDGER) if state and (state.in_flight or state.unsettled_requests) else None
         try:
-            state = read_state(self.workspace)[0]
+            state = state or read_state(self.workspace)[0]
         except IdeogramStorageError:
             return OpenRequest(IN_LEDGER)
         return OpenRequest(IN_LEDGER) if state and state.plan and not state.finished_at else None

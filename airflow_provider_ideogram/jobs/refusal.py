@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.exceptions import (
     IdeogramConnectionMissing,
+    IdeogramError,
     IdeogramJobUnreachable,
     IdeogramLedgerError,
     IdeogramLedgerRefused,
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.submission import Submitter
 
 
-#: Errors whose cause a person has to remove.
-_REFUSALS = (IdeogramNotCharged, IdeogramStorageRefused, IdeogramConnectionMissing)
+#: Errors of the connections, and all errors before a submit, whose cause a person has to remove.
+OF_CONNECTIONS: tuple[type[IdeogramError], ...] = (IdeogramStorageRefused, IdeogramConnectionMissing)
+BEFORE_SUBMIT = (*OF_CONNECTIONS, IdeogramNotCharged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +47,21 @@ class OpenRequest:
 
 
 @contextmanager
-def retried_while_open(find_open: Callable[[], OpenRequest | None]) -> Iterator[None]:
+def retried_while_open(
+    find_open: Callable[[], OpenRequest | None], refusals: tuple[type[IdeogramError], ...] = BEFORE_SUBMIT
+) -> Iterator[None]:
     """
     Let Airflow retry the task after a refusal while a request is, or may be, open.
 
     :param find_open: Returns what is known of the open requests, None if there is certainly none.
+    :param refusals: The errors that count as a refusal.
     :raises IdeogramJobUnreachable: In place of the refusal while a request is, or may be, open.
     """
     try:
         yield
     except IdeogramObjectExists:  # the object stays, so another attempt meets it too
         raise
-    except _REFUSALS as refused:
+    except refusals as refused:
         found, remedy = find_open(), refused.advice.partition(". ")[2]
         if found is not None:
             raise IdeogramJobUnreachable(

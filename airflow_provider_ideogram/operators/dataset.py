@@ -169,7 +169,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the run, or continue that of an earlier attempt, and work on it."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
-        from airflow_provider_ideogram.jobs.refusal import retried_while_open
+        from airflow_provider_ideogram.jobs.refusal import OF_CONNECTIONS, retried_while_open
 
         is_first_slice = context["ti"].try_number <= 1
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
@@ -177,21 +177,21 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prefix = Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
             workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
             runner = self._runner(context, hook, workspace, prefix)
-            with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice)):
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice), OF_CONNECTIONS):
                 runner.begin()
                 return self._run(context, runner, {})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Resume after the trigger fired: run the next slice."""
         from airflow_provider_ideogram.datasets.workspace import Workspace
-        from airflow_provider_ideogram.jobs.refusal import retried_while_open
+        from airflow_provider_ideogram.jobs.refusal import OF_CONNECTIONS, retried_while_open
 
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             payload = event["payload"]
             prefix = Target(payload["bucket"], payload["prefix"])
             workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
             runner = self._runner(context, hook, workspace, prefix)
-            with retried_while_open(lambda: runner.open_requests(is_first_slice=False)):
+            with retried_while_open(lambda: runner.open_requests(is_first_slice=False), OF_CONNECTIONS):
                 runner.resume()
                 return self._run(context, runner, _reports(event), payload.get("turn"))
 
