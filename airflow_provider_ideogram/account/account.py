@@ -78,6 +78,16 @@ def caps_of(settings: ConnectionSettings) -> Caps:
     return Caps(settings.max_cost_usd_per_day, settings.max_cost_usd_per_month, settings.max_cost_usd_per_dag_and_day)
 
 
+def place_of(url: str, conn_id: str) -> tuple[str, str]:
+    """
+    Return the bucket of an account's objects and the beginning of their keys.
+
+    :param url: ``s3://bucket/prefix/``.
+    """
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return bucket, f"{prefix}{_FOLDER}{quote(conn_id, safe='')}/"
+
+
 def open_account(
     objects: ObjectStore, ledger_url: str, conn_id: str, settings: ConnectionSettings, who: Who
 ) -> Account | None:
@@ -191,12 +201,12 @@ class Account:
     @property
     def bucket(self) -> str:
         """The bucket of the account's objects."""
-        return self.url.removeprefix("s3://").partition("/")[0]
+        return place_of(self.url, self.conn_id)[0]
 
     @property
     def prefix(self) -> str:
         """The beginning of their keys."""
-        return f"{self.url.removeprefix('s3://').partition('/')[2]}{_FOLDER}{quote(self.conn_id, safe='')}/"
+        return place_of(self.url, self.conn_id)[1]
 
     def _ask(self, key: str, submits: int, ticket: Ticket | None, *, queues: bool) -> tuple[list[float], Ticket | None]:
         """
