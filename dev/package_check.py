@@ -42,7 +42,7 @@ METADATA = {
     "License-Expression": ["Apache-2.0"],
     "License-File": ["LICENSE"],
     "Description-Content-Type": ["text/markdown"],
-    "Provides-Extra": ["emulator", "parquet"],
+    "Provides-Extra": ["emulator", "parquet", "socks"],
     "Project-URL": [f"{label}, {url}" for label, url in PROJECT_URLS.items()],
 }
 COMMAND_SECONDS = 300.0

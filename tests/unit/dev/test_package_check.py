@@ -29,6 +29,7 @@ Requires-Dist: pillow>=11
 Provides-Extra: emulator
 Requires-Dist: moto; extra == 'emulator'
 Provides-Extra: parquet
+Provides-Extra: socks
 Description-Content-Type: text/markdown
 
 The text.
@@ -82,7 +83,7 @@ def test_missing_and_additional_files_are_named(build: Build) -> None:
     ("right", "wrong", "problem"),
     [
         (f"Version: {__version__}", "Version: 9", "Version: ['9']"),
-        ("Provides-Extra: parquet\n", "", "Provides-Extra: ['emulator']"),
+        ("Provides-Extra: parquet\n", "", "Provides-Extra: ['emulator', 'socks']"),
         ("Python :: 3.12", "Python :: 3.10", "the classifiers name Python 3.10, allowed is >=3.11"),
         ("Classifier: Programming Language :: Python :: 3.12\n", "", "the classifiers name Python nowhere"),
         ("Project-URL: Source, ", "Project-URL: Home, ", "Project-URL: ['Documentation, https"),
