@@ -66,7 +66,7 @@ class _Counted:
 
 def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserved]) -> None:
     """Take slots one after another, each in its time; wait as a task does that has no turn."""
-    from airflow_provider_ideogram.account.account import Account, Who
+    from airflow_provider_ideogram.account.account import Account, SubmittingTask
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
@@ -74,7 +74,9 @@ def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserv
     settings = ConnectionSettings("a-key-of-tests", requests_per_minute=limit)
     turn = None
     while time.time() < until:
-        account = Account(ObjectStore(client), f"s3://{BUCKET}/{limit}/", "conn", settings, Who("dag", name, "task"))
+        account = Account(
+            ObjectStore(client), f"s3://{BUCKET}/{limit}/", "conn", settings, SubmittingTask("dag", name, "task")
+        )
         before, started = client.calls, time.perf_counter()
         slots, turn = account.take_slots(1, turn)
         if turn is not None:

@@ -47,7 +47,7 @@ class TurnAhead(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class SubmittingTask:
     """The task that submits."""
 
     dag_id: str
@@ -89,7 +89,7 @@ def place_of(url: str, conn_id: str) -> tuple[str, str]:
 
 
 def open_account(
-    objects: ObjectStore, ledger_url: str, conn_id: str, settings: ConnectionSettings, who: Who
+    objects: ObjectStore, ledger_url: str, conn_id: str, settings: ConnectionSettings, task: SubmittingTask
 ) -> Account | None:
     """
     Return the account of a connection; None if its tasks share nothing, or the store can't keep what they share.
@@ -100,7 +100,7 @@ def open_account(
     """
     if not is_shared(settings):
         return None
-    account = Account(objects, settings.account_url or ledger_url, conn_id, settings, who)
+    account = Account(objects, settings.account_url or ledger_url, conn_id, settings, task)
     if StoreProbe(objects, account.bucket, account.prefix).has_conditional_writes():
         return account
     if settings.has_budget:
@@ -123,14 +123,14 @@ class Account:
     :param url: Where the account's objects are: ``s3://bucket/prefix/``.
     :param conn_id: The id of the connection, which names the account.
     :param settings: The settings of the connection.
-    :param who: The task.
+    :param task: The task that submits.
     """
 
     objects: ObjectStore
     url: str
     conn_id: str
     settings: ConnectionSettings
-    who: Who
+    task: SubmittingTask
     _refusals: list[IdeogramBudgetReached] = field(default_factory=list, init=False)
 
     def take_slots(self, submits: int, turn: Turn | None = None) -> tuple[list[Slot], Turn | None]:
@@ -158,7 +158,7 @@ class Account:
         return slots, place
 
     def release_slots(self, slots: Iterable[Slot]) -> None:
-        """Give back slots in which nothing was submitted; a failure to do so is only logged."""
+        """Release slots in which nothing was submitted; a failure to do so is only logged."""
         by_key: dict[str, list[float]] = {}
         for slot in slots:
             by_key.setdefault(slot.key, []).append(slot.at)
@@ -180,7 +180,7 @@ class Account:
         """
         if self._refusals:
             raise self._refusals[0]
-        key, spender, now = uuid.uuid4().hex[:12], Spender(self.who.dag_id, self.who.task_id, model), time.time()
+        key, spender, now = uuid.uuid4().hex[:12], Spender(self.task.dag_id, self.task.task_id, model), time.time()
         first, proofs, refusals = random.randrange(self._parts), Proofs(self.objects), []
 
         def change(state: DayBudget | None) -> tuple[Mapping[str, Any] | None, Refusal | None]:
@@ -214,7 +214,7 @@ class Account:
 
         :param queues: Whether to wait for those that are not free.
         """
-        flow = flow_of(self.who.dag_id, self.who.run_id)
+        flow = flow_of(self.task.dag_id, self.task.run_id)
 
         def change(
             state: AccountLimiter | None,
@@ -241,7 +241,7 @@ class Account:
         try:
             self._store.update(key, AccountLimiter.from_json, change)
         except IdeogramStorageError as error:
-            log.warning("%s. The other tasks are not told", error.reason)
+            log.warning("%s. Other tasks do not learn of this", error.reason)
 
     def _configured(self, state: AccountLimiter | None) -> AccountLimiter:
         limiter = state or AccountLimiter()

@@ -19,7 +19,7 @@ from airflow_provider_ideogram.exceptions import IdeogramRateLimited
 
 
 @dataclass(slots=True)
-class Admission:
+class AccountAdmission:
     """
     Slots and amounts for the submits of one target.
 

@@ -112,7 +112,9 @@ class DayBudget:
         price = list_price(model)
         known = max(LIST_PRICES.values()) if price is None else price
         seen = [
-            total.micros / total.images for who, total in self.totals.items() if who.model == model and total.images
+            total.micros / total.images
+            for spender, total in self.totals.items()
+            if spender.model == model and total.images
         ]
         return max([known, *(micros / _MICROS for micros in seen)])
 
@@ -178,14 +180,14 @@ class DayBudget:
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON; each DAG, task and model is in it once."""
         spenders = dict.fromkeys([*self.totals, *(each.spender for each in self.reservations.values())])
-        number = {who: index for index, who in enumerate(spenders)}
+        number = {spender: index for index, spender in enumerate(spenders)}
         return {
             "date": self.date,
             "before_micros": self.before_micros,
-            "spenders": [[who.dag_id, who.task_id, who.model] for who in spenders],
+            "spenders": [[spender.dag_id, spender.task_id, spender.model] for spender in spenders],
             "totals": [
-                [number[who], total.images, total.micros, total.failed, total.unknown]
-                for who, total in self.totals.items()
+                [number[spender], total.images, total.micros, total.failed, total.unknown]
+                for spender, total in self.totals.items()
             ],
             "reservations": {
                 key: [
@@ -201,7 +203,7 @@ class DayBudget:
     def from_json(cls, value: Mapping[str, Any]) -> DayBudget:
         """Restore the state from :meth:`to_json`."""
         _ends(value["date"])
-        spenders = [Spender(*map(text, who)) for who in value["spenders"]]
+        spenders = [Spender(*map(text, spender)) for spender in value["spenders"]]
         totals = {spenders[count(number)]: Total(*map(count, counts)) for number, *counts in value["totals"]}
         reservations = {
             key: Reservation(spenders[count(number)], count(micros), *_hold_from_json(*hold))
@@ -213,7 +215,7 @@ class DayBudget:
         day_end, month_end = _ends(self.date)
         spent, reserved = _spent(self.totals.values()), _reserved(self.reservations.values())
         of_dag = (
-            _spent(total for who, total in self.totals.items() if who.dag_id == dag_id),
+            _spent(total for spender, total in self.totals.items() if spender.dag_id == dag_id),
             _reserved(each for each in self.reservations.values() if each.spender.dag_id == dag_id),
         )
         windows = (

@@ -17,7 +17,7 @@ from airflow_provider_ideogram.account.values import count, real
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 
-#: Seconds for which a task waits for its slot on the worker, less than another start of the task takes.
+#: Seconds for which a task waits for a submit's time on the worker, less than another slice takes to start.
 PACE_SECONDS = 4.0
 #: Seconds of the limit that a task may ask for at once, so that other tasks get slots in between.
 SHARE_SECONDS = 15.0
@@ -77,7 +77,7 @@ class AccountLimiter:
         return self.turns.issue(flow, now, min(submits, self._most(SHARE_SECONDS)))
 
     def release(self, times: Iterable[float]) -> None:
-        """Give back slots in which nothing was submitted."""
+        """Release slots in which nothing was submitted."""
         for at in times:
             nearest = min(self.rate.sent, key=lambda sent: abs(sent - at), default=None)
             if nearest is not None and abs(nearest - at) <= 10**-_DIGITS:

@@ -83,8 +83,8 @@ def read_spend(
         if match is None or not first.isoformat() <= match[1] <= last.isoformat():
             continue
         day = store.read(item.key, DayBudget.from_json)
-        for who, spend in _spend_of(day) if day is not None else ():
-            yield match[1], who, spend
+        for spender, spend in _spend_of(day) if day is not None else ():
+            yield match[1], spender, spend
 
 
 def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict[str, str | int | float]]:
@@ -94,16 +94,16 @@ def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict
     :param by: A key of :data:`COLUMNS`.
     """
     sums: dict[tuple[str, ...], Spend] = {}
-    for day, who, amounts in spend:
-        values = {"day": day, "dag_id": who.dag_id, "task_id": who.task_id, "model": who.model}
+    for day, spender, amounts in spend:
+        values = {"day": day, "dag_id": spender.dag_id, "task_id": spender.task_id, "model": spender.model}
         names = tuple(values[name] for name in COLUMNS[by])
         sums[names] = sums.get(names, Spend()) + amounts
     return [dict(zip(COLUMNS[by], names, strict=True)) | sums[names].to_row() for names in sorted(sums)]
 
 
 def _spend_of(day: DayBudget) -> Iterator[tuple[Spender, Spend]]:
-    for who, total in day.totals.items():
-        yield who, _of_total(total)
+    for spender, total in day.totals.items():
+        yield spender, _of_total(total)
     for reservation in day.reservations.values():
         yield reservation.spender, Spend(open_requests=1, open_micros=reservation.micros)
 

@@ -157,11 +157,6 @@ class Turns:
         return sum(flow.expected(since) for flow in self.flows.values())
 
     @property
-    def waiting(self) -> int:
-        """The tasks that wait and are not called."""
-        return sum(flow.issued - flow.called for flow in self.flows.values())
-
-    @property
     def has_next(self) -> bool:
         """Whether a waiting task is called as soon as the limit allows its submits."""
         return any(flow.called < flow.issued for flow in self.flows.values())
@@ -245,7 +240,7 @@ class Turns:
         return flow if flow and flow.since == ticket.since else None
 
     def _expire(self) -> None:
-        """Forget called tasks that did not arrive, and runs without waiting tasks."""
+        """Remove called tasks that did not arrive, and runs without waiting tasks."""
         for key, flow in list(self.flows.items()):
             while flow.calls and self._is_gone(flow.calls[0].at):
                 gone = flow.calls.pop(0).left

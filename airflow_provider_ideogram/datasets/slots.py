@@ -2,7 +2,7 @@
 The part of the account's rate limit that a burst of a dataset gets.
 
 Invariant: a burst takes all its slots at once, at most a share of the limit, so that other tasks submit in between.
-Slots in which nothing was submitted are given back.
+Slots in which nothing was submitted are released.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from airflow_provider_ideogram.account.admission import Admission
+from airflow_provider_ideogram.account.admission import AccountAdmission
 from airflow_provider_ideogram.datasets.outage import MAX_IN_DOUBT
 from airflow_provider_ideogram.jobs.admission import UNLIMITED, Unlimited
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem
 
 #: When to submit, in seconds since the epoch, and what admits the submit.
-Planned: TypeAlias = tuple[float, Admission | Unlimited]
+Planned: TypeAlias = tuple[float, AccountAdmission | Unlimited]
 
 
 def has_own_limit(context: SliceContext) -> bool:
@@ -36,7 +36,7 @@ class BurstSlots:
 
     context: SliceContext
     progress: SliceProgress
-    _taken: list[tuple[Slot, Admission]] = field(default_factory=list, init=False)
+    _taken: list[tuple[Slot, AccountAdmission]] = field(default_factory=list, init=False)
 
     def take(self, times: Sequence[float]) -> list[Planned]:
         """
@@ -53,11 +53,11 @@ class BurstSlots:
         if wanted <= 0:
             return []
         slots, self.progress.turn = account.take_slots(wanted, turn)
-        self._taken = [(slot, Admission(account, slot=slot.at)) for slot in slots]
+        self._taken = [(slot, AccountAdmission(account, slot=slot.at)) for slot in slots]
         return [(max(at, slot.at), admission) for at, (slot, admission) in zip(times, self._taken, strict=False)]
 
     def release_unused(self) -> None:
-        """Give back the slots in which nothing was submitted."""
+        """Release the slots in which nothing was submitted."""
         unused = [slot for slot, admission in self._taken if admission.slot == slot.at]
         if unused and self.context.account is not None:
             self.context.account.release_slots(unused)

@@ -15,6 +15,7 @@ from threading import Semaphore
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ideogram.account.account import TurnAhead
+from airflow_provider_ideogram.account.limiter import PACE_SECONDS
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.datasets.budget import Budget
 from airflow_provider_ideogram.datasets.outage import is_outage, is_response, max_concurrent
@@ -44,8 +45,6 @@ from airflow_provider_ideogram.storage.image_record import ImageRecord
 if TYPE_CHECKING:
     from airflow_provider_ideogram.jobs.admission import Admission
 
-#: Seconds that a slice waits for the rate limiter at most, less than the start of another slice takes.
-PACE_SECONDS = 4.0
 #: Errors that every other item would meet.
 _SYSTEMATIC = (
     IdeogramAuthenticationError,

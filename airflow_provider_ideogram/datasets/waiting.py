@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.account.budget import return_time
+from airflow_provider_ideogram.account.limiter import PACE_SECONDS
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS, RATE_WINDOW
 from airflow_provider_ideogram.api.polling import deadline_of
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.slots import has_own_limit, is_plan_open, retried_items
-from airflow_provider_ideogram.datasets.submitting import PACE_SECONDS
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramDatasetStopped
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ def settle_stored(admission: Admission, record: LedgerRecord | None, head: Mappi
     return admission.settle(record.intent.reservation, cost_of(head))
 
 
-def settle_given_up(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
+def settle_abandoned(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
     """End the reservation of a request that failed, or whose end is no longer waited for."""
     failed = poll.is_terminal_failure and poll.outcome is not Outcome.EXPIRED
     admission.settle(reservation, None, failed=failed)

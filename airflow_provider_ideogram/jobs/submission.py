@@ -26,7 +26,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.admission import admitted, settle_given_up, settle_stored
+from airflow_provider_ideogram.jobs.admission import admitted, settle_abandoned, settle_stored
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
@@ -232,14 +232,14 @@ class Submitter:
                 self._whose(record),
                 record.intent.target,
             )
-            settle_given_up(self.admission, record.intent.reservation, poll)
+            settle_abandoned(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
         is_retry = record.intent.attempt_group == self._group
         if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED) or (
             poll.outcome is Outcome.CONTENT_BLOCKED and not is_retry
         ):
             log.warning("%s. A new request is submitted", poll.failure().reason)
-            settle_given_up(self.admission, record.intent.reservation, poll)
+            settle_abandoned(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=True)
         log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._whose(record))
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.

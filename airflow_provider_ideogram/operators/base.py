@@ -14,13 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    Asset,
-    AssetAlias,
-    BaseOperator,
-    BaseOperatorLink,
-    get_current_context,
-)
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, get_current_context
 
 from airflow_provider_ideogram.api.parameters import CHECKS, DEFAULT_MODEL, check_choice
 from airflow_provider_ideogram.api.values import seconds, shown
@@ -278,12 +272,12 @@ class IdeogramBaseOperator(IdeogramTask):
 
         :param bucket: The bucket of the ledger.
         """
-        from airflow_provider_ideogram.account.account import Who, open_account
+        from airflow_provider_ideogram.account.account import SubmittingTask, open_account
 
         ti = context["ti"]
-        who = Who(ti.dag_id, ti.run_id, ti.task_id)
+        task = SubmittingTask(ti.dag_id, ti.run_id, ti.task_id)
         ledger_url = f"s3://{bucket}/{self.ledger_prefix}"
-        return open_account(self._store.objects, ledger_url, self.ideogram_conn_id, hook.settings, who)
+        return open_account(self._store.objects, ledger_url, self.ideogram_conn_id, hook.settings, task)
 
 
 def problem_of(name: str, check: Callable[..., Any], value: Any, *details: Any) -> list[str]:

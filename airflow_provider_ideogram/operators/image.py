@@ -201,12 +201,12 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
 
         :param turn: The task's place among those that wait for the account's rate limit.
         """
-        from airflow_provider_ideogram.account.admission import Admission
+        from airflow_provider_ideogram.account.admission import AccountAdmission
         from airflow_provider_ideogram.account.turns import Turn
         from airflow_provider_ideogram.jobs.admission import UNLIMITED
 
         account = self._account(context, hook, target.bucket)
-        return Admission(account, Turn.from_json(turn)) if account else UNLIMITED
+        return AccountAdmission(account, Turn.from_json(turn)) if account else UNLIMITED
 
     def _log_submit(self, job: Job) -> None:
         request = job.request

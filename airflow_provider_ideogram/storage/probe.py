@@ -63,17 +63,20 @@ class StoreProbe:
             return
         if self._objects.extra_args or not self._is_known:
             self._probe(f"{self._prefix}{_NAME}{uuid4().hex}")
-        if self._endpoint in _conditions_of:
-            self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
+        self._apply()
         self._is_done = True
 
     def has_conditional_writes(self) -> bool:
         """Return whether the store honours the conditions of writes; only an unknown store is probed."""
         if not self._is_known:
             self.run()
-        elif self._endpoint in _conditions_of:
-            self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
+        self._apply()
         return self._objects.writes_conditionally
+
+    def _apply(self) -> None:
+        """Tell the S3 layer what is known of the store."""
+        if self._endpoint in _conditions_of:
+            self._objects.writes_conditionally, self._objects.deletes_conditionally = _conditions_of[self._endpoint]
 
     @property
     def _endpoint(self) -> str:

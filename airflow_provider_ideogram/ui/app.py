@@ -23,7 +23,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
-from fastapi import Query as InAddress
+from fastapi import Query as QueryParam
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -75,8 +75,8 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
 )
-Position = Annotated[int | None, InAddress(ge=0, le=10**11)]
-PageNumber = Annotated[int, InAddress(ge=1, le=10**9)]
+Position = Annotated[int | None, QueryParam(ge=0, le=10**11)]
+PageNumber = Annotated[int, QueryParam(ge=1, le=10**9)]
 Asked = Annotated[Query, Depends(query_of)]
 #: As Airflow's database stores it.
 MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
@@ -188,7 +188,7 @@ def compare_images(
     dag_id: str,
     run_id: str,
     query: Asked,
-    image: Annotated[list[str], InAddress(max_length=PAGE_SIZE)],
+    image: Annotated[list[str], QueryParam(max_length=PAGE_SIZE)],
     task_id: str | None = None,
     page: PageNumber = 1,
 ) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from fastapi import Query as InAddress
+from fastapi import Query as QueryParam
 
 from airflow_provider_ideogram.api.parameters import STYLE_TYPES
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -33,7 +33,7 @@ ORDERS = {
     "prompt": "By prompt",
 }
 
-_Text = Annotated[str, InAddress(max_length=500)]
+_Text = Annotated[str, QueryParam(max_length=500)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from typing import Protocol
 from unittest import mock
 
 from airflow_provider_ideogram.account import admission, budget
-from airflow_provider_ideogram.account.account import Account, Who
-from airflow_provider_ideogram.account.admission import Admission
+from airflow_provider_ideogram.account.account import Account, SubmittingTask
+from airflow_provider_ideogram.account.admission import AccountAdmission
 from airflow_provider_ideogram.account.budget import DayBudget
 from airflow_provider_ideogram.account.reservations import Settlement, settle
 from airflow_provider_ideogram.account.store import AccountStore
@@ -115,8 +115,10 @@ class Racer:
 
     def _attempt(self, rng: random.Random) -> None:
         settings = ConnectionSettings("a-key-of-tests", max_cost_usd_per_day=self.cap)
-        account = Account(self.objects, f"s3://{self.bucket}/", "conn", settings, Who("dag", "run", self.name))
-        admitted, record = Admission(account), f"_ideogram/{self.name}-{uuid.uuid4().hex}.json"
+        account = Account(
+            self.objects, f"s3://{self.bucket}/", "conn", settings, SubmittingTask("dag", "run", self.name)
+        )
+        admitted, record = AccountAdmission(account), f"_ideogram/{self.name}-{uuid.uuid4().hex}.json"
         reservation = admitted.admit(MODEL, f"s3://{self.bucket}/{record}")
         self.objects.put(self.bucket, record, json.dumps({"reservation": reservation}).encode(), if_missing=True)
         try:

@@ -179,7 +179,7 @@ class TestBacklog:
         for number in range(30_000):
             account.ask(f"run-{number % 200}", START + number / 1000)
         assert len(account.turns.flows) <= MAX_FLOWS + 1
-        assert account.turns.waiting > 29_000
+        assert sum(flow.issued - flow.called for flow in account.turns.flows.values()) > 29_000
         assert len(json.dumps(account.to_json())) < 8_000
 
 

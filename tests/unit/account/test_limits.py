@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_ideogram.account.account import Account, Who, is_shared
-from airflow_provider_ideogram.account.admission import Admission
+from airflow_provider_ideogram.account.account import Account, SubmittingTask, is_shared
+from airflow_provider_ideogram.account.admission import AccountAdmission
 from airflow_provider_ideogram.account.budget import HOLD_SECONDS
 from airflow_provider_ideogram.account.reservations import Settlement, settle
 from airflow_provider_ideogram.account.store import AccountStore
@@ -34,10 +34,12 @@ class Setup:
         self.objects = ObjectStore(client)
         self.now = NOW
 
-    def admission(self, **settings: Any) -> Admission:
+    def admission(self, **settings: Any) -> AccountAdmission:
         """Make the admission of a task."""
         known = ConnectionSettings("a-key-of-tests", **settings)
-        return Admission(Account(self.objects, f"s3://{self.bucket}/x/", "a/b", known, Who("dag", "run", "task")))
+        return AccountAdmission(
+            Account(self.objects, f"s3://{self.bucket}/x/", "a/b", known, SubmittingTask("dag", "run", "task"))
+        )
 
     def url(self, record: str) -> str:
         """Return the address of a record."""
