@@ -233,7 +233,7 @@ class Comparison:
     def _named_by_failure(self, image: str, request_id: str) -> bool:
         for task in self.tasks_of[image]:
             one = self.instances[task]
-            if one["state"] == "failed" and request_id in self.logs.failure(task, one["try_number"]).text:
+            if one["state"] == "failed" and request_id in self.events.failure(one).text:
                 return True
         return request_id in (self.lines.get(image, {}).get("error") or "")
 
@@ -331,7 +331,7 @@ class Comparison:
     def _unnamed_failures(self, verdict: Verdict) -> None:
         failures = self.events.failures.items()
         verdict.violations["failed without a named reason"] = [
-            f"{task} try {number}" for (task, number), failure in failures if not failure.kind
+            f"{task} try {number}" for (task, number), failure in failures if not failure.reason
         ]
 
     def _left_records(self, verdict: Verdict) -> None:

@@ -18,21 +18,36 @@ import httpx
 
 from dev.airflow_cluster import STANDARD_COMPONENTS, AirflowCluster, Component
 from tests.system.plan import CLEARED_STATES, PlannedRun
-from tests.system.task_logs import Failure, TaskLogs
+from tests.system.task_logs import TaskLogs
 
 POLL_SECONDS = 2.0
 REPORT_SECONDS = 20.0
 ENDED = ("success", "failed")
 #: Stands for all DAGs or all runs in Airflow's API.
 ALL = "~"
-#: Failures after which a person clears the task, as the message says.
-CLEARED_FAILURES = ("IdeogramUnknownSubmit", "IdeogramSubmitFailed", "killed")
+#: The reason of a failure without the XCom `failure`, whose process was killed.
+KILLED = "killed"
+#: Failures after which a person clears the task, as the message says: once S3 permits access again, for instance.
+CLEARED_FAILURES = ("unknown_submit", "submit_failed", "storage_refused", "ledger_refused", KILLED)
 #: How often a person does that for one task.
 MAX_CLEARS_OF_FAILURES = 4
 
 TaskKey = tuple[str, int]
 #: Does something to the system; returns whether it was possible, otherwise it is tried again.
 Event = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """
+    The reason of a failure.
+
+    :param reason: The reason in the XCom `failure`, `killed`, or "" if there is none.
+    :param text: What happened, and what to do.
+    """
+
+    reason: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class EventLog:
     :param exits: How often each component ended by itself.
     :param clears: The tasks that a person cleared at random, with their state.
     :param clears_of_failures: How often each task was cleared because the message of its failure says so.
-    :param failures: The failure of each task that ended as `failed`, by task and try number.
+    :param failures: The failure of each attempt after which a task was `failed`, by task and try number.
     :param outages: The outages, with the affected tasks.
     """
 
@@ -69,6 +84,10 @@ class EventLog:
     clears_of_failures: Counter[TaskKey] = field(default_factory=Counter)
     failures: dict[tuple[TaskKey, int], Failure] = field(default_factory=dict)
     outages: list[Outage] = field(default_factory=list)
+
+    def failure(self, one: dict[str, Any]) -> Failure:
+        """Return the reason of a failed task instance, empty if it was not read."""
+        return self.failures.get((key_of(one), one["try_number"]), Failure("", ""))
 
 
 class Experiment:
@@ -191,14 +210,23 @@ class Experiment:
             key, try_number = key_of(one), one["try_number"]
             if (key, try_number) in self.events.failures:
                 continue
-            failure = self._logs.failure(key, try_number)
-            self.events.failures[key, try_number] = failure
-            if failure.kind not in CLEARED_FAILURES or self.events.clears_of_failures[key] >= MAX_CLEARS_OF_FAILURES:
+            self.events.failures[key, try_number] = failure = self._read_failure(one)
+            if failure.reason not in CLEARED_FAILURES or self.events.clears_of_failures[key] >= MAX_CLEARS_OF_FAILURES:
                 continue
             if self._try_to_clear(one):
                 self.events.clears_of_failures[key] += 1
                 cleared = True
         return cleared
+
+    def _read_failure(self, one: dict[str, Any]) -> Failure:
+        try:
+            xcom = self._cluster.api.xcom(one, "failure")
+        except httpx.HTTPStatusError as missing:
+            if missing.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            line = self._logs.kill(key_of(one), one["try_number"])
+            return Failure(KILLED if line else "", line)
+        return Failure(xcom["reason"], f"{xcom['error']}. {xcom['advice']}")
 
     def _try_to_clear(self, one: dict[str, Any]) -> bool:
         try:

@@ -67,9 +67,9 @@ def write_report(comparison: Comparison, verdict: Verdict, triggered: Triggered,
     lines += [f"| {name} | {len(violations)} |" for name, violations in verdict.violations.items()]
     lines += ["", "| results | |", "|---|---:|"]
     lines += [f"| {name} | {value} |" for name, value in verdict.facts.items()]
-    failed = [(task, one["try_number"]) for task, one in comparison.instances.items() if one["state"] == "failed"]
-    kinds = Counter(comparison.logs.failure(*attempt).kind for attempt in failed)
-    lines += [f"| tasks failed with {kind or 'no reason'} | {count} |" for kind, count in kinds.items()]
+    failed = [one for one in comparison.instances.values() if one["state"] == "failed"]
+    reasons = Counter(comparison.events.failure(one).reason or "no reason" for one in failed)
+    lines += [f"| tasks failed with {reason} | {count} |" for reason, count in reasons.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -135,7 +135,7 @@ def _row(what: str, times: object, tasks: list[TaskKey], comparison: Comparison,
     distinct = set(tasks)
     states = Counter(comparison.instances[task]["state"] for task in distinct)
     unnamed = sum(
-        not comparison.logs.failure(task, comparison.instances[task]["try_number"]).kind
+        not comparison.events.failure(comparison.instances[task]).reason
         for task in distinct
         if comparison.instances[task]["state"] == "failed"
     )
