@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from airflow_provider_ideogram.api.parameters import DEFAULT_MODEL, did_you_mean
 from airflow_provider_ideogram.api.prices import LIST_PRICES
@@ -57,7 +57,7 @@ class EmulatorSettings:
     :param request_id_dashes: Whether request ids are UUIDs with dashes, or 32 hexadecimal digits.
     :param outputs: The images of a request; each has a row of its own in the history.
     :param image_format: ``png``, ``jpeg`` or ``webp``.
-    :raises ValueError: If a value has the wrong type or is out of range.
+    :raises ValueError: If a name is unknown, or a value has the wrong type or is out of range.
     """
 
     host: str = "127.0.0.1"
@@ -83,6 +83,11 @@ class EmulatorSettings:
     request_id_dashes: bool = True
     outputs: int = 1
     image_format: str = "png"
+
+    def __new__(cls, **settings: Any) -> Self:
+        """Raise ValueError with a suggestion for each unknown setting; Python's own error has none."""
+        check_names(settings, [field.name for field in fields(cls)], "setting")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         """Check all values."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import httpx
 import pytest
@@ -151,6 +152,9 @@ def test_command_in_this_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_misspelt_setting_gets_a_suggestion(ideogram_emulator: RunningEmulator) -> None:
     with pytest.raises(ValueError, match=r"'job_second' is no setting. Did you mean 'job_seconds'\?"):
         ideogram_emulator.configure(job_second=1)
+    misspelt: Any = {"job_second": 1}
+    with pytest.raises(ValueError, match=r"'job_second' is no setting. Did you mean 'job_seconds'\?"):
+        EmulatorSettings(**misspelt)
     with pytest.raises(ValueError, match=r"'staus' is no option of a fault. Did you mean 'status'\?"):
         ideogram_emulator.fault("submit", "error", staus=503)
     with pytest.raises(ValueError, match="cannot be changed while the emulator runs: port"):
