@@ -98,6 +98,7 @@ def _loaded_by(*imported: str, before: tuple[str, ...] = ()) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_dag_file_that_imports_the_operators_stays_cheap() -> None:
     what_dag_files_import = [
         f"airflow_provider_ideogram.{name}" for name in ("operators", "sensors", "decorators.ideogram")

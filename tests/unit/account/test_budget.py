@@ -240,5 +240,5 @@ class Spending(RuleBasedStateMachine):
             assert key in self.budget.reservations
 
 
-TestSpending = Spending.TestCase
+TestSpending = pytest.mark.slow(Spending.TestCase)
 TestSpending.settings = settings(max_examples=150, stateful_step_count=40)

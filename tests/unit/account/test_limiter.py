@@ -108,6 +108,7 @@ class TestLimited:
 
 
 class TestBacklog:
+    @pytest.mark.slow
     def test_cost_of_an_image_is_constant(self) -> None:
         few, many = Queueing(50), Queueing(50)
         few.add("run", 200)
@@ -174,6 +175,7 @@ class TestBacklog:
         assert max(queueing.submitted.values()) < 3 * WINDOW * 1.05
         assert queueing.mean_slices() <= 3.1
 
+    @pytest.mark.slow
     def test_state_is_small_whatever_the_backlog(self) -> None:
         account = limiter(50)
         for number in range(30_000):
@@ -183,6 +185,7 @@ class TestBacklog:
         assert len(json.dumps(account.to_json())) < 8_000
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     rate=st.integers(1, 200),
@@ -205,6 +208,7 @@ def test_limit_is_kept_and_no_task_is_stuck(
     assert len(queueing.submitted) == images if not lost else 0 < len(queueing.submitted) <= images
 
 
+@pytest.mark.slow
 @given(gaps=st.lists(st.floats(0, 30), min_size=1, max_size=20), rate=st.integers(1, 300))
 def test_reader_computes_the_same_calls_as_the_next_writer(gaps: list[float], rate: int) -> None:
     account = limiter(rate)

@@ -117,6 +117,7 @@ def test_schedule_follows_slower_jobs() -> None:
     assert _after(*[12.0] * 100, *[20.0] * 94).early == poll_schedule_of([20.0] * 100).early
 
 
+@pytest.mark.slow
 def test_models_are_separate_and_bounded() -> None:
     durations = JobDurations()
     for number in range(1000):

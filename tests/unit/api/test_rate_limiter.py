@@ -90,6 +90,7 @@ def test_submits_are_spread_over_the_minute() -> None:
     assert max(gaps) < 30
 
 
+@pytest.mark.slow
 @given(limit=st.integers(4, 200), wake=st.floats(0, 20), named=st.sampled_from([0, 1000]))
 def test_unknown_or_wrong_limit_is_learned(limit: int, wake: float, named: int) -> None:
     server = Server(limit)

@@ -256,6 +256,7 @@ def test_file_that_can_not_be_read_is_an_error_of_the_input(
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rows.csv.gz", "rows.jsonl.gz"])
 def test_file_that_unfolds_to_one_endless_line_is_not_unfolded(name: str, tmp_path: Path) -> None:
     content = gzip.compress(b"prompt\n" * 100 + b"x" * (256 << 20), 1)
@@ -351,6 +352,7 @@ def test_whatever_a_row_is_it_is_an_item_or_a_problem(rows: list[Any]) -> None:
     assert len({item.key for item in items}) == len(items)
 
 
+@pytest.mark.slow
 @given(rows=st.lists(st.fixed_dictionaries({"prompt": json_values, "id": json_values}), max_size=6))
 def test_whatever_an_id_is_its_key_stays_below_the_prefix(rows: list[Any]) -> None:
     items, _ = check(rows)

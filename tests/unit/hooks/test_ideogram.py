@@ -388,6 +388,7 @@ password = form.standard_fields and form.standard_fields.password.title
 """
 
 
+@pytest.mark.slow
 def test_airflow_shows_the_connections_form() -> None:
     """In its own process, since some versions of Airflow replace missing modules with mocks to show the form."""
     script = f"{_FORM_OF_AIRFLOW_3 if AIRFLOW >= (3, 0) else _FORM_OF_AIRFLOW_2}\nprint(); print([fields, password])"

@@ -223,6 +223,7 @@ def test_is_public(address: str, public: bool) -> None:
     assert is_public(address) is public
 
 
+@pytest.mark.slow
 @given(**hostile.IMAGE_ADDRESSES)
 def test_any_address_is_on_a_permitted_host_or_refused(address: str) -> None:
     hostile.check_image_address(address)

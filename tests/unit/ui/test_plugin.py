@@ -69,6 +69,7 @@ def test_plugin_is_nothing_on_older_versions() -> None:
     assert plugin.IdeogramPlugin().fastapi_apps == []
 
 
+@pytest.mark.slow
 def test_loading_the_plugin_does_not_load_the_application() -> None:
     script = "import airflow_provider_ideogram.ui.plugin, sys; assert not {'starlette', 'boto3'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
