@@ -147,7 +147,15 @@ def measure(seed: int) -> list[list[str]]:
 def main() -> None:
     """Simulate, and print and write the table."""
     seed = 1
-    head = ("", "images", "slices per image", "submits per image", "limit used", "wait of the single", "never submitted")
+    head = (
+        "",
+        "images",
+        "slices per image",
+        "submits per image",
+        "limit used",
+        "wait of the single",
+        "never submitted",
+    )
     about = (
         f"{RATE} submits a minute. A slice is a stay on a worker; each image has one more, which stores it. The limit "
         "used is counted until the last submit. A time to come back can't be moved: where waiting tasks disappear, "
