@@ -2,7 +2,7 @@
 The proof of a budget: eight processes that race for a cap of 10.00 USD, and are killed with SIGKILL meanwhile.
 
 `python -m benchmarks.account_budget --minutes 10` runs as many seeds as end in that time, at most `--seeds`, and writes
-`benchmarks/results/account.md`. `tests.support.account_process` says what the processes do.
+`benchmarks/results/account-budget.md`. `tests.support.account_process` says what the processes do.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main() -> None:
         f"Seeds in which more than the cap was charged or reserved: {above}. Seeds in which less than 98 % of it could "
         f"be used: {unused}.\n"
     )
-    report.write("account", "The budget of an account under kill -9", text, page, summary)
+    report.write("account-budget", "The budget of an account under kill -9", text, page, summary)
     print(page, summary)
 
 

@@ -52,11 +52,11 @@ class ReturnAtShare(Queueing):
 
 @dataclass
 class OnlyRetries(Queueing):
-    """Each task submits, and comes back when the 429 says so; after an hour it gives up."""
+    """Each task submits, and again when the 429 says so; after an hour it fails."""
 
     accepted: list[float] = field(default_factory=list)
     since: dict[Task, float] = field(default_factory=dict)
-    given_up: int = 0
+    never_submitted: int = 0
 
     def _ask(self, task: Task, at: float, ticket: Ticket | None) -> None:  # noqa: ARG002
         self.slices[task] = self.slices.get(task, 0) + 1
@@ -69,7 +69,7 @@ class OnlyRetries(Queueing):
             return
         delay = submit_delay(self.accepted[0] + 60 - at, self._random)
         if at + delay > self.since.setdefault(task, at) + 3600:
-            self.given_up += 1
+            self.never_submitted += 1
         else:
             self._push(at + delay + self._random.uniform(*self.latency), task, None)
 
@@ -138,7 +138,7 @@ def measure(seed: int) -> list[list[str]]:
                     f"{submits / len(queueing.submitted):.2f}",
                     f"{100 * len(queueing.submitted) / (RATE * ended / 60):.0f} %",
                     "" if single is None else f"{single - 600:.0f} s",
-                    str(getattr(queueing, "given_up", 0)),
+                    str(getattr(queueing, "never_submitted", 0)),
                 ]
             )
     return rows
@@ -147,7 +147,15 @@ def measure(seed: int) -> list[list[str]]:
 def main() -> None:
     """Simulate, and print and write the table."""
     seed = 1
-    head = ("", "images", "slices per image", "submits per image", "limit used", "wait of the single", "given up")
+    head = (
+        "",
+        "images",
+        "slices per image",
+        "submits per image",
+        "limit used",
+        "wait of the single",
+        "never submitted",
+    )
     about = (
         f"{RATE} submits a minute. A slice is a stay on a worker; each image has one more, which stores it. The limit "
         "used is counted until the last submit. A time to come back can't be moved: where waiting tasks disappear, "

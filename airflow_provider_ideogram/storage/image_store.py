@@ -32,6 +32,7 @@ from airflow_provider_ideogram.storage.image_record import (
     thumbnail_pointer,
 )
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
+from airflow_provider_ideogram.storage.s3_client import make_client
 from airflow_provider_ideogram.storage.target import Target, check_extra_args
 from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 
@@ -74,7 +75,7 @@ class ImageStore:
     def client(self) -> Any:
         """The S3 client of the connection; IdeogramStorageError if there can be none."""
         try:
-            return self._hook.get_conn()
+            return make_client(self._hook)
         except Exception as error:  # of boto, of Airflow or a plain ValueError: the connection may hold anything
             raise IdeogramStorageError(
                 f"The AWS connection {self._hook.aws_conn_id!r} gives no S3 client: {error}",

@@ -19,6 +19,7 @@ from botocore.config import Config
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
+from airflow_provider_ideogram.storage.s3_client import make_client
 from airflow_provider_ideogram.ui.work import THREADS
 
 #: Seconds for which a client is kept: a changed connection takes effect afterwards.
@@ -84,4 +85,4 @@ def _connect(conn_id: str) -> ObjectStore:
             f"The connection {conn_id!r}, which [ideogram] gallery_aws_conn_id names, is not defined", NOTHING_CHARGED
         ) from error
     own = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config or Config()
-    return ObjectStore(S3Hook(aws_conn_id=conn_id, config=own.merge(_TIMEOUTS)).get_conn())
+    return ObjectStore(make_client(S3Hook(aws_conn_id=conn_id, config=own.merge(_TIMEOUTS))))

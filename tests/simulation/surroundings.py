@@ -175,8 +175,9 @@ class _Hook:
     def __init__(self, aws_conn_id: str | None) -> None:
         self.aws_conn_id = aws_conn_id
 
-    def get_conn(self) -> SimulatedS3:
-        return _running[-1].s3
+
+def _s3(hook: _Hook) -> SimulatedS3:
+    return _running[-1].s3
 
 
 def _client(settings: ConnectionSettings) -> SimulatedClient:
@@ -199,6 +200,7 @@ def replaced() -> Iterator[None]:
             (download, "_client", lambda _: stack_of_nothing()),
             (download, "_fetch", lambda *arguments: _running[-1].vendor.fetch(*arguments)),
             (image_store, "S3Hook", _Hook),
+            (image_store, "make_client", _s3),
             (base, "get_current_context", lambda: _running[-1].kernel.process.context),
             (base.IdeogramTask, "log", logging.getLogger("airflow_provider_ideogram.operators")),
             (ExecutorSafeguard, "test_mode", True),

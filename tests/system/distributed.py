@@ -89,7 +89,7 @@ def main() -> int:
         servers = start_servers(processes, options.seed, JOB_SECONDS, RECORD_SECONDS, faults, s3_faults=False)
         postgres = PostgresServer(processes, clean_environment(), OUTPUT / "postgres")
         redis = RedisServer(processes, clean_environment(), OUTPUT / "redis")
-        settings = servers.airflow_settings() | _celery_settings(postgres, redis)
+        settings = servers.airflow_settings() | celery_settings(postgres, redis)
         settings |= {"SYSTEM_TEST_IMAGES_PER_RUN": str(per_run), "SYSTEM_TEST_ROWS": str(options.rows)}
         with airflow_cluster(OUTPUT / "airflow", DAGS, settings, COMPONENTS) as cluster:
             for dag_id in (DAG_ID, DATASET_DAG_ID):
@@ -134,7 +134,8 @@ def _planned(outages: Outages) -> Iterable[tuple[str, int, Event]]:
     )
 
 
-def _celery_settings(postgres: PostgresServer, redis: RedisServer) -> dict[str, str]:
+def celery_settings(postgres: PostgresServer, redis: RedisServer) -> dict[str, str]:
+    """Return Airflow's settings for the two workers."""
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{machine.__name__}.{machine.name.__name__}",

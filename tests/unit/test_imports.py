@@ -30,7 +30,7 @@ LAYERS = (
     {"jobs", "account"},
     {"datasets"},
     {"operators"},
-    {"sensors", "decorators", "ui", "cli"},
+    {"sensors", "decorators", "ui", "cli", "preload"},
 )
 _LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -91,7 +91,7 @@ def test_clock_is_compared_with_s3(seconds: int, result: str) -> None:
 def test_store_without_conditions_is_named(client: S3Client, bucket: str) -> None:
     with (
         conditions_refused(client),
-        mock.patch("airflow_provider_ideogram.storage.image_store.S3Hook.get_conn", return_value=client),
+        mock.patch("airflow_provider_ideogram.storage.image_store.make_client", return_value=client),
     ):
         found = {each.name.partition(",")[0]: each for each in doctor._s3("aws_default", bucket, "_ideogram/")}
     assert found["conditional writes"].has_failed

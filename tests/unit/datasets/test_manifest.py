@@ -55,6 +55,6 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
     "prompt", ["=cmd|' /C calc'!A1", "+1+1", "-1", "@SUM(1)", "\tx", '=HYPERLINK("http://evil.example")']
 )
 def test_prompt_is_in_the_manifest_as_it_was_sent(prompt: str) -> None:
-    """What a spreadsheet would take for a formula is left to whoever makes one of it: the manifest is JSON."""
+    """Text that a spreadsheet reads as a formula is not changed: the manifest is JSON."""
     line = failed_line(Item(0, "=1+1", GenerationRequest(prompt), "day/=1+1"), IdeogramError("no"), 0.0)
     assert (line["prompt"], line["id"], line["key"]) == (prompt, "=1+1", "day/=1+1")

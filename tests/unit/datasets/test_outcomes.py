@@ -41,7 +41,7 @@ def _same_failures(
     [
         lambda key, _: (
             f"A submit of dag/run/make/-1 for s3://my-bucket/{key} at 2026-11-24T10:00:{ord(key[4]) - 90:02} may have "
-            "been accepted and charged: nobody answered it, and the account's request history shows no requests"
+            "been accepted and charged: it was not answered, and the account's request history shows no requests"
         ),
         lambda key, request: (
             f"Request {request} was paid, but what came, {ord(key[4]) * 100:,} bytes, is not a complete image: "
