@@ -30,10 +30,12 @@ ENVIRONMENTS = ROOT / ".venv-matrix"
 DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
 # Versions of Airflow, with a version of Python unless it is PYTHON.
-VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", LOWEST)
+VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", "3.4", LOWEST)
+# The packages of a version that is not released yet.
+PRE_RELEASES = {"3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"]}
 # Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
 LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
-EXTRAS = "emulator,parquet"
+EXTRAS = "emulator,parquet,socks"
 # The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
 BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
@@ -93,7 +95,8 @@ class Environment:
             self._run_uv("pip", "compile", *resolution, *extras, "--output-file", str(limits), "pyproject.toml")
             airflow = ["--constraints", str(limits)]
         else:
-            airflow = [f"apache-airflow=={self._airflow}.*", *LIMITS.get(self._airflow, ())]
+            newest = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
+            airflow = [*newest, *LIMITS.get(self._airflow, ())]
         packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
         self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
 

@@ -7,6 +7,9 @@ with it.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import pytest
 from airflow import __version__
 
@@ -15,10 +18,15 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
-__all__ = ["AIRFLOW", "DagBag", "need_airflow"]
+__all__ = ["AIRFLOW", "DagBag", "need_airflow", "sdk_httpx"]
 
 #: Major and minor version.
 AIRFLOW = tuple(int(part) for part in __version__.split(".")[:2])
+
+if TYPE_CHECKING:
+    import httpx as sdk_httpx
+else:  # what Airflow's SDK sends its requests with
+    sdk_httpx = import_module("httpx2" if AIRFLOW >= (3, 4) else "httpx")
 
 
 def need_airflow(since: str, feature: str) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 from urllib.parse import unquote
 from uuid import UUID, uuid4
 
-import httpx
 from airflow.sdk.api.datamodels._generated import DagRun
 
-from tests.support.airflow_version import AIRFLOW
+from tests.support.airflow_version import AIRFLOW, sdk_httpx
 from tests.support.task_runner import LOGICAL_DATE
 
 #: The key of a task instance: DAG, run, task and map index.
@@ -64,7 +63,7 @@ class ExecutionApi:
         self.received: list[str] = []
         xcom = r"xcoms/(?P<dag>[^/]+)/(?P<run>[^/]+)/(?P<task>[^/]+)/(?P<name>[^/]+)"
         task = r"task-instances/(?P<ti_id>[^/]+)"
-        self._routes: list[tuple[str, str, Callable[..., httpx.Response]]] = [
+        self._routes: list[tuple[str, str, Callable[..., sdk_httpx.Response]]] = [
             ("GET", "task-instances/states", self._states),
             ("PATCH", f"{task}/run", self._start),
             ("PATCH", f"{task}/state", self._set_state),
@@ -80,8 +79,8 @@ class ExecutionApi:
             ("GET", "(connections|variables)/(?P<name>[^/]+)", self._not_here),
         ]
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        """Respond to a request; the handler for :class:`httpx.MockTransport`."""
+    def __call__(self, request: sdk_httpx.Request) -> sdk_httpx.Response:
+        """Respond to a request; the handler for :class:`sdk_httpx.MockTransport`."""
         body = request.read()
         path = request.url.raw_path.decode().partition("?")[0].lstrip("/")
         self.received.append(f"{request.method} {unquote(path)} {body.decode()}")
@@ -97,7 +96,7 @@ class ExecutionApi:
 
     # Task instances
 
-    def _start(self, _: httpx.Request, body: Any, ti_id: str) -> httpx.Response:
+    def _start(self, _: sdk_httpx.Request, body: Any, ti_id: str) -> sdk_httpx.Response:
         task = self.find(ti_id)
         if task.state != "queued":
             raise AssertionError(f"a task that is {task.state} was started")
@@ -129,28 +128,28 @@ class ExecutionApi:
             "next_method": task.next_method,
             "next_kwargs": task.next_kwargs,
         }
-        return httpx.Response(200, json=context)
+        return sdk_httpx.Response(200, json=context)
 
-    def _set_state(self, _: httpx.Request, body: Any, ti_id: str) -> httpx.Response:
+    def _set_state(self, _: sdk_httpx.Request, body: Any, ti_id: str) -> sdk_httpx.Response:
         task = self.find(ti_id)
         task.state = body["state"]
         task.outlet_events = body.get("outlet_events") or []
         if task.state == "deferred":
             task.deferral = body
             task.next_method, task.next_kwargs = body["next_method"], body["next_kwargs"]
-        return httpx.Response(204)
+        return sdk_httpx.Response(204)
 
-    def _set_rendered_fields(self, _: httpx.Request, body: Any, ti_id: str) -> httpx.Response:
+    def _set_rendered_fields(self, _: sdk_httpx.Request, body: Any, ti_id: str) -> sdk_httpx.Response:
         self.find(ti_id).rendered_fields = body
-        return httpx.Response(201)
+        return sdk_httpx.Response(201)
 
-    def _accept(self, *_: Any, **__: str) -> httpx.Response:
-        return httpx.Response(204)
+    def _accept(self, *_: Any, **__: str) -> sdk_httpx.Response:
+        return sdk_httpx.Response(204)
 
-    def _no_inactive_assets(self, *_: Any, **__: str) -> httpx.Response:
-        return httpx.Response(200, json={"inactive_assets": []})
+    def _no_inactive_assets(self, *_: Any, **__: str) -> sdk_httpx.Response:
+        return sdk_httpx.Response(200, json={"inactive_assets": []})
 
-    def _states(self, request: httpx.Request, _: Any) -> httpx.Response:
+    def _states(self, request: sdk_httpx.Request, _: Any) -> sdk_httpx.Response:
         params = request.url.params
         states: dict[str, dict[str, str]] = {}
         for task in self.tasks:
@@ -158,33 +157,33 @@ class ExecutionApi:
             if (dag_id, run_id, task_id) == (params["dag_id"], params["run_ids"], params["task_ids"]):
                 name = task_id if map_index < 0 else f"{task_id}_{map_index}"
                 states.setdefault(run_id, {})[name] = task.state
-        return httpx.Response(200, json={"task_states": states})
+        return sdk_httpx.Response(200, json={"task_states": states})
 
     # XComs
 
-    def _set_xcom(self, request: httpx.Request, body: Any, name: str, **place: str) -> httpx.Response:
+    def _set_xcom(self, request: sdk_httpx.Request, body: Any, name: str, **place: str) -> sdk_httpx.Response:
         self.xcoms.setdefault(_task_key(request, **place), {})[name] = body
-        return httpx.Response(201)
+        return sdk_httpx.Response(201)
 
-    def _get_xcom(self, request: httpx.Request, _: Any, name: str, **place: str) -> httpx.Response:
+    def _get_xcom(self, request: sdk_httpx.Request, _: Any, name: str, **place: str) -> sdk_httpx.Response:
         stored = self.xcoms.get(_task_key(request, **place), {})
-        return httpx.Response(200, json={"key": name, "value": stored[name]}) if name in stored else _not_found()
+        return sdk_httpx.Response(200, json={"key": name, "value": stored[name]}) if name in stored else _not_found()
 
-    def _delete_xcom(self, request: httpx.Request, _: Any, name: str, **place: str) -> httpx.Response:
+    def _delete_xcom(self, request: sdk_httpx.Request, _: Any, name: str, **place: str) -> sdk_httpx.Response:
         self.xcoms.get(_task_key(request, **place), {}).pop(name, None)
-        return httpx.Response(204)
+        return sdk_httpx.Response(204)
 
-    def _count_xcoms(self, _: httpx.Request, __: Any, **place: str) -> httpx.Response:
-        return httpx.Response(200, headers={"Content-Range": f"map_indexes {len(self._mapped(**place))}"})
+    def _count_xcoms(self, _: sdk_httpx.Request, __: Any, **place: str) -> sdk_httpx.Response:
+        return sdk_httpx.Response(200, headers={"Content-Range": f"map_indexes {len(self._mapped(**place))}"})
 
-    def _slice_xcoms(self, request: httpx.Request, _: Any, **place: str) -> httpx.Response:
+    def _slice_xcoms(self, request: sdk_httpx.Request, _: Any, **place: str) -> sdk_httpx.Response:
         bounds = (request.url.params.get(bound) for bound in ("start", "stop", "step"))
         selected = slice(*(None if bound is None else int(bound) for bound in bounds))
-        return httpx.Response(200, json=self._mapped(**place)[selected])
+        return sdk_httpx.Response(200, json=self._mapped(**place)[selected])
 
-    def _get_xcom_item(self, _: httpx.Request, __: Any, offset: str, **place: str) -> httpx.Response:
+    def _get_xcom_item(self, _: sdk_httpx.Request, __: Any, offset: str, **place: str) -> sdk_httpx.Response:
         values = self._mapped(**place)
-        return httpx.Response(200, json=values[int(offset)]) if int(offset) < len(values) else _not_found()
+        return sdk_httpx.Response(200, json=values[int(offset)]) if int(offset) < len(values) else _not_found()
 
     def _mapped(self, dag: str, run: str, task: str, name: str) -> list[Any]:
         """Return the values of all map indexes in their order."""
@@ -192,14 +191,14 @@ class ExecutionApi:
             values[name] for key, values in sorted(self.xcoms.items()) if key[:3] == (dag, run, task) and name in values
         ]
 
-    def _not_here(self, *_: Any, **__: str) -> httpx.Response:
+    def _not_here(self, *_: Any, **__: str) -> sdk_httpx.Response:
         """Connections and variables of a test are in environment variables."""
         return _not_found()
 
 
-def _task_key(request: httpx.Request, dag: str, run: str, task: str) -> TaskKey:
+def _task_key(request: sdk_httpx.Request, dag: str, run: str, task: str) -> TaskKey:
     return dag, run, task, int(request.url.params.get("map_index", -1))
 
 
-def _not_found() -> httpx.Response:
-    return httpx.Response(404, json={"detail": {"reason": "not_found", "message": "not found"}})
+def _not_found() -> sdk_httpx.Response:
+    return sdk_httpx.Response(404, json={"detail": {"reason": "not_found", "message": "not found"}})

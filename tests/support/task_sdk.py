@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 from uuid import uuid4
 
-import httpx
 from airflow.models.trigger import Trigger
 from airflow.sdk import DAG
 from airflow.sdk.api.client import Client
@@ -18,6 +17,7 @@ from airflow.sdk.api.datamodels import _generated as datamodels
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor, run_task_in_process
 
+from tests.support.airflow_version import sdk_httpx
 from tests.support.execution_api import ExecutionApi, StoredTask
 from tests.support.task_runner import DAG_ID, RUN_ID, TaskRun, TaskRunner
 
@@ -122,7 +122,7 @@ class SdkTaskRun(TaskRun):
             **of_version,
         )
         with (
-            Client(base_url=None, token="", dry_run=True, transport=httpx.MockTransport(self.api)) as client,
+            Client(base_url=None, token="", dry_run=True, transport=sdk_httpx.MockTransport(self.api)) as client,
             # From Airflow 3.3 on it could be passed as an argument.
             mock.patch.object(InProcessTestSupervisor, "_api_client", return_value=client),
         ):
