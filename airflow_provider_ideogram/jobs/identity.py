@@ -14,9 +14,13 @@ def owner_id(ti: Any) -> str:
     """
     Return the task instance's id in the ledger, ``dag_id/run_id/task_id/map_index``.
 
+    The iterations of a task loop, which Airflow has from 3.4 on, share these four; ``@region.index`` tells them apart.
+
     :param ti: A task instance, or any object with these four attributes.
     """
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+    region = getattr(ti, "region_id", None)
+    iteration = f"@{region.hex}.{ti.region_index}" if region is not None and region.int else ""
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}{iteration}"
 
 
 def attempt_group(owner: str, max_tries: int) -> str:

@@ -17,11 +17,11 @@ def is_at_work(ti: Any, owner: str) -> bool:
     Return whether a task instance runs, waits in the triggerer, or is about to run.
 
     :param ti: The task instance that asks.
-    :param owner: The other one: ``dag_id/run_id/task_id/map_index``.
+    :param owner: The other one, as :func:`.owner_id` names it; the iterations of a loop count as one.
     """
     dag_and_run, task_id, index = owner.rsplit("/", 2)
     dag_id, run_id = dag_and_run.split("/", 1)
-    return str(_state(ti, dag_id, run_id, task_id, int(index))) in _AT_WORK
+    return str(_state(ti, dag_id, run_id, task_id, int(index.partition("@")[0]))) in _AT_WORK
 
 
 def _state(ti: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> Any:

@@ -36,6 +36,11 @@ _XCOMS = ("return_value", "request_id", "failure", "progress")
 MARK = IdeogramImageLink().xcom_key
 _PROGRESS = "progress"
 _LIVE_STATES = ("queued", "running")
+#: The table with the task instance of rendered fields. From Airflow 3.4 on they have its id only; those that an older
+#: version stored are in a table that is not read.
+_RENDERED_KEY: Any = (
+    TaskInstance if hasattr(RenderedTaskInstanceFields, "task_instance_id") else RenderedTaskInstanceFields
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +157,13 @@ def _xcoms(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, d
 
 def _rendered_fields(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, Mapping[str, Any]]:
     """Return the operators' rendered arguments, which Airflow keeps for the last runs of a task."""
-    table = RenderedTaskInstanceFields
-    rows = session.execute(
-        select(table.task_id, table.map_index, table.rendered_fields).where(scope.where(table), _among(table, keys))
-    )
-    return {(task_id, map_index): fields for task_id, map_index, fields in rows if isinstance(fields, Mapping)}
+    fields: Any = RenderedTaskInstanceFields
+    table = _RENDERED_KEY
+    query = select(table.task_id, table.map_index, fields.rendered_fields)
+    if table is TaskInstance:
+        query = query.join(fields, fields.task_instance_id == TaskInstance.id)
+    rows = session.execute(query.where(scope.where(table), _among(table, keys)))
+    return {(task_id, map_index): found for task_id, map_index, found in rows if isinstance(found, Mapping)}
 
 
 def _among(table: _Table, keys: Sequence[_Key]) -> ColumnElement[bool]:

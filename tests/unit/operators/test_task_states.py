@@ -36,6 +36,7 @@ def asking(states: dict[str, Any]) -> Any:
 def test_state_says_whether_a_task_is_at_work(state: str | None, expected: bool) -> None:
     assert is_at_work(asking({"make": state}), OWNER) is expected
     assert is_at_work(asking({"make_7": state}), OWNER.replace("/-1", "/7")) is expected
+    assert is_at_work(asking({"make_7": state}), OWNER.replace("/-1", "/7@0f.2")) is expected
 
 
 def test_task_that_airflow_does_not_know_is_not_at_work() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 from zlib import crc32
 
 import httpx
@@ -20,11 +21,10 @@ from tests.support.airflow_version import need_airflow
 need_airflow("3.1", "pages of plugins as tabs in its UI")
 
 from airflow import settings
-from airflow.models import Base, import_all_models
+from airflow.models import Base, import_all_models, xcom
 from airflow.models.dagrun import DagRun
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
 from fastapi import FastAPI
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from sqlalchemy.engine import Engine
 
+#: Whether XComs and rendered fields are stored for the id of an attempt, as Airflow does from 3.4 on.
+BY_ATTEMPT = hasattr(xcom, "XComModelV2")
+XCOMS: Any = xcom.XComModelV2 if BY_ATTEMPT else xcom.XComModel
 RUN = "manual__2026-01-02T00:00:00+00:00"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -69,19 +72,22 @@ class Database:
         rendered: Mapping[str, Any] | None = None,
         tries: int = 1,
     ) -> None:
-        """Add a task instance, with the XCom of its link; its run need not be there."""
+        """Add a task instance, with the XCom of its link; before Airflow 3.4 its run need not be there."""
         key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         run = crc32(f"{dag_id}/{run_id}".encode())
         with self.engine.begin() as connection:
             values = {**key, "state": state, "operator": operator, "pool": "default_pool", "try_number": tries}
+            if BY_ATTEMPT:
+                values |= {"id": uuid4()}
             connection.execute(insert(TaskInstance).values(values))
+            owner = {"task_instance_id": values["id"]} if BY_ATTEMPT else key
+            of_run = {} if BY_ATTEMPT else {"dag_run_id": run}
             links = {"_link_IdeogramImageLink": "/x"} if linked else {}
             for name, value in {**links, **(xcoms or {})}.items():
-                connection.execute(
-                    insert(XComModel).values(**key, key=name, value=value, dag_run_id=run, timestamp=NOW)
-                )
+                stored = {**owner, **of_run, "key": name, "value": value, "timestamp": NOW}
+                connection.execute(insert(XCOMS).values(stored))
             if rendered:
-                connection.execute(insert(RenderedTaskInstanceFields).values(**key, rendered_fields=dict(rendered)))
+                connection.execute(insert(RenderedTaskInstanceFields).values(**owner, rendered_fields=dict(rendered)))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +104,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
     """An empty database, which Airflow's own code takes for its own as well."""
     with engine.begin() as connection:
-        for model in (XComModel, RenderedTaskInstanceFields, TaskInstance, DagRun):
+        for model in (XCOMS, RenderedTaskInstanceFields, TaskInstance, DagRun):
             connection.execute(model.__table__.delete())
     factory = sessionmaker(engine)
     monkeypatch.setattr(settings, "NonScopedSession", factory)

@@ -104,6 +104,7 @@ async def test_dag_in_the_query_does_not_count(gallery: httpx.AsyncClient) -> No
 
 @pytest.mark.usefixtures("image")
 async def test_dags_are_listed_that_the_user_may_read(gallery: httpx.AsyncClient, database: Database) -> None:
+    database.add_run("dogs")
     database.add_task("dogs")
     assert {name for name in ("cats", "dogs") if name in (await gallery.get("/")).text} == {"cats", "dogs"}
     gallery.cookies.set("_token", "guest")
@@ -193,6 +194,7 @@ async def test_version_that_was_made_is_shown(
     store(s3, first, b"\x89PNG first")
     [version] = s3.list_object_versions(Bucket=s3_bucket)["Versions"]
     store(s3, first | {"request_id": "later"}, b"\x89PNG later")
+    database.add_run("cats")
     database.add_task("cats", xcoms={"return_value": first | {"version_id": version["VersionId"]}})
 
     assert (await gallery.get(f"{IMAGE_PATH}/file")).content == b"\x89PNG first"
