@@ -88,6 +88,12 @@ def place_of(url: str, conn_id: str) -> tuple[str, str]:
     return bucket, f"{prefix}{_FOLDER}{quote(conn_id, safe='')}/"
 
 
+def limit_keys(prefix: str, settings: ConnectionSettings) -> list[str]:
+    """Return the keys of the objects that the rate limit is divided among."""
+    parts = max(1, math.ceil(settings.requests_per_minute / _PER_OBJECT))
+    return [f"{prefix}limit-{number + 1}of{parts}.json" for number in range(parts)]
+
+
 def open_account(
     objects: ObjectStore, ledger_url: str, conn_id: str, settings: ConnectionSettings, task: SubmittingTask
 ) -> Account | None:
@@ -266,11 +272,11 @@ class Account:
 
     @property
     def _parts(self) -> int:
-        return max(1, math.ceil(self.settings.requests_per_minute / _PER_OBJECT))
+        return len(self._limit_keys)
 
     @property
     def _limit_keys(self) -> list[str]:
-        return [f"{self.prefix}limit-{number + 1}of{self._parts}.json" for number in range(self._parts)]
+        return limit_keys(self.prefix, self.settings)
 
     def _day_key(self, date: str, number: int) -> str:
         return f"{self.prefix}{date}-{number + 1}of{self._parts}.json"

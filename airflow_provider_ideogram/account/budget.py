@@ -172,10 +172,21 @@ class DayBudget:
             total.images += 1
         total.micros += reservation.micros if usd is None and not failed else round((usd or 0.0) * _MICROS)
 
+    def used_usd(self, dag_id: str | None = None) -> tuple[float, float]:
+        """Return what was charged and what is reserved in USD, of one DAG or of all."""
+        own = (total for spender, total in self.totals.items() if dag_id in (None, spender.dag_id))
+        held = (each for each in self.reservations.values() if dag_id in (None, each.spender.dag_id))
+        return _spent(own) / _MICROS, _reserved(held) / _MICROS
+
     @property
     def used_micros(self) -> int:
         """What was charged and what is reserved."""
         return _spent(self.totals.values()) + _reserved(self.reservations.values())
+
+    @property
+    def spenders(self) -> set[Spender]:
+        """All DAGs, tasks and models of the day."""
+        return {*self.totals, *(each.spender for each in self.reservations.values())}
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON; each DAG, task and model is in it once."""
@@ -202,7 +213,7 @@ class DayBudget:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DayBudget:
         """Restore the state from :meth:`to_json`."""
-        _ends(value["date"])
+        window_ends(value["date"])
         spenders = [Spender(*map(text, spender)) for spender in value["spenders"]]
         totals = {spenders[count(number)]: Total(*map(count, counts)) for number, *counts in value["totals"]}
         reservations = {
@@ -212,7 +223,7 @@ class DayBudget:
         return cls(value["date"], count(value["before_micros"]), totals, reservations)
 
     def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
-        day_end, month_end = _ends(self.date)
+        day_end, month_end = window_ends(self.date)
         spent, reserved = _spent(self.totals.values()), _reserved(self.reservations.values())
         of_dag = (
             _spent(total for spender, total in self.totals.items() if spender.dag_id == dag_id),
@@ -248,7 +259,7 @@ def day_of(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
-def _ends(date: str) -> tuple[float, float]:
+def window_ends(date: str) -> tuple[float, float]:
     """Return when the day and its month end, in seconds since the epoch."""
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     month_end = (day.replace(day=1) + timedelta(days=32)).replace(day=1)

@@ -76,15 +76,21 @@ def read_spend(
     :param conn_id: The id of the connection, which names the account.
     :raises IdeogramStorageError: If an object can't be read or understood.
     """
+    for day in read_days(objects, url, conn_id, first, last):
+        for spender, spend in _spend_of(day):
+            yield day.date, spender, spend
+
+
+def read_days(objects: ObjectStore, url: str, conn_id: str, first: date, last: date) -> Iterator[DayBudget]:
+    """Yield the objects of the days, each of its parts; the parameters are those of :func:`read_spend`."""
     bucket, prefix = place_of(url, conn_id)
     store = AccountStore(objects, bucket)
     for item in objects.list(bucket, prefix):
         match = _DAY_OBJECT.fullmatch(item.key.removeprefix(prefix))
-        if match is None or not first.isoformat() <= match[1] <= last.isoformat():
-            continue
-        day = store.read(item.key, DayBudget.from_json)
-        for spender, spend in _spend_of(day) if day is not None else ():
-            yield match[1], spender, spend
+        if match is not None and first.isoformat() <= match[1] <= last.isoformat():
+            day = store.read(item.key, DayBudget.from_json)
+            if day is not None:
+                yield day
 
 
 def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict[str, str | int | float]]:

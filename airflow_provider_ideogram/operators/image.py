@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.admission import Admission
+    from airflow_provider_ideogram.jobs.preview import Preview, WantedImage
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.refusal import OpenRequest
     from airflow_provider_ideogram.jobs.submission import Submitter
@@ -128,7 +129,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             if resumed is None:
                 self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
-            target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
+            target = Target.parse(resumed["target"]) if resumed else self._target
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             called_at, self._is_submitting = time.time(), True
@@ -163,10 +164,28 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         if not self.durable:
             return NOT_RECORDED
         try:
-            submitter = self._submitter(context, self._hook(), Target.parse(self.s3_key, self.s3_bucket))
+            submitter = self._submitter(context, self._hook(), self._target)
         except IdeogramStorageError:
             return NOT_READABLE
         return open_request_of(submitter, is_first_slice=False)
+
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage]:  # noqa: ARG002
+        """Return the task's image."""
+        from airflow_provider_ideogram.jobs.preview import WantedImage
+
+        self._check_rendered()
+        request = None if self._keeps_first_inputs else GenerationRequest.from_inputs(self._operator_inputs())
+        ledger_prefix = self.ledger_prefix if self.durable else None
+        return [WantedImage(self._target, request, self.model, self.if_exists, ledger_prefix, owner)]
+
+    @property
+    def ledger_url(self) -> str:
+        """The address below which the ledger's records are."""
+        return f"s3://{self._target.bucket}/{self.ledger_prefix}"
+
+    @property
+    def _target(self) -> Target:
+        return Target.parse(self.s3_key, self.s3_bucket)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
         """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""
