@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 #: Submits per minute that one object is changed for; a higher limit is divided.
 _PER_OBJECT = 100
-_FOLDER = "_account/"
+#: The folder of the accounts, below ``account_url`` or the ledger's prefix.
+FOLDER = "_account/"
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def place_of(url: str, conn_id: str) -> tuple[str, str]:
     :param url: ``s3://bucket/prefix/``.
     """
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    return bucket, f"{prefix}{_FOLDER}{quote(conn_id, safe='')}/"
+    return bucket, f"{prefix}{FOLDER}{quote(conn_id, safe='')}/"
 
 
 def limit_keys(prefix: str, settings: ConnectionSettings) -> list[str]:

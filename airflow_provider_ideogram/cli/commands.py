@@ -12,10 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import Any, TypeAlias
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.cli.reconcile import Scope
+    from airflow_provider_ideogram.storage.target import Target
 
 #: The rows to print, and the exit code.
 Result: TypeAlias = tuple[list[dict[str, Any]], int]
@@ -111,6 +115,61 @@ def _plan(options: argparse.Namespace) -> Result:
     return rows, int(any(map(is_refused, rows)))
 
 
+def _reconcile(options: argparse.Namespace) -> Result:
+    from airflow_provider_ideogram.cli.reconcile import Sums, reconcile, spend_row
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.image_store import ImageStore
+
+    objects, scope, sums = ImageStore(options.aws_conn_id).objects, _scope(options), Sums()
+    with IdeogramHook(options.conn_id) as hook:
+        found = reconcile(hook, objects, scope, sums)
+        listed = [finding.to_row() for finding in found if finding.state in options.list]
+    rows = listed if options.list else [*sums.to_rows(), spend_row(objects, scope)]
+    return rows, int(bool(sums.unreadable))
+
+
+def _recover(options: argparse.Namespace) -> Result:
+    from airflow_provider_ideogram.cli.reconcile import State, Sums, reconcile
+    from airflow_provider_ideogram.cli.recover import STORED, Recovery
+    from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.storage.image_store import ImageStore
+
+    store = ImageStore(options.aws_conn_id, options.s3_extra_args, options.ledger_prefix)
+    states = frozenset({State.RECOVERABLE, *([State.FOREIGN] if options.include_foreign else [])})
+    with IdeogramHook(options.conn_id) as hook:
+        recovery = Recovery(hook, store, options.ledger_prefix, options.prefix, states)
+        rows = list(recovery.run(reconcile(hook, store.objects, _scope(options), Sums())))
+    return rows, int(any(row["result"] != STORED for row in rows))
+
+
+def _scope(options: argparse.Namespace) -> Scope:
+    from airflow_provider_ideogram.cli.reconcile import Scope
+    from airflow_provider_ideogram.storage.target import Target
+
+    url = _account_url(options)
+    bucket = url.removeprefix("s3://").partition("/")[0]
+    places = options.images or [Target(bucket, "")]
+    return Scope(options.first, options.last, places, options.ledger_prefix, url, options.conn_id)
+
+
+def _folder(text: str) -> Target:
+    """Return the prefix of an address ``s3://bucket/prefix/``, whose prefix may be empty."""
+    from airflow_provider_ideogram.storage.target import Target
+
+    bucket, _, key = text.removeprefix("s3://").partition("/")
+    if not text.startswith("s3://") or not bucket:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address s3://BUCKET/PREFIX/")
+    return Target(bucket, key if key.endswith("/") or not key else f"{key}/")
+
+
+def _prefix(text: str) -> Target:
+    """Return the prefix of an address, which must not be empty."""
+    folder = _folder(text)
+    if not folder.key:
+        raise argparse.ArgumentTypeError(f"{text!r} names no prefix: s3://BUCKET/PREFIX/")
+    return folder
+
+
 def _days(first: str, last: str, first_default: date | None, last_default: date | None) -> list[Argument]:
     return [
         Argument(("--from",), {"dest": "first", "type": date.fromisoformat, "default": first_default, "help": first}),
@@ -144,7 +203,38 @@ def commands() -> list[Command]:
         *_days("First UTC day of the runs", "Last UTC day, included; the first by default", today, None),
         _option("--conf", "The configuration of the runs as JSON", type=json.loads, default={}),
     ]
+    compared = [
+        conn_id,
+        aws_conn_id,
+        account,
+        *_days("First UTC day of the requests", "Last UTC day, included", today - timedelta(days=6), today),
+        _option(
+            "--images",
+            "s3://BUCKET/PREFIX/ that has images, several times for several; by default the bucket of the account",
+            action="append",
+            type=_folder,
+            default=None,
+        ),
+        ledger,
+        *shown,
+    ]
+    listed = _option(
+        "--list",
+        "Show the requests of this state instead of the sums; several times for several",
+        action="append",
+        choices=("stored", "running", "recoverable", "lost", "failed", "foreign"),
+        default=[],
+    )
+    rescued = [
+        _option("--prefix", "s3://BUCKET/PREFIX/ for images whose targets are unknown or taken", type=_prefix),
+        _option("--include-foreign", "Also store those not known to be this deployment's", action="store_true"),
+        _option("--s3-extra-args", "Arguments of put_object as JSON, such as encryption", type=json.loads, default={}),
+    ]
     return [
+        Command(
+            "reconcile", "Compare the vendor's history with images, ledger and spend", [*compared, listed], _reconcile
+        ),
+        Command("recover", "Store paid images that no task has stored", [*compared, *rescued], _recover),
         Command("spend", "Sum what the account has spent", [conn_id, aws_conn_id, account, *month, by, *shown], _spend),
         Command(
             "doctor",
