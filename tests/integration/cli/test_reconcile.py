@@ -292,4 +292,4 @@ def test_memory_does_not_grow_with_the_history(deployment: Deployment) -> None:
         return peak
 
     peak_of(1)  # loads what is loaded once
-    assert peak_of(100) < peak_of(20) + (1 << 20)
+    assert peak_of(30) < peak_of(10) + (1 << 19)
