@@ -15,7 +15,7 @@ from airflow_provider_ideogram.cli.rendering import planned_tasks, runs_of
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.preview import PlannedImages, Verdict
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
-from airflow_provider_ideogram.operators.planning import PlannedTask, Planner, forecast
+from airflow_provider_ideogram.operators.planning import PlannableTask, PlannedTask, Planner, forecast
 
 _TOTAL = "total"
 
@@ -49,7 +49,7 @@ def plan(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> list[dic
     tasks = [task for task in dag.tasks if _is_own(task)]
     for run in runs_of(dag, first, last, conf):
         for task in tasks:
-            found: list[IdeogramBaseOperator] = []
+            found: list[PlannableTask] = []
             images = planner.plan(_noting_first(planned_tasks(task, run), found))
             rows += [_row(run.logical_date.isoformat(), task.task_id, each) for each in images]
             if found:
@@ -67,11 +67,11 @@ def plan(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> list[dic
 class _OfConnection:
     """The images of a connection, and a rendered operator that has it."""
 
-    operator: IdeogramBaseOperator
+    operator: PlannableTask
     images: list[PlannedImages] = field(default_factory=list)
 
 
-def _noting_first(tasks: Iterable[PlannedTask], found: list[IdeogramBaseOperator]) -> Iterator[PlannedTask]:
+def _noting_first(tasks: Iterable[PlannedTask], found: list[PlannableTask]) -> Iterator[PlannedTask]:
     """Yield tasks, and put the first operator among them into a list: those of 10,000 instances are not kept."""
     for task in tasks:
         if isinstance(task, tuple) and not found:

@@ -9,22 +9,51 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from airflow_provider_ideogram.account.account import is_shared
 from airflow_provider_ideogram.account.overview import BudgetUse, read_overview
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.preview import Planned, PlannedImages, Preview, Verdict, refused, sum_up
-from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.jobs.preview import WantedImage
+    from airflow_provider_ideogram.storage.objects import ObjectStore
+
+
+class PlannableTask(Protocol):
+    """A rendered operator, see :class:`~airflow_provider_ideogram.operators.base.IdeogramBaseOperator`."""
+
+    aws_conn_id: str | None
+    ideogram_conn_id: str
+    s3_extra_args: Mapping[str, Any] | None
+
+    @property
+    def log(self) -> Any:
+        """The task's logger."""
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The S3 layer of the AWS connection."""
+
+    @property
+    def connection_settings(self) -> ConnectionSettings:
+        """The settings of the connection of the API."""
+
+    @property
+    def ledger_url(self) -> str:
+        """The address below which the ledger's records are."""
+
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | Planned]:
+        """Return the images that the task makes."""
+
 
 #: A rendered operator with its task instance, ``dag_id/run_id/task_id/map_index``; or the plan of one that can't be
 #: rendered.
-PlannedTask: TypeAlias = tuple[IdeogramBaseOperator, str] | Planned
+PlannedTask: TypeAlias = tuple[PlannableTask, str] | Planned
 #: The verdicts that may end in a charge.
 _CHARGEABLE = (Verdict.GENERATE, Verdict.CONTINUE, Verdict.UNKNOWN)
 
@@ -85,7 +114,7 @@ class Forecast:
         return "; ".join([time_taken, *names])
 
 
-def forecast(operator: IdeogramBaseOperator, images: Iterable[PlannedImages]) -> Forecast:
+def forecast(operator: PlannableTask, images: Iterable[PlannedImages]) -> Forecast:
     """
     Sum up planned images of a connection.
 
@@ -106,7 +135,7 @@ def forecast(operator: IdeogramBaseOperator, images: Iterable[PlannedImages]) ->
     return Forecast(submits, usd, account.seconds_for(submits), account.per_minute, short)
 
 
-def log_plan(operator: IdeogramBaseOperator) -> None:
+def log_plan(operator: PlannableTask) -> None:
     """Log the plan of a rendered operator; raise IdeogramError if a connection can't be used."""
     images = Planner().plan([(operator, "")])
     for each in images:

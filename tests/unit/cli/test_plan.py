@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +57,8 @@ def record(s3: S3Client, bucket: str, key: str, owner: str = "posters/run/image/
     """Write a ledger record of a running request."""
     request, target = GenerationRequest(**inputs), Target(bucket, key)
     ledger = Ledger(ObjectStore(s3), bucket)
-    intent = Intent(request.with_seed(_Seven()), request.fingerprint, target.uri, 1.0, owner, 0)
+    intent = Intent(replace(request, seed=7), request.fingerprint, target.uri, 1.0, owner, 0)
     ledger.record_request(ledger.write_intent(ledger.key_of(target, owner), intent), "request-1")
-
-
-class _Seven:
-    def randint(self, first: int, last: int) -> int:
-        return 7
 
 
 def plan(dag: DAG, first: date = DAY, last: date = DAY, **conf: Any) -> list[tuple[str, str, int, str]]:
