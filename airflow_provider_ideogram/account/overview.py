@@ -6,7 +6,7 @@ Invariant: reads only. An object that can't be read or understood is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -55,29 +55,27 @@ class BudgetUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class Rate:
     """
-    The account at a moment.
+    The rate limit of an account at a moment.
 
     :param per_minute: The submits a minute in force, None if no limit is known.
     :param waiting: The submits of the tasks that wait for a slot.
     :param blocked_until: Until when nothing is submitted after a 429, in seconds since the epoch; 0 if never.
-    :param budgets: The budgets of the connection.
     """
 
     per_minute: float | None
     waiting: int
     blocked_until: float
-    budgets: Sequence[BudgetUse]
 
     def seconds_for(self, submits: int) -> float | None:
         """Return how long submits take at the present rate, after those that wait; None if no limit is known."""
         return None if not self.per_minute else (submits + self.waiting) * 60 / self.per_minute
 
 
-def read_overview(objects: ObjectStore, url: str, conn_id: str, settings: ConnectionSettings, now: float) -> Overview:
+def read_rate(objects: ObjectStore, url: str, conn_id: str, settings: ConnectionSettings, now: float) -> Rate:
     """
-    Read the account of a connection.
+    Read the rate limit of a connection.
 
     :param url: Where the account's objects are, ``s3://bucket/prefix/``.
     :param now: Seconds since the epoch.
@@ -91,19 +89,31 @@ def read_overview(objects: ObjectStore, url: str, conn_id: str, settings: Connec
         limiter.configure(settings.requests_per_minute / len(keys), now)
         limiter.advance(now)
     rates = [limiter.rate.rate or 0.0 for limiter in limiters]
-    return Overview(
+    return Rate(
         sum(rates) if rates else settings.requests_per_minute or None,
         sum(limiter.turns.waiting for limiter in limiters),
         max((limiter.rate.blocked_until for limiter in limiters), default=0.0),
-        list(_budgets(objects, url, conn_id, settings, now)) if settings.has_budget else [],
     )
 
 
-def _budgets(
+def read_budgets(
     objects: ObjectStore, url: str, conn_id: str, settings: ConnectionSettings, now: float
-) -> Iterator[BudgetUse]:
+) -> list[BudgetUse]:
+    """Read how far the budgets of a connection are used; parameters and errors are those of :func:`read_rate`."""
+    if not settings.has_budget:
+        return []
     today = datetime.fromtimestamp(now, UTC).date()
-    month = list(read_days(objects, url, conn_id, today.replace(day=1), today))
+    return list(budget_use(list(read_days(objects, url, conn_id, today.replace(day=1), today)), settings, now))
+
+
+def budget_use(days_read: Iterable[DayBudget], settings: ConnectionSettings, now: float) -> Iterator[BudgetUse]:
+    """
+    Yield how far each budget of a connection is used.
+
+    :param days_read: The days of the month, and perhaps earlier ones.
+    """
+    today = datetime.fromtimestamp(now, UTC).date()
+    month = [day for day in days_read if day.date >= today.replace(day=1).isoformat()]
     days = [day for day in month if day.date == today.isoformat()]
     day_end, month_end = window_ends(today.isoformat())
     if settings.max_cost_usd_per_day is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from airflow_provider_ideogram.account.account import is_shared
-from airflow_provider_ideogram.account.overview import BudgetUse, read_overview
+from airflow_provider_ideogram.account.overview import BudgetUse, read_budgets, read_rate
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.preview import Planned, PlannedImages, Preview, Verdict, refused, sum_up
 
@@ -128,11 +128,11 @@ def forecast(operator: PlannableTask, images: Iterable[PlannedImages]) -> Foreca
     settings = operator.connection_settings
     if not is_shared(settings):
         return Forecast(submits, usd, None, None, [])
-    account = read_overview(
-        operator.objects, settings.account_url or operator.ledger_url, operator.ideogram_conn_id, settings, time.time()
-    )
-    short = [use for use in account.budgets if use.left < (usd or 0.0)]
-    return Forecast(submits, usd, account.seconds_for(submits), account.per_minute, short)
+    url, conn_id, now = settings.account_url or operator.ledger_url, operator.ideogram_conn_id, time.time()
+    rate = read_rate(operator.objects, url, conn_id, settings, now)
+    budgets = read_budgets(operator.objects, url, conn_id, settings, now)
+    short = [use for use in budgets if use.left < (usd or 0.0)]
+    return Forecast(submits, usd, rate.seconds_for(submits), rate.per_minute, short)
 
 
 def log_plan(operator: PlannableTask) -> None:
