@@ -6,7 +6,7 @@ Invariant: 0 submits: the images of a task are read, and its connection, nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -15,7 +15,7 @@ from airflow_provider_ideogram.cli.rendering import planned_tasks, runs_of
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.preview import PlannedImages, Verdict
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
-from airflow_provider_ideogram.operators.planning import PlannableTask, PlannedTask, Planner, forecast
+from airflow_provider_ideogram.operators.planning import PlannableTask, Planner, forecast
 
 _TOTAL = "total"
 
@@ -49,13 +49,12 @@ def plan(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> list[dic
     tasks = [task for task in dag.tasks if _is_own(task)]
     for run in runs_of(dag, first, last, conf):
         for task in tasks:
-            found: list[PlannableTask] = []
-            images = planner.plan(_noting_first(planned_tasks(task, run), found))
+            images, operator = planner.plan(planned_tasks(task, run))
             rows += [_row(run.logical_date.isoformat(), task.task_id, each) for each in images]
-            if found:
-                sums.setdefault(found[0].ideogram_conn_id, _OfConnection(found[0])).images.extend(images)
-            else:
+            if operator is None:
                 unassigned += images
+            else:
+                sums.setdefault(operator.ideogram_conn_id, _OfConnection(operator)).images.extend(images)
     for conn_id, sum_ in sums.items():
         total = forecast(sum_.operator, [*sum_.images, *unassigned])
         of_all = PlannedImages(Verdict.GENERATE, str(total), total.submits, total.usd)
@@ -69,14 +68,6 @@ class _OfConnection:
 
     operator: PlannableTask
     images: list[PlannedImages] = field(default_factory=list)
-
-
-def _noting_first(tasks: Iterable[PlannedTask], found: list[PlannableTask]) -> Iterator[PlannedTask]:
-    """Yield tasks, and put the first operator among them into a list: those of 10,000 instances are not kept."""
-    for task in tasks:
-        if isinstance(task, tuple) and not found:
-            found.append(task[0])
-        yield task
 
 
 def is_refused(row: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.account.spend import read_days, read_spend
+from airflow_provider_ideogram.api.history import CLOCK_SKEW
 from airflow_provider_ideogram.api.parsing import COMPLETED, FAILED
 from airflow_provider_ideogram.api.polling import FILE_LIFETIME
 from airflow_provider_ideogram.cli.evidence import Claim, Evidence, request_ids_of_tasks
@@ -127,7 +128,7 @@ def reconcile(hook: IdeogramHook, objects: ObjectStore, scope: Scope, sums: Sums
     :raises IdeogramError: If the history, or anything of the deployment, can't be read.
     """
     begin, end = scope.seconds
-    with closing(Evidence(objects, scope.ledger_prefix, begin)) as evidence:
+    with closing(Evidence(objects, scope.ledger_prefix, begin - CLOCK_SKEW)) as evidence:
         for place in scope.places:
             evidence.add_place(place)
         for day in read_days(objects, scope.account_url, scope.conn_id, scope.first, scope.last):

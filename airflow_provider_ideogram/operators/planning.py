@@ -64,9 +64,15 @@ class Planner:
 
     _previews: dict[tuple[str | None, str], Preview] = field(default_factory=dict, init=False)
 
-    def plan(self, tasks: Iterable[PlannedTask]) -> list[PlannedImages]:
-        """Return the images of task instances, summed up by what would be done for them."""
+    def plan(self, tasks: Iterable[PlannedTask]) -> tuple[list[PlannedImages], PlannableTask | None]:
+        """
+        Plan the instances of a task.
+
+        :return: Their images, summed up by what would be done for them; and an operator with valid arguments, which
+            :func:`forecast` takes, None if there is none.
+        """
         planned: list[Planned] = []
+        example: PlannableTask | None = None
         wanted: dict[tuple[str | None, str], list[WantedImage | Planned]] = defaultdict(list)
         for task in tasks:
             if not isinstance(task, tuple):
@@ -78,11 +84,12 @@ class Planner:
                 if connection not in self._previews:
                     self._previews[connection] = Preview(operator.objects)
                 wanted[connection] += operator.planned_images(self._previews[connection], owner)
+                example = example or operator
             except IdeogramError as error:
                 planned.append(refused(error))
         for connection, images in wanted.items():
             planned += self._previews[connection].of(images)
-        return sum_up(planned)
+        return sum_up(planned), example
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ def forecast(operator: PlannableTask, images: Iterable[PlannedImages]) -> Foreca
     """
     Sum up planned images of a connection.
 
-    :param operator: A rendered operator of the connection.
+    :param operator: An operator of the connection, whose arguments are rendered and valid.
     :raises IdeogramError: If the connection or the account's objects can't be read.
     """
     chargeable = [each for each in images if each.verdict in _CHARGEABLE]
@@ -137,11 +144,12 @@ def forecast(operator: PlannableTask, images: Iterable[PlannedImages]) -> Foreca
 
 def log_plan(operator: PlannableTask) -> None:
     """Log the plan of a rendered operator; raise IdeogramError if a connection can't be used."""
-    images = Planner().plan([(operator, "")])
+    images, valid = Planner().plan([(operator, "")])
     for each in images:
         operator.log.info("%s", each)
-    total = forecast(operator, images)
-    operator.log.info("Submits at most: %d, for %s at most; %s", total.submits, usd_text(total.usd), total)
+    if valid is not None:
+        total = forecast(valid, images)
+        operator.log.info("Submits at most: %d, for %s at most; %s", total.submits, usd_text(total.usd), total)
 
 
 def usd_text(usd: float | None) -> str:

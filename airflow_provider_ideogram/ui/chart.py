@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 720, 220
 #: The plot inside, and the share of a day's width that its bar takes.
-_LEFT, _TOP, _BOTTOM = 52, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 10, 24
 _BAR = 0.72
 #: The days between two labels of the axis, and the lines of the grid at most.
 _LABEL_DAYS, _LINES = 5, 5
@@ -68,7 +68,7 @@ def chart_of(days: Sequence[DayCost]) -> Chart:
     step = _step(highest)
     top = step * max(1, math.ceil(highest / step - 1e-9))
     base, plot = HEIGHT - _BOTTOM, HEIGHT - _BOTTOM - _TOP
-    slot = (WIDTH - _LEFT) / max(1, len(days))
+    slot = (WIDTH - _LEFT - _RIGHT) / max(1, len(days))
     bars = []
     for number, day in enumerate(days):
         spent, reserved = (round(plot * amount / top, 2) for amount in (day.spent, day.reserved))

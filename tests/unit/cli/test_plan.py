@@ -111,6 +111,15 @@ class TestImages:
         assert plan(dag)[0] == ("image", "refuse", 1, "0.00")
         assert "missing-bucket" in details()[0]
 
+    def test_argument_that_is_not_valid_is_refused(self, dag: DAG, account: Account, s3_bucket: str) -> None:
+        account(requests_per_minute=10)
+        with dag:
+            IdeogramGenerateImageOperator.partial(task_id="image", prompt="new").expand(
+                s3_key=["no-bucket.png", f"s3://{s3_bucket}/1.png"]
+            )
+        assert [row[1:3] for row in plan(dag)] == [("generate", 1), ("refuse", 1), ("total", 1)]
+        assert "names no bucket" in details()[1]
+
     def test_folder_is_listed_once_it_is_large(
         self, dag: DAG, s3: S3Client, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
