@@ -22,7 +22,7 @@ from urllib.parse import quote
 from airflow_provider_ideogram.account.budget import Caps, DayBudget, Refusal, Spender, day_of
 from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.reservations import Proofs
-from airflow_provider_ideogram.account.store import AccountStore, no_conditions
+from airflow_provider_ideogram.account.store import ADMISSION_PATIENCE, AccountStore, no_conditions
 from airflow_provider_ideogram.account.turns import Ticket, Turn, flow_of
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramStorageError
 from airflow_provider_ideogram.storage.probe import StoreProbe
@@ -198,7 +198,7 @@ class Account:
 
         for number in (*range(first, self._parts), *range(first)):
             day_key = self._day_key(day_of(now), number)
-            refusal = self._store.update(day_key, DayBudget.from_json, change)
+            refusal = self._store.update(day_key, DayBudget.from_json, change, ADMISSION_PATIENCE)
             if refusal is None:
                 return f"s3://{self.bucket}/{day_key}#{key}"
             refusals.append(refusal)
@@ -237,7 +237,7 @@ class Account:
             waits = limiter.queue(flow, now, submits=left) if left and queues else None
             return limiter.to_json(), (answer, waits)
 
-        return self._store.update(key, AccountLimiter.from_json, change)
+        return self._store.update(key, AccountLimiter.from_json, change, ADMISSION_PATIENCE)
 
     def _change_limit(self, key: str, apply: Any) -> None:
         def change(state: AccountLimiter | None) -> tuple[Mapping[str, Any], None]:
@@ -246,7 +246,7 @@ class Account:
             return limiter.to_json(), None
 
         try:
-            self._store.update(key, AccountLimiter.from_json, change)
+            self._store.update(key, AccountLimiter.from_json, change, ADMISSION_PATIENCE)
         except IdeogramStorageError as error:
             log.warning("%s. Other tasks do not learn of this", error.reason)
 

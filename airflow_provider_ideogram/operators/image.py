@@ -8,6 +8,7 @@ the money.
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -278,8 +279,13 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self, submitter: Submitter, request: GenerationRequest, asking: Mapping[str, Any]
     ) -> ImageRecord | tuple[Job, RequestPoll]:
         """Get or submit the request, or defer until the window of a budget ends that is used up."""
+        from airflow_provider_ideogram.account.store import AccountContended
+        from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, RetryLater
+
         try:
             return submitter.get_or_submit(request)
+        except AccountContended as contended:
+            raise RetryLater(random.uniform(RETRY_SECONDS / 2, RETRY_SECONDS), contended) from None
         except IdeogramBudgetReached as reached:
             if self.on_budget == "wait":
                 self._await_budget(reached, asking)
