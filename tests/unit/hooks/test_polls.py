@@ -113,7 +113,7 @@ async def test_polls_keep_the_limit_of_the_connection(vendor: Vendor) -> None:
     assert all(later - earlier >= 0.0099 for earlier, later in pairwise(times))
 
 
-async def test_429_is_learned_once_for_polls_that_were_in_flight_together(vendor: Vendor) -> None:
+async def test_429_is_learned_once_for_polls_sent_together(vendor: Vendor) -> None:
     poller = Poller(vendor.get_status, random.Random(7), lambda: 60_000.0)
     vendor.errors = [IdeogramRateLimited("Too many requests", "Wait.", status_code=429) for _ in range(5)]
     vendor.may_answer.clear()
