@@ -56,6 +56,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [{"name": "ideogram", "class-name": f"{_PACKAGE}.decorators.ideogram.ideogram_task"}],
         "connection-types": [_connection_type()],
         "extra-links": [f"{_PACKAGE}.links.ideogram.{name}" for name in ("IdeogramImageLink", "SegmindRequestLink")],
+        "cli": [f"{_PACKAGE}.cli.definition.airflow_commands"],
         "config": {"ideogram": _CONFIG},
     }
 

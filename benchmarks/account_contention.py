@@ -67,6 +67,7 @@ class _Counted:
 def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserved]) -> None:
     """Take slots one after another, each in its time; wait as a task does that has no turn."""
     from airflow_provider_ideogram.account.account import Account, SubmittingTask
+    from airflow_provider_ideogram.account.store import AccountContended
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
@@ -78,7 +79,10 @@ def _take_slots(s3: Any, limit: int, until: float, name: str, taken: list[Reserv
             ObjectStore(client), f"s3://{BUCKET}/{limit}/", "conn", settings, SubmittingTask("dag", name, "task")
         )
         before, started = client.calls, time.perf_counter()
-        slots, turn = account.take_slots(1, turn)
+        try:
+            slots, turn = account.take_slots(1, turn)
+        except AccountContended:  # a task would be deferred
+            continue
         if turn is not None:
             _await_call(turn, s3, until)
             continue

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from airflow_provider_ideogram.account.budget import Caps, DayBudget, Refusal, Spender, day_of
 from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.reservations import Proofs
-from airflow_provider_ideogram.account.store import AccountStore, no_conditions
+from airflow_provider_ideogram.account.store import ADMISSION_PATIENCE, AccountStore, no_conditions
 from airflow_provider_ideogram.account.turns import Ticket, Turn, flow_of
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramStorageError
 from airflow_provider_ideogram.storage.probe import StoreProbe
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 #: Submits per minute that one object is changed for; a higher limit is divided.
 _PER_OBJECT = 100
-_FOLDER = "_account/"
+#: The folder of the accounts, below ``account_url`` or the ledger's prefix.
+FOLDER = "_account/"
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,13 @@ def place_of(url: str, conn_id: str) -> tuple[str, str]:
     :param url: ``s3://bucket/prefix/``.
     """
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    return bucket, f"{prefix}{_FOLDER}{quote(conn_id, safe='')}/"
+    return bucket, f"{prefix}{FOLDER}{quote(conn_id, safe='')}/"
+
+
+def limit_keys(prefix: str, settings: ConnectionSettings) -> list[str]:
+    """Return the keys of the objects that the rate limit is divided among."""
+    parts = max(1, math.ceil(settings.requests_per_minute / _PER_OBJECT))
+    return [f"{prefix}limit-{number + 1}of{parts}.json" for number in range(parts)]
 
 
 def open_account(
@@ -191,7 +198,7 @@ class Account:
 
         for number in (*range(first, self._parts), *range(first)):
             day_key = self._day_key(day_of(now), number)
-            refusal = self._store.update(day_key, DayBudget.from_json, change)
+            refusal = self._store.update(day_key, DayBudget.from_json, change, ADMISSION_PATIENCE)
             if refusal is None:
                 return f"s3://{self.bucket}/{day_key}#{key}"
             refusals.append(refusal)
@@ -230,7 +237,7 @@ class Account:
             waits = limiter.queue(flow, now, submits=left) if left and queues else None
             return limiter.to_json(), (answer, waits)
 
-        return self._store.update(key, AccountLimiter.from_json, change)
+        return self._store.update(key, AccountLimiter.from_json, change, ADMISSION_PATIENCE)
 
     def _change_limit(self, key: str, apply: Any) -> None:
         def change(state: AccountLimiter | None) -> tuple[Mapping[str, Any], None]:
@@ -239,7 +246,7 @@ class Account:
             return limiter.to_json(), None
 
         try:
-            self._store.update(key, AccountLimiter.from_json, change)
+            self._store.update(key, AccountLimiter.from_json, change, ADMISSION_PATIENCE)
         except IdeogramStorageError as error:
             log.warning("%s. Other tasks do not learn of this", error.reason)
 
@@ -266,11 +273,11 @@ class Account:
 
     @property
     def _parts(self) -> int:
-        return max(1, math.ceil(self.settings.requests_per_minute / _PER_OBJECT))
+        return len(self._limit_keys)
 
     @property
     def _limit_keys(self) -> list[str]:
-        return [f"{self.prefix}limit-{number + 1}of{self._parts}.json" for number in range(self._parts)]
+        return limit_keys(self.prefix, self.settings)
 
     def _day_key(self, date: str, number: int) -> str:
         return f"{self.prefix}{date}-{number + 1}of{self._parts}.json"

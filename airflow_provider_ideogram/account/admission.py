@@ -67,9 +67,11 @@ class AccountAdmission:
         """Release the amount of a request that certainly was not submitted."""
         cancel(self.account.objects, reservation)
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:
+    def settle(
+        self, reservation: str | None, usd: float | None, *, failed: bool = False, lost_request_id: str | None = None
+    ) -> bool:
         """Replace a reservation by the true cost, and return whether that was possible."""
-        return settle(self.account.objects, [Settlement(reservation, usd, failed)])
+        return settle(self.account.objects, [Settlement(reservation, usd, failed, lost_request_id)])
 
     def _take_slot(self) -> float:
         turn, self.turn = self.turn, None

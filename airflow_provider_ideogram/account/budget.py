@@ -26,6 +26,8 @@ FRESH_SECONDS = 30.0
 _RETURN_SPREAD = 60.0
 #: Open reservations of a day; beyond it the oldest count as spent.
 MAX_OPEN = 2000
+#: Lost requests that a day names; beyond it the oldest are only counted.
+MAX_LOST = 100
 _MICROS = 1_000_000
 
 
@@ -100,12 +102,14 @@ class DayBudget:
     :param before_micros: The spend and the reservations of the month's earlier days.
     :param totals: The spend by DAG, task and model.
     :param reservations: The open reservations by id, the oldest first.
+    :param lost: Requests that may have been charged and whose images can no longer be had, by id.
     """
 
     date: str
     before_micros: int = 0
     totals: dict[Spender, Total] = field(default_factory=dict)
     reservations: dict[str, Reservation] = field(default_factory=dict)
+    lost: dict[str, Spender] = field(default_factory=dict)
 
     def estimate(self, model: str) -> float:
         """Return the amount to reserve for an image in USD: the list price, or more if the day's images cost more."""
@@ -153,12 +157,13 @@ class DayBudget:
         """Remove the reservation of a request that certainly was not submitted."""
         self.reservations.pop(key, None)
 
-    def settle(self, key: str, usd: float | None, *, failed: bool = False) -> None:
+    def settle(self, key: str, usd: float | None, *, failed: bool = False, lost_request_id: str | None = None) -> None:
         """
         Replace a reservation by the true cost; without a reservation nothing changes, so that it counts once.
 
         :param usd: The cost; None if it is unknown, which counts as what was reserved.
         :param failed: Whether the request made no image.
+        :param lost_request_id: The vendor's id of the request, if its image can no longer be had.
         """
         reservation = self.reservations.pop(key, None)
         if reservation is None:
@@ -170,16 +175,30 @@ class DayBudget:
             total.unknown += 1
         else:
             total.images += 1
+        if lost_request_id is not None:
+            self.lost = dict([*self.lost.items(), (lost_request_id, reservation.spender)][-MAX_LOST:])
         total.micros += reservation.micros if usd is None and not failed else round((usd or 0.0) * _MICROS)
+
+    def used_usd(self, dag_id: str | None = None) -> tuple[float, float]:
+        """Return what was charged and what is reserved in USD, of one DAG or of all."""
+        own = (total for spender, total in self.totals.items() if dag_id in (None, spender.dag_id))
+        held = (each for each in self.reservations.values() if dag_id in (None, each.spender.dag_id))
+        return _spent(own) / _MICROS, _reserved(held) / _MICROS
 
     @property
     def used_micros(self) -> int:
         """What was charged and what is reserved."""
         return _spent(self.totals.values()) + _reserved(self.reservations.values())
 
+    @property
+    def spenders(self) -> set[Spender]:
+        """All DAGs, tasks and models of the day."""
+        return {*self.totals, *(each.spender for each in self.reservations.values())}
+
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON; each DAG, task and model is in it once."""
-        spenders = dict.fromkeys([*self.totals, *(each.spender for each in self.reservations.values())])
+        held = (each.spender for each in self.reservations.values())
+        spenders = dict.fromkeys([*self.totals, *held, *self.lost.values()])
         number = {spender: index for index, spender in enumerate(spenders)}
         return {
             "date": self.date,
@@ -197,22 +216,24 @@ class DayBudget:
                 ]
                 for key, each in self.reservations.items()
             },
+            **({"lost": {key: number[spender] for key, spender in self.lost.items()}} if self.lost else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DayBudget:
         """Restore the state from :meth:`to_json`."""
-        _ends(value["date"])
+        window_ends(value["date"])
         spenders = [Spender(*map(text, spender)) for spender in value["spenders"]]
         totals = {spenders[count(number)]: Total(*map(count, counts)) for number, *counts in value["totals"]}
         reservations = {
             key: Reservation(spenders[count(number)], count(micros), *_hold_from_json(*hold))
             for key, (number, micros, *hold) in value["reservations"].items()
         }
-        return cls(value["date"], count(value["before_micros"]), totals, reservations)
+        lost = {text(key): spenders[count(number)] for key, number in value.get("lost", {}).items()}
+        return cls(value["date"], count(value["before_micros"]), totals, reservations, lost)
 
     def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
-        day_end, month_end = _ends(self.date)
+        day_end, month_end = window_ends(self.date)
         spent, reserved = _spent(self.totals.values()), _reserved(self.reservations.values())
         of_dag = (
             _spent(total for spender, total in self.totals.items() if spender.dag_id == dag_id),
@@ -248,7 +269,7 @@ def day_of(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
-def _ends(date: str) -> tuple[float, float]:
+def window_ends(date: str) -> tuple[float, float]:
     """Return when the day and its month end, in seconds since the epoch."""
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     month_end = (day.replace(day=1) + timedelta(days=32)).replace(day=1)

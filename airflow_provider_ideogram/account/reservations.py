@@ -34,11 +34,13 @@ class Settlement:
     :param reservation: The address of its reservation, None if it has none.
     :param usd: What was charged, None if it is unknown.
     :param failed: Whether the request made no image.
+    :param lost_request_id: The vendor's id of the request, if its image can no longer be had.
     """
 
     reservation: str | None
     usd: float | None
     failed: bool = False
+    lost_request_id: str | None = None
 
 
 def settle(objects: ObjectStore, settlements: Iterable[Settlement]) -> bool:
@@ -56,7 +58,8 @@ def settle(objects: ObjectStore, settlements: Iterable[Settlement]) -> bool:
 
     def change(ended: Mapping[str, Settlement], budget: DayBudget) -> None:
         for key, settlement in ended.items():
-            budget.settle(key, settlement.usd, failed=settlement.failed)
+            lost = settlement.lost_request_id
+            budget.settle(key, settlement.usd, failed=settlement.failed, lost_request_id=lost)
 
     try:
         for day, ended in by_day.items():

@@ -17,7 +17,7 @@ from airflow_provider_ideogram.account.budget import DayBudget, Spender, Total
 from airflow_provider_ideogram.account.store import AccountStore
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.storage.objects import ObjectStore
+    from airflow_provider_ideogram.storage.objects import ListedObject, ObjectStore
 
 _DAY_OBJECT = re.compile(r"(\d{4}-\d{2}-\d{2})-\d+of\d+\.json")
 _USD = 1_000_000
@@ -76,15 +76,27 @@ def read_spend(
     :param conn_id: The id of the connection, which names the account.
     :raises IdeogramStorageError: If an object can't be read or understood.
     """
+    for day in read_days(objects, url, conn_id, first, last):
+        for spender, spend in spend_of(day):
+            yield day.date, spender, spend
+
+
+def read_days(objects: ObjectStore, url: str, conn_id: str, first: date, last: date) -> Iterator[DayBudget]:
+    """Yield the days, each of its parts; the parameters are those of :func:`read_spend`."""
+    store = AccountStore(objects, place_of(url, conn_id)[0])
+    for item in list_days(objects, url, conn_id, first, last):
+        day = store.read(item.key, DayBudget.from_json)
+        if day is not None:
+            yield day
+
+
+def list_days(objects: ObjectStore, url: str, conn_id: str, first: date, last: date) -> Iterator[ListedObject]:
+    """Yield the objects of the days, each of its parts; the parameters are those of :func:`read_spend`."""
     bucket, prefix = place_of(url, conn_id)
-    store = AccountStore(objects, bucket)
     for item in objects.list(bucket, prefix):
         match = _DAY_OBJECT.fullmatch(item.key.removeprefix(prefix))
-        if match is None or not first.isoformat() <= match[1] <= last.isoformat():
-            continue
-        day = store.read(item.key, DayBudget.from_json)
-        for spender, spend in _spend_of(day) if day is not None else ():
-            yield match[1], spender, spend
+        if match is not None and first.isoformat() <= match[1] <= last.isoformat():
+            yield item
 
 
 def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict[str, str | int | float]]:
@@ -101,7 +113,8 @@ def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict
     return [dict(zip(COLUMNS[by], names, strict=True)) | sums[names].to_row() for names in sorted(sums)]
 
 
-def _spend_of(day: DayBudget) -> Iterator[tuple[Spender, Spend]]:
+def spend_of(day: DayBudget) -> Iterator[tuple[Spender, Spend]]:
+    """Yield the spend of each DAG, task and model of a day, and its open requests."""
     for spender, total in day.totals.items():
         yield spender, _of_total(total)
     for reservation in day.reservations.values():

@@ -27,8 +27,9 @@ Parse: TypeAlias = Callable[[dict[str, Any]], State]
 
 #: The version of the objects' format. A change must keep older versions readable.
 VERSION = 1
-#: Seconds for which a change is attempted again after others' changes.
-PATIENCE_SECONDS = 60.0
+#: Seconds for which a change is attempted again after others' changes: of a task that can wait in the triggerer
+#: instead, and at the end of a request, which nothing later repeats.
+ADMISSION_PATIENCE, PATIENCE_SECONDS = 5.0, 60.0
 #: The range of the first back-off in seconds, and its limit: it doubles.
 _FIRST_BACK_OFF, _MAX_BACK_OFF = 0.1, 4.0
 _ADVICE = (
@@ -41,6 +42,10 @@ _REPAIR = (
 )
 _NOT_A_STATE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _updating = threading.Lock()
+
+
+class AccountContended(IdeogramStorageError):
+    """Others change an object all the time; a later attempt succeeds."""
 
 
 class AccountStore:
@@ -60,18 +65,24 @@ class AccountStore:
         return self._read(key, parse)[0]
 
     def update(
-        self, key: str, parse: Parse[State], change: Callable[[State | None], tuple[Mapping[str, Any] | None, T]]
+        self,
+        key: str,
+        parse: Parse[State],
+        change: Callable[[State | None], tuple[Mapping[str, Any] | None, T]],
+        patience: float = PATIENCE_SECONDS,
     ) -> T:
         """
         Change an object, and return the result of the change that took effect.
 
         :param change: Returns the new state, None to write nothing, and the result. It is called again with what
             another process wrote; if S3's response is lost, its effect may be there twice.
-        :raises IdeogramStorageError: If S3 can't be used, the object is not a state, or others change it all the time.
+        :param patience: Seconds for which it is attempted again.
+        :raises AccountContended: If others change the object all this time.
+        :raises IdeogramStorageError: If S3 can't be used, or the object is not a state.
         :raises IdeogramInvalidInput: If the store has no conditional writes.
         """
-        give_up_at, back_off = time.monotonic() + PATIENCE_SECONDS, _FIRST_BACK_OFF
         with _updating:
+            give_up_at, back_off = time.monotonic() + patience, _FIRST_BACK_OFF
             while True:
                 state, etag = self._read(key, parse)
                 new, result = change(state)
@@ -80,9 +91,11 @@ class AccountStore:
                 try:
                     self._write(key, new, etag)
                 except PreconditionFailed as error:
-                    if time.monotonic() > give_up_at:
-                        raise self._error(key, "others change it all the time") from error
-                    time.sleep(random.uniform(0.0, back_off))
+                    pause = random.uniform(0.0, back_off)
+                    if time.monotonic() + pause > give_up_at:
+                        what = f"The account's object s3://{self._bucket}/{key}: others change it all the time"
+                        raise AccountContended(what, "Nothing was charged by this attempt.") from error
+                    time.sleep(pause)
                     back_off = min(2 * back_off, _MAX_BACK_OFF)
                 else:
                     return result

@@ -157,6 +157,11 @@ class Turns:
         return sum(flow.expected(since) for flow in self.flows.values())
 
     @property
+    def waiting(self) -> int:
+        """The submits that the waiting tasks ask for."""
+        return sum((flow.issued - flow.called) * flow.size for flow in self.flows.values())
+
+    @property
     def has_next(self) -> bool:
         """Whether a waiting task is called as soon as the limit allows its submits."""
         return any(flow.called < flow.issued for flow in self.flows.values())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -99,6 +99,18 @@ def get_history_page(history_url: str, model: str, since: float, page: int = 1) 
         "to_date": day + timedelta(days=1),
         "model_name": model,
     }
+    return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_LARGE_RESPONSE_BYTES)
+
+
+def get_history_of_days(history_url: str, first: date, last: date, page: int) -> Call[HistoryPage]:
+    """
+    Get the requests of some days, of all models and the oldest first: a later request moves no other to another page.
+
+    :param last: The last day, which is included; at most 31 days after the first.
+    :param page: The page, from 1.
+    """
+    order = {"sort_by": "model_created", "sort_order": "asc"}
+    query = {"page": page, "per_page": PER_PAGE, "from_date": first, "to_date": last, **order}
     return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_LARGE_RESPONSE_BYTES)
 
 

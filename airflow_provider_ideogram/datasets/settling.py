@@ -26,6 +26,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramJobError,
     IdeogramJobFailed,
     IdeogramJobUnreachable,
+    IdeogramResultExpired,
     IdeogramTemporaryError,
     job_unreachable,
 )
@@ -52,7 +53,7 @@ def settle(
     write_outcomes(context, [result for _, result in settled])
     context.state.in_flight = [item for item, result in zip(in_flight, results, strict=True) if result is None]
     ended = [(item.job, result) for item, result in settled if result.unsettled is None]
-    costs = [Settlement(job.reservation, *_cost_of(result)) for job, result in ended]
+    costs = [Settlement(job.reservation, *_cost_of(result), _lost_id(job, result)) for job, result in ended]
     if reservations.settle(context.store.objects, costs):
         list(pool.map(settler.delete_record, [job for job, _ in ended]))
     return errors
@@ -64,6 +65,11 @@ def _cost_of(result: ItemResult) -> tuple[float | None, bool]:
         return 0.0, True
     cost: float | None = result.line["cost_usd" if result.error else "original_cost_usd"]
     return cost or None, False  # 0 is what this run paid for another task's request
+
+
+def _lost_id(job: Job, result: ItemResult) -> str | None:
+    """Return the id of a request whose image can no longer be had."""
+    return job.request_id if isinstance(result.error, IdeogramResultExpired) else None
 
 
 @dataclass(frozen=True, slots=True)

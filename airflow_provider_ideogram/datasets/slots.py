@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ideogram.account.admission import AccountAdmission
+from airflow_provider_ideogram.account.store import AccountContended
 from airflow_provider_ideogram.datasets.outage import MAX_IN_DOUBT
 from airflow_provider_ideogram.jobs.admission import UNLIMITED, Unlimited
 
@@ -43,6 +44,7 @@ class BurstSlots:
         Return the submits of a burst; where fewer slots are free than items wait, the run gets a place in the queue.
 
         :param times: When the run itself may submit.
+        :raises AccountContended: If other tasks change the account's objects all the time; the run keeps its place.
         :raises IdeogramStorageError: If the account's objects can't be used.
         """
         account = self.context.account
@@ -52,7 +54,11 @@ class BurstSlots:
         wanted = min(len(times), _count_ready(self.context))
         if wanted <= 0:
             return []
-        slots, self.progress.turn = account.take_slots(wanted, turn)
+        try:
+            slots, self.progress.turn = account.take_slots(wanted, turn)
+        except AccountContended:
+            self.progress.turn = turn
+            raise
         self._taken = [(slot, AccountAdmission(account, slot=slot.at)) for slot in slots]
         return [(max(at, slot.at), admission) for at, (slot, admission) in zip(times, self._taken, strict=False)]
 

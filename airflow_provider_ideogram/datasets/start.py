@@ -90,18 +90,11 @@ def plan_run(
     :param owns_manifest: Whether an attempt of the task since its last clear has written the manifest.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
     """
-    checker = RowChecker(
-        options.defaults,
-        output_prefix,
-        options.key_template,
-        dedupe=options.dedupe,
-        expansion=Expansion(options.variants, options.matrix),
-        prompt_template=None if options.prompt_template is None else PromptTemplate(options.prompt_template),
-    )
+    checker = row_checker(options, output_prefix)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
     with closing(EarlierImages(store.objects, output_prefix, workspaces, own, owns_manifest=owns_manifest)) as earlier:
-        rows = _rows(options, store.objects, checker.needed_columns)
+        rows = read_input(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
     if not plan.rows and not options.allow_empty:
@@ -162,7 +155,22 @@ def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, U
     return before.unsettled_requests | in_flight
 
 
-def _rows(options: DatasetOptions, objects: ObjectStore, needed_columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def row_checker(options: DatasetOptions, output_prefix: Target) -> RowChecker:
+    """Return what turns the rows of a run into items."""
+    return RowChecker(
+        options.defaults,
+        output_prefix,
+        options.key_template,
+        dedupe=options.dedupe,
+        expansion=Expansion(options.variants, options.matrix),
+        prompt_template=None if options.prompt_template is None else PromptTemplate(options.prompt_template),
+    )
+
+
+def read_input(
+    options: DatasetOptions, objects: ObjectStore, needed_columns: Sequence[str]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the rows, each with its place in the input."""
     if options.prompts_path is not None:
         return read_rows(options.prompts_path, objects, needed_columns)
     return ((f"item {number}", row) for number, row in enumerate(read_passed_rows(options.prompts)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_ideogram.account.account import TurnAhead
 from airflow_provider_ideogram.account.limiter import PACE_SECONDS
+from airflow_provider_ideogram.account.store import AccountContended
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
 from airflow_provider_ideogram.datasets.budget import Budget
 from airflow_provider_ideogram.datasets.outage import is_outage, is_response, max_concurrent
@@ -134,6 +135,8 @@ class _BurstSubmitter:
         slots = BurstSlots(self.context, self.progress)
         try:
             planned = slots.take(self._times(now))
+        except AccountContended:
+            return []  # the next slice asks again
         except IdeogramStorageError as error:
             return [error]
         permits = Semaphore(max_concurrent(self.context.state.in_doubt))  # also if items in doubt are taken
@@ -198,6 +201,8 @@ class _BurstSubmitter:
             return self._delay(delayed, later.delay, later.error)
         except TurnAhead as ahead:  # the slot was used for a submit without a response, which another one may follow
             return self._delay(delayed, RETRY_SECONDS, IdeogramUnknownSubmit(str(ahead)))
+        except AccountContended as contended:
+            return self._delay(delayed, RETRY_SECONDS, contended)
         except IdeogramBudgetReached as reached:
             self.progress.refusal = reached
             return _Delay(DelayedItem(delayed.item, now := time.time(), now), reached)

@@ -45,6 +45,7 @@ class ConnectionSettings:
     :param api_key: The API key, which is sent to the API's and the history's origin only.
     :param base_url: Scheme, host and port of the API, without a path.
     :param requests_per_minute: The account's rate limit, 0 if it is unknown.
+    :param polls_per_minute: The status calls a minute of each triggerer, 0 for no limit.
     :param timeout: Seconds to wait for a connection, and for each chunk of a response.
     :param history_url: The address of the account's request history. None when no history URL is known: a gateway's key
         is not valid at Segmind.
@@ -60,6 +61,7 @@ class ConnectionSettings:
     api_key: str = field(repr=False)
     base_url: str = DEFAULT_BASE_URL
     requests_per_minute: float = 0.0
+    polls_per_minute: float = 0.0
     timeout: float = DEFAULT_TIMEOUT
     history_url: str | None = DEFAULT_HISTORY_URL
     image_hosts: tuple[str, ...] = ()
@@ -270,6 +272,13 @@ EXTRA_FIELDS = {
         "number",
         "The account's rate limit, which all tasks of this connection share. 0 means unknown: each task learns it from "
         "a 429.",
+        _number,
+        0,
+    ),
+    "polls_per_minute": ExtraField(
+        "Polls per minute",
+        "number",
+        "The status calls of each triggerer, for accounts whose polls count against the rate limit. 0 means no limit.",
         _number,
         0,
     ),

@@ -7,7 +7,9 @@ Invariant: the hook does not interpret responses. It reads the connection and pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
@@ -20,6 +22,7 @@ from airflow_provider_ideogram.api.history import (
     HistoryPage,
     HistoryRow,
     find_submitted,
+    get_history_of_days,
     get_history_page,
     get_history_row,
 )
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 
 #: The most pages of 100 requests that a search reads: more requests than an account makes in a few minutes.
 _MAX_HISTORY_PAGES = 20
+#: The days of a query of the history, which has 31 at most.
+_HISTORY_DAYS = 7
 
 
 class IdeogramHook(BaseHook):
@@ -181,6 +186,24 @@ class IdeogramHook(BaseHook):
         pages = self._history(request.model, intended_at)
         listed = set().union(*(find_submitted(page.rows, request, intended_at, last_intended_at) for page in pages))
         return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
+
+    def read_history(self, first: date, last: date) -> Iterator[HistoryPage]:
+        """
+        Yield the requests of the account and its teammates, of all models, the oldest first.
+
+        :param first: The first day in UTC.
+        :param last: The last one, which is included.
+        :raises IdeogramInvalidInput: If the connection has no history.
+        """
+        day, end = first - timedelta(days=1), last + timedelta(days=1)  # the server's time zone is unknown
+        while day <= end:
+            until = min(day + timedelta(days=_HISTORY_DAYS), end)
+            for number in count(1):
+                page = self._client.run(get_history_of_days(self._history_url, day, until, number))
+                yield page
+                if page.size < PER_PAGE:
+                    break
+            day = until + timedelta(days=1)
 
     def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
         """Yield the pages with requests made after a time, newest first; raise if there are too many."""

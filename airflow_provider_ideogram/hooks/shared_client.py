@@ -54,7 +54,7 @@ class SharedClient:
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
         self._rng = random.Random()
-        self.poller = Poller(self._get_status_once, self._rng)
+        self.poller = Poller(self._get_status_once, self._rng, self._polls_per_minute)
         self._loop = asyncio.get_running_loop()
         self._settings: ConnectionSettings | None = None
         self._client: AsyncSegmindClient | None = None
@@ -116,6 +116,9 @@ class SharedClient:
 
     def _get_status_once(self, request_id: str) -> Awaitable[RequestStatus]:
         return self.run(get_status(request_id), max_attempts=1)
+
+    def _polls_per_minute(self) -> float:
+        return self._settings.polls_per_minute if self._settings else 0.0
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -43,8 +43,16 @@ class Admission(Protocol):
     def cancel(self, reservation: str | None) -> None:
         """End the reservation of a request that certainly was not submitted."""
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:
-        """End a reservation by what the request cost, None if that is unknown; return whether that was possible."""
+    def settle(
+        self, reservation: str | None, usd: float | None, *, failed: bool = False, lost_request_id: str | None = None
+    ) -> bool:
+        """
+        End a reservation by what the request cost, and return whether that was possible.
+
+        :param usd: The cost, None if it is unknown.
+        :param failed: Whether the request made no image.
+        :param lost_request_id: The vendor's id of the request, if its image can no longer be had.
+        """
 
 
 class Unlimited:
@@ -64,7 +72,14 @@ class Unlimited:
     def cancel(self, reservation: str | None) -> None:
         """Do nothing."""
 
-    def settle(self, reservation: str | None, usd: float | None, *, failed: bool = False) -> bool:  # noqa: ARG002
+    def settle(
+        self,
+        reservation: str | None,  # noqa: ARG002
+        usd: float | None,  # noqa: ARG002
+        *,
+        failed: bool = False,  # noqa: ARG002
+        lost_request_id: str | None = None,  # noqa: ARG002
+    ) -> bool:
         """Return True."""
         return True
 
@@ -100,5 +115,6 @@ def settle_stored(admission: Admission, record: LedgerRecord | None, head: Mappi
 
 def settle_abandoned(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
     """End the reservation of a request that failed, or whose end is no longer waited for."""
-    failed = poll.is_terminal_failure and poll.outcome is not Outcome.EXPIRED
-    admission.settle(reservation, None, failed=failed)
+    lost = poll.outcome is Outcome.EXPIRED
+    failed = poll.is_terminal_failure and not lost
+    admission.settle(reservation, None, failed=failed, lost_request_id=poll.request_id if lost else None)

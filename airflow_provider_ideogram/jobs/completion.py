@@ -42,10 +42,13 @@ def poll_once(hook: IdeogramHook, poll: RequestPoll) -> None:
         poll.on_error(error, time.time())
 
 
-def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll) -> ImageRecord:
+def fetch_and_store(
+    hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll, *, if_missing: bool = False
+) -> ImageRecord:
     """
     Store a completed request's image in S3.
 
+    :param if_missing: Whether it must not replace an object, see :meth:`ImageStore.put`.
     :raises IdeogramTemporaryError: If the vendor or S3 can't do their part now.
     :raises IdeogramJobError: If there is no image, or none that may be stored.
     """
@@ -54,7 +57,7 @@ def fetch_and_store(hook: IdeogramHook, store: ImageStore, job: Job, poll: Reque
     try:
         with hook.download_image(source) as image:
             target = Target.parse(job.target).named(job.request_id, image.extension)
-            record = store.put(job, image, target, completion)
+            record = store.put(job, image, target, completion, if_missing=if_missing)
     except IdeogramImageGone as problem:
         if not _is_gone(problem, time.time() - job.submitted_at):
             raise IdeogramServerUnavailable(

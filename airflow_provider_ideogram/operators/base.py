@@ -8,7 +8,7 @@ HTTP nor S3. All rendered arguments are checked before the first call.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -35,9 +35,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_ideogram.account.account import Account
     from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
+    from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
+    from airflow_provider_ideogram.jobs.preview import PlannedImage, PlannedImages, Preview, WantedImage
     from airflow_provider_ideogram.storage.image_store import ImageStore
+    from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
 #: Seconds after the trigger's deadline at which Airflow's own timeout ends the deferral, if the trigger did not fire.
@@ -265,6 +268,37 @@ class IdeogramBaseOperator(IdeogramTask):
             if is_final(value := getattr(self, name)):
                 problems += problem_of(name, CHECKS[name], value)
         return problems + super()._problems(is_final) + check_ledger_prefix(self.ledger_prefix)
+
+    def dry_run(self) -> None:
+        """Log what the task would do, what that costs at most, and how long it takes; nothing is submitted."""
+        from airflow_provider_ideogram.operators.planning import log_plan
+
+        log_plan(self)
+
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | PlannedImage | PlannedImages]:
+        """
+        Return the images that the task makes, with its arguments as rendered; nothing is submitted or written.
+
+        :param preview: The S3 layer.
+        :param owner: The task instance, ``dag_id/run_id/task_id/map_index``.
+        :raises IdeogramInvalidInput: If an argument is not valid.
+        """
+        raise NotImplementedError
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The S3 layer of the AWS connection."""
+        return self._store.objects
+
+    @property
+    def connection_settings(self) -> ConnectionSettings:
+        """The settings of the connection of the API, which are read."""
+        return self._hook().settings
+
+    @property
+    def ledger_url(self) -> str:
+        """The address below which the ledger's records are."""
+        raise NotImplementedError
 
     def _account(self, context: Context, hook: IdeogramHook, bucket: str) -> Account | None:
         """

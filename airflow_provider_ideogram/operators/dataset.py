@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.waiting import Wait
     from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.jobs.preview import PlannedImages, Preview
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
 
@@ -174,7 +175,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         is_first_slice = context["ti"].try_number <= 1
         with airflow_failures(context["ti"], durable=self.durable), self._hook() as hook:
             self._check_rendered()
-            prefix = Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
+            prefix = self._prefix
             workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
             runner = self._runner(context, hook, workspace, prefix)
             with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice), OF_CONNECTIONS):
@@ -194,6 +195,22 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             with retried_while_open(lambda: runner.open_requests(is_first_slice=False), OF_CONNECTIONS):
                 runner.resume()
                 return self._run(context, runner, _reports(event), payload.get("turn"))
+
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[PlannedImages]:
+        """Return the images of the rows, summed up."""
+        from airflow_provider_ideogram.datasets.preview import preview_run
+
+        self._check_rendered()
+        return preview_run(self._options(), preview, self._prefix, owner, durable=self.durable)
+
+    @property
+    def ledger_url(self) -> str:
+        """The address below which the ledger's records are."""
+        return f"s3://{self._prefix.bucket}/{self.ledger_prefix}"
+
+    @property
+    def _prefix(self) -> Target:
+        return Target.parse(self.s3_prefix if self.s3_prefix.endswith("/") else f"{self.s3_prefix}/")
 
     def on_kill(self) -> None:
         """Log that the requests continue: the API has no cancel call."""

@@ -8,8 +8,9 @@ the money.
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.admission import Admission
+    from airflow_provider_ideogram.jobs.preview import Preview, WantedImage
     from airflow_provider_ideogram.jobs.reconciliation import RetryLater
     from airflow_provider_ideogram.jobs.refusal import OpenRequest
     from airflow_provider_ideogram.jobs.submission import Submitter
@@ -128,7 +130,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
             if resumed is None:
                 self._check_rendered()
             # The target rendered before the wait: the record of an unknown submit is found by it.
-            target = Target.parse(resumed["target"]) if resumed else Target.parse(self.s3_key, self.s3_bucket)
+            target = Target.parse(resumed["target"]) if resumed else self._target
             submitter = self._submitter(context, hook, target)
             asked = GenerationRequest.from_inputs(resumed["inputs"]) if resumed else None
             called_at, self._is_submitting = time.time(), True
@@ -163,10 +165,28 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         if not self.durable:
             return NOT_RECORDED
         try:
-            submitter = self._submitter(context, self._hook(), Target.parse(self.s3_key, self.s3_bucket))
+            submitter = self._submitter(context, self._hook(), self._target)
         except IdeogramStorageError:
             return NOT_READABLE
         return open_request_of(submitter, is_first_slice=False)
+
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage]:  # noqa: ARG002
+        """Return the task's image."""
+        from airflow_provider_ideogram.jobs.preview import WantedImage
+
+        self._check_rendered()
+        request = None if self._keeps_first_inputs else GenerationRequest.from_inputs(self._operator_inputs())
+        ledger_prefix = self.ledger_prefix if self.durable else None
+        return [WantedImage(self._target, request, self.model, self.if_exists, ledger_prefix, owner)]
+
+    @property
+    def ledger_url(self) -> str:
+        """The address below which the ledger's records are."""
+        return f"s3://{self._target.bucket}/{self.ledger_prefix}"
+
+    @property
+    def _target(self) -> Target:
+        return Target.parse(self.s3_key, self.s3_bucket)
 
     def _request(self, context: Context, submitter: Submitter) -> GenerationRequest:  # noqa: ARG002
         """Return the request; a subclass that computes it may ask the submitter for an earlier attempt's request."""
@@ -259,8 +279,13 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self, submitter: Submitter, request: GenerationRequest, asking: Mapping[str, Any]
     ) -> ImageRecord | tuple[Job, RequestPoll]:
         """Get or submit the request, or defer until the window of a budget ends that is used up."""
+        from airflow_provider_ideogram.account.store import AccountContended
+        from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, RetryLater
+
         try:
             return submitter.get_or_submit(request)
+        except AccountContended as contended:
+            raise RetryLater(random.uniform(RETRY_SECONDS / 2, RETRY_SECONDS), contended) from None
         except IdeogramBudgetReached as reached:
             if self.on_budget == "wait":
                 self._await_budget(reached, asking)

@@ -152,7 +152,7 @@ class IdeogramJobTask(IdeogramTask):
         if poll.is_terminal_failure:
             # The record of a blocked request tells a retry not to submit it again.
             keeps_record = poll.outcome is Outcome.CONTENT_BLOCKED and _has_retries(context)
-            self._end_request(job, None, failed=poll.outcome is not Outcome.EXPIRED, keeps_record=keeps_record)
+            self._end_request(job, None, poll, keeps_record=keeps_record)
         raise poll.failure()
 
     def _store_image(
@@ -169,7 +169,7 @@ class IdeogramJobTask(IdeogramTask):
             raise job_unreachable(job.request_id, problem.reason, completed=True) from problem
         except IdeogramJobError:
             if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
-                self._end_request(job, None)
+                self._end_request(job, None, poll)
             raise
         self._end_request(job, record.original_cost_usd)
         self.log.info(
@@ -237,29 +237,34 @@ class IdeogramJobTask(IdeogramTask):
         return deadline_of(job.submitted_at, self.timeout)
 
     def _end_request(
-        self, job: Job, cost_usd: float | None, *, failed: bool = False, keeps_record: bool = False
+        self, job: Job, cost_usd: float | None, failure: RequestPoll | None = None, *, keeps_record: bool = False
     ) -> None:
         """
         Settle the cost of a request that is stored or failed, and delete its record; a failure is only logged.
 
         :param cost_usd: What the vendor charged; None if that is unknown.
-        :param failed: Whether the request made no image.
+        :param failure: What is known of a request that has no image, or no longer; None for a stored one.
         :param keeps_record: Whether the next attempt needs the record.
         """
         try:
-            is_settled = self._settle(job, cost_usd, failed=failed)
+            is_settled = self._settle(job, cost_usd, failure)
             if is_settled and not keeps_record and job.record_key and job.record_etag:
                 self._ledger_of(job).delete(job.record_key, job.record_etag)
         except IdeogramStorageError as error:
             self.log.warning("The ledger's record %s could not be deleted: %s", job.record_key, error.reason)
 
-    def _settle(self, job: Job, cost_usd: float | None, *, failed: bool) -> bool:
+    def _settle(self, job: Job, cost_usd: float | None, failure: RequestPoll | None) -> bool:
         """Replace what the account has reserved by the cost, and return whether that was possible."""
         if job.reservation is None:
             return True
         from airflow_provider_ideogram.account.reservations import Settlement, settle
+        from airflow_provider_ideogram.api.polling import Outcome
 
-        return settle(self._store.objects, [Settlement(job.reservation, cost_usd, failed)])
+        is_lost = failure is not None and failure.outcome is Outcome.EXPIRED
+        settlement = Settlement(
+            job.reservation, cost_usd, failure is not None and not is_lost, job.request_id if is_lost else None
+        )
+        return settle(self._store.objects, [settlement])
 
     def _ledger_of(self, job: Job) -> Ledger | NoLedger:
         return self._ledger(Target.parse(job.target))

@@ -128,12 +128,17 @@ class ImageStore:
                 return target, head
         return None
 
-    def put(self, job: Job, image: SpooledImage, target: Target, completion: Completion) -> ImageRecord:
+    def put(
+        self, job: Job, image: SpooledImage, target: Target, completion: Completion, *, if_missing: bool = False
+    ) -> ImageRecord:
         """
         Store the image of a completed request, and then its thumbnail, whose failure is a warning.
 
         :param completion: When it was completed and what it cost.
+        :param if_missing: Whether it must not replace an object.
         :raises IdeogramStorageError: If the image is not stored.
+        :raises PreconditionFailed: If it must not replace the object that is there.
+        :raises ConditionsNotSupported: If the store can't keep that.
         """
         prefix = self._thumbnail_prefix
         thumbnail = None if prefix is None else thumbnail_key(prefix, target, image.sha256)
@@ -144,6 +149,7 @@ class ImageStore:
             target.key,
             image.file,
             sha256=image.sha256,
+            if_missing=if_missing,
             advice=completed_not_stored(job.request_id),
             charged=True,
             **{

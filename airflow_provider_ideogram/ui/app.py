@@ -1,7 +1,8 @@
 """
 The gallery's web application, which Airflow's API server mounts.
 
-Invariant: Airflow authorises every address below ``/dags/{dag_id}`` as the user, for that DAG, before anything is read.
+Invariant: Airflow authorises every address below ``/dags/{dag_id}`` as the user, for that DAG, and below
+``/account/{connection_id}`` for that connection, before anything is read.
 An image is addressed by DAG, run, task, map index and row, never by its key. Text from prompts, XComs and manifests is
 escaped, and no page may run or load anything but the files of ``static``. All that blocks runs in the gallery's own
 threads.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Coroutine
 from functools import cache, wraps
 from http import HTTPStatus
@@ -19,8 +21,8 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
 from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
 from fastapi import Query as QueryParam
@@ -30,6 +32,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.ui.account import MAX_SHOWN, connections, read_account, waiting_tasks
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
 from airflow_provider_ideogram.ui.costs import costs
@@ -61,7 +65,7 @@ _IMAGE_HEADERS = {
 }
 _ERRORS = {
     401: "Log in to Airflow to see the images.",
-    403: "You may not see the images of this DAG.",
+    403: "You may not see what this page shows.",
     404: "This page does not exist. The run may have been deleted, or its task started again.",
     422: "The address is not valid.",
     500: "The API server's log has the error.",
@@ -74,6 +78,10 @@ _dag = APIRouter(
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE)),
         Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
     ],
+)
+_account = APIRouter(
+    prefix="/account/{connection_id}",
+    dependencies=[Depends(requires_access_connection(method="GET"))],
 )
 Position = Annotated[int | None, QueryParam(ge=0, le=10**11)]
 PageNumber = Annotated[int, QueryParam(ge=1, le=10**9)]
@@ -88,6 +96,8 @@ def gallery_app() -> Gate:
     app = FastAPI(title="Ideogram images", openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.add_api_route("/", show_dags, methods=_METHODS, response_class=HTMLResponse)
+    app.add_api_route("/account", show_accounts, methods=_METHODS, response_class=HTMLResponse)
+    app.include_router(_account)
     app.include_router(_dag)
     for error in (StarletteHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _show_error)
@@ -121,6 +131,33 @@ def show_dags(request: Request, user: GetUserDep) -> Response:
         dags = dags_with_images(session)
     permitted = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
     return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in permitted])
+
+
+@_in_thread
+def show_accounts(request: Request, user: GetUserDep) -> Response:
+    """List the connections of type ideogram that the user may read."""
+    with create_session(scoped=False) as session:
+        known = {*connections(session), IdeogramHook.default_conn_name}
+    manager = get_auth_manager()
+    permitted = [
+        conn_id
+        for conn_id in sorted(known)
+        if manager.is_authorized_connection(method="GET", details=ConnectionDetails(conn_id=conn_id), user=user)
+    ]
+    return _page(request, "accounts.html", conn_ids=permitted)
+
+
+@_account.api_route("", methods=_METHODS)
+@_in_thread
+def show_account(request: Request, connection_id: str, user: GetUserDep) -> Response:
+    """Show the credits, the spend, the budgets, the rate and the queue of a connection, and what waits for a person."""
+    permitted, now = get_auth_manager().get_authorized_dag_ids(user=user, method="GET"), time.time()
+    page = read_account(_reader(request), connection_id, permitted, now)
+    if page is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    with create_session(scoped=False) as session:
+        page.waiting = waiting_tasks(session, permitted, now)
+    return _page(request, "account.html", page=page, now=now, most=MAX_SHOWN)
 
 
 @_dag.api_route("", methods=_METHODS)

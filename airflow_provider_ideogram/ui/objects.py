@@ -17,13 +17,19 @@ import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.storage.image_record import made_by, thumbnail_of
-from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore, storage_errors
+from airflow_provider_ideogram.storage.objects import (
+    NOTHING_CHARGED,
+    ListedObject,
+    ObjectStore,
+    StoredObject,
+    storage_errors,
+)
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.client import object_store
 from airflow_provider_ideogram.ui.work import Work
@@ -117,6 +123,28 @@ class Reader:
         for item in self._objects(self.work.seconds_left).list(prefix.bucket, prefix.key):
             self.work.spend()
             yield Target(prefix.bucket, item.key)
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The S3 layer for reads of whole objects and listings, which count against the request's limits as well."""
+        return cast("ObjectStore", _LimitedObjects(self.work, self._objects(self.work.seconds_left)))
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitedObjects:
+    work: Work
+    store: ObjectStore
+
+    def get(self, bucket: str, key: str, **options: Any) -> StoredObject | None:
+        self.work.spend()
+        stored = self.store.get(bucket, key, **options)
+        self.work.spend(len(stored.body) if stored else 0)
+        return stored
+
+    def list(self, bucket: str, prefix: str) -> Iterator[ListedObject]:
+        for item in self.store.list(bucket, prefix):
+            self.work.spend()
+            yield item
 
 
 @dataclass(frozen=True, slots=True)

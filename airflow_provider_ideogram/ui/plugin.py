@@ -43,11 +43,21 @@ def _view(destination: str, path: str) -> dict[str, Any]:
     } | ({"category": "browse"} if destination == "nav" else {})
 
 
+#: The page *Image account*, beside *Images*.
+_ACCOUNT = {
+    **_view("nav", "account"),
+    "name": "Image account",
+    "url_route": f"{UI_ROUTE}-account",
+}
+
+
 class IdeogramPlugin(AirflowPlugin):
-    """The tab *Images* of DAG runs, tasks and task instances, and the page *Images* under *Browse*."""
+    """The tabs *Images* of runs, tasks and task instances; the pages *Images* and *Image account* under *Browse*."""
 
     name = "ideogram"
-    external_views = [_view(destination, path) for destination, path in _VIEWS.items()] if has_gallery() else []
+    external_views = (
+        [*(_view(destination, path) for destination, path in _VIEWS.items()), _ACCOUNT] if has_gallery() else []
+    )
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]

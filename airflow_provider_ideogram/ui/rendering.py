@@ -82,6 +82,11 @@ def moment(value: Any) -> str:
     return f"{parsed:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def clock(value: Any) -> str:
+    """Return a time in seconds since the epoch to the minute in UTC."""
+    return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def resolution(facts: Any) -> str:
     """Return the size in pixels, as it is or as it was asked for."""
     if is_number(facts.get("width")) and is_number(facts.get("height")):
@@ -119,6 +124,7 @@ _environment.filters |= {
     "count": count,
     "size": size,
     "moment": moment,
+    "clock": clock,
     "resolution": resolution,
     "ratio": ratio,
     "airflow_root": lambda root: root.removesuffix(URL_PREFIX),

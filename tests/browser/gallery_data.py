@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from airflow_provider_ideogram.account.account import place_of
+from airflow_provider_ideogram.account.budget import Caps, DayBudget, Spender, day_of
+from airflow_provider_ideogram.account.limiter import AccountLimiter
+from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.datasets.workspace import Workspace, part_name
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
 from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
+from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
@@ -46,6 +52,15 @@ REGIONS = [
     "Umbria",
 ]  # fmt: skip
 RUN_SECONDS = 300.0
+#: The extra of a connection whose account has a history.
+STUDIO: dict[str, Any] = {
+    "requests_per_minute": 50,
+    "max_cost_usd_per_day": 8,
+    "max_cost_usd_per_month": 150,
+    "max_cost_usd_per_dag_and_day": 1,
+    "account_url": f"s3://{BUCKET}/studio/",
+}
+NO_CAPS = Caps()
 
 
 @dataclass(frozen=True)
@@ -84,8 +99,10 @@ def running_world(home: Path) -> Iterator[GalleryWorld]:
         with server_client(server) as s3:
             store_dataset(s3)
             store_formats(s3)
+            store_account(s3)
             settings = {
                 "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
+                "AIRFLOW_CONN_STUDIO": json.dumps(json.loads(emulator.airflow_connection()) | {"extra": STUDIO}),
                 "AIRFLOW_CONN_AWS_DEFAULT": server.airflow_connection(),
                 "AIRFLOW__CORE__AUTH_MANAGER": f"{GuestAuthManager.__module__}.{GuestAuthManager.__name__}",
                 "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -133,6 +150,33 @@ def store_formats(s3: S3Client) -> None:
         for row, image in enumerate(images)
     ]
     s3.put_object(Bucket=BUCKET, Key="formats/manifest.jsonl", Body="\n".join(lines).encode())
+
+
+def store_account(s3: S3Client) -> None:
+    """Store the spend of a month, what is reserved, and a queue."""
+    now = time.time()
+    spenders = [Spender(dag_id, "generate", "ideogram-2a-txt-2-img") for dag_id in ("catalogue", "travel_posters")]
+    bucket, prefix = place_of(STUDIO["account_url"], "studio")
+    store = AccountStore(ObjectStore(s3), bucket)
+
+    def write(name: str, state: dict[str, Any]) -> None:
+        store.update(f"{prefix}{name}", lambda value: value, lambda _: (state, None))
+
+    for days_ago in range(35):
+        day = DayBudget(day_of(now - days_ago * 86_400))
+        for number in range(40 + 37 * days_ago % 90):
+            assert day.reserve(f"{number}", spenders[number % 2], 0.05, NO_CAPS, now=now, record=None) is None
+            if days_ago > 1 or number % 9:
+                day.settle(f"{number}", 0.05, failed=number % 31 == 0)
+        if days_ago == 9:
+            assert day.reserve("lost", spenders[0], 0.05, NO_CAPS, now=now, record=None) is None
+            day.settle("lost", None, lost_request_id="6f0c4c1e-2a5b-4d0e-9a51-4f3f1b7c8d90")
+        write(f"{day.date}-1of1.json", day.to_json())
+    limiter = AccountLimiter()
+    limiter.configure(50, now)
+    for _ in range(120):
+        limiter.ask("flow", now)
+    write("limit-1of1.json", limiter.to_json())
 
 
 def part_key(number: int) -> str:

@@ -215,7 +215,7 @@ def test_image_that_is_gone_says_so(gallery: GalleryWorld, open_page: Open) -> N
 
 def test_denied_user_sees_nothing(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(gallery.run_page("private_images"), user="guest")
-    expect(page.get_by_text("You may not see the images of this DAG.")).to_be_visible()
+    expect(page.get_by_text("You may not see what this page shows.")).to_be_visible()
     assert "secret" not in page.content().lower()
     screenshot(page, "gallery-denied")
     for more in ((), ("tasks", "secret"), ("tasks", "secret", "images", "-1", "-", "file")):

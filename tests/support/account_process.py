@@ -30,7 +30,7 @@ from airflow_provider_ideogram.account.account import Account, SubmittingTask
 from airflow_provider_ideogram.account.admission import AccountAdmission
 from airflow_provider_ideogram.account.budget import DayBudget
 from airflow_provider_ideogram.account.reservations import Settlement, settle
-from airflow_provider_ideogram.account.store import AccountStore
+from airflow_provider_ideogram.account.store import AccountContended, AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramRateLimited
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -101,7 +101,7 @@ class Racer:
             except IdeogramBudgetReached:
                 refused += 1
                 time.sleep(HOLD_SECONDS)
-            except IdeogramRateLimited:
+            except (IdeogramRateLimited, AccountContended):
                 continue  # it was held up: nothing was submitted
 
     def _reattach(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from airflow_provider_ideogram.account import admission
+from airflow_provider_ideogram.account.store import AccountContended, AccountStore
 from airflow_provider_ideogram.account.trigger import IdeogramTurnTrigger
 from airflow_provider_ideogram.decorators.ideogram import ideogram_task
 from tests.support.account import Account, Objects, totals
@@ -78,6 +80,18 @@ class TestRateLimit:
             result = run.execute()
         assert_error(result, "Nothing was charged")
         assert world.submits == 0
+
+    def test_contention_defers_instead_of_holding_the_worker(
+        self, account: Account, image_task: ImageTask, world: World
+    ) -> None:
+        account(requests_per_minute=10)
+        run = image_task()
+        with mock.patch.object(AccountStore, "update", side_effect=AccountContended("It is busy", "Nothing.")):
+            assert run.execute().state == "deferred"
+        assert world.submits == 0
+        world.pass_time(MINUTE)
+        assert_succeeded(world.to_end(run, run.resume(run.fire())))
+        assert world.submits == 1
 
 
 class TestBudget:

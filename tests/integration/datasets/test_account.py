@@ -9,8 +9,9 @@ from unittest import mock
 
 import pytest
 
+from airflow_provider_ideogram.account import account as accounts
 from airflow_provider_ideogram.account.limiter import AccountLimiter
-from airflow_provider_ideogram.account.store import AccountStore
+from airflow_provider_ideogram.account.store import AccountContended, AccountStore
 from airflow_provider_ideogram.account.trigger import IdeogramRequestsOrTurnTrigger
 from airflow_provider_ideogram.account.turns import Turn
 from airflow_provider_ideogram.datasets import submitting
@@ -18,7 +19,7 @@ from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree
 from tests.support.account import Account, Objects, account, account_objects, totals
 from tests.support.s3 import answered_for, conditions_ignored_by_all
-from tests.support.world import DAY, assert_error
+from tests.support.world import DAY, MINUTE, assert_error
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRun, TaskRunner
@@ -74,6 +75,21 @@ class TestRateLimit:
         done = [run.xcoms["progress"]["done"] + run.xcoms["progress"]["in_flight"] for run in runs]
         assert max(done) == 40
         assert min(done) >= sum(done) / 4  # half of its fair share
+
+    @pytest.mark.parametrize("method", ["take_slots", "reserve"])
+    def test_contention_ends_the_slice_and_nothing_fails(
+        self, method: str, shared: Account, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        shared(requests_per_minute=600)
+        run = task_runner(make())
+        with mock.patch.object(accounts.Account, method, side_effect=AccountContended("It is busy", "Nothing.")):
+            assert run.execute().state == "deferred"
+        assert world.submits == 0
+        world.pass_time(MINUTE)
+
+        work(world, [run])
+
+        assert run.xcom()["generated"] == len(ROWS)
 
     def test_slice_waits_for_its_turn_and_its_requests(
         self, shared: Account, make: Make, task_runner: TaskRunner, world: World

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from airflow_provider_ideogram.account.budget import (
     FRESH_SECONDS,
     HOLD_SECONDS,
+    MAX_LOST,
     MAX_OPEN,
     Caps,
     DayBudget,
@@ -39,6 +40,18 @@ def day(**values: Any) -> DayBudget:
 def reserve(budget: DayBudget, key: str, caps: Caps, spender: Spender = SPENDER) -> Refusal | None:
     """Reserve the price of an image."""
     return budget.reserve(key, spender, PRICE, caps, now=NOW, record=RECORD)
+
+
+def test_lost_requests_are_named_the_last_ones_only() -> None:
+    budget = day()
+    for number in range(MAX_LOST + 2):
+        assert reserve(budget, f"{number}", Caps()) is None
+        budget.settle(f"{number}", None, lost_request_id=f"request-{number}")
+    restored = DayBudget.from_json(json.loads(json.dumps(budget.to_json())))
+    assert restored == budget
+    assert next(iter(restored.lost)) == "request-2"
+    assert (len(restored.lost), set(restored.lost.values())) == (MAX_LOST, {SPENDER})
+    assert restored.totals[SPENDER].unknown == MAX_LOST + 2
 
 
 class TestCaps:

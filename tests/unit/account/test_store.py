@@ -6,11 +6,12 @@ import json
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from airflow_provider_ideogram.account import store as store_module
-from airflow_provider_ideogram.account.store import AccountStore
+from airflow_provider_ideogram.account.store import ADMISSION_PATIENCE, AccountContended, AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.support.s3 import answered, conditions_refused, response_lost
@@ -59,12 +60,22 @@ def test_no_change_is_lost(store: AccountStore, monkeypatch: pytest.MonkeyPatch)
     assert sorted(results) == list(range(1, 21))
 
 
-def test_contention_without_an_end_is_an_error(
-    store: AccountStore, client: S3Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "PATIENCE_SECONDS", -1.0)
-    with answered(client, "PutObject", 412, "PreconditionFailed"), pytest.raises(IdeogramStorageError, match="others"):
-        store.update(KEY, dict, count)
+def test_contention_without_an_end_is_an_error(store: AccountStore, client: S3Client) -> None:
+    with answered(client, "PutObject", 412, "PreconditionFailed"), pytest.raises(AccountContended, match="others"):
+        store.update(KEY, dict, count, -1.0)
+
+
+def test_patience_bounds_the_pauses(store: AccountStore, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(store_module, "_FIRST_BACK_OFF", 0.1)
+    clock = mock.Mock(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    with (
+        mock.patch.object(store_module, "time", clock),
+        answered(client, "PutObject", 412, "PreconditionFailed"),
+        pytest.raises(AccountContended),
+    ):
+        store.update(KEY, dict, count, ADMISSION_PATIENCE)
+    assert 1.0 < sum(pauses) <= ADMISSION_PATIENCE
 
 
 def test_lost_response_applies_a_change_twice_at_most(store: AccountStore, client: S3Client) -> None:

@@ -129,6 +129,7 @@ def test_extra_is_typed() -> None:
     settings = _settings(
         {
             "requests_per_minute": "50",
+            "polls_per_minute": "300",
             "timeout": "12.5",
             "history_url": " http://127.0.0.1:8700/history/ ",
             "image_hosts": "CDN.example.com., 10.0.0.7  cdn.example.com",
@@ -140,7 +141,7 @@ def test_extra_is_typed() -> None:
     )
     hosts = ("10.0.0.7", "cdn.example.com")
     assert settings == ConnectionSettings(
-        *(KEY, DEFAULT_BASE_URL, 50.0, 12.5, "http://127.0.0.1:8700/history", hosts),
+        *(KEY, DEFAULT_BASE_URL, 50.0, 300.0, 12.5, "http://127.0.0.1:8700/history", hosts),
         max_cost_usd_per_day=40.0,
         max_cost_usd_per_month=600.0,
         max_cost_usd_per_dag_and_day=0.0,
@@ -226,7 +227,7 @@ def test_invalid_field_of_the_extra_is_refused(name: str, value: Any, message: s
     [
         ("request_per_minute", "Did you mean 'requests_per_minute'?"),
         ("Timeout", "Did you mean 'timeout'?"),
-        ("xyz", "Valid are requests_per_minute, max_cost_usd_per_day, max_cost_usd_per_month"),
+        ("xyz", "Valid are requests_per_minute, polls_per_minute, max_cost_usd_per_day"),
     ],
 )
 def test_unknown_field_gets_a_suggestion(name: str, message: str) -> None:

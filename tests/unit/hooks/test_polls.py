@@ -6,12 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
+from itertools import pairwise
+from unittest import mock
 
 import pytest
 
 from airflow_provider_ideogram.api import back_off, poll_schedule
 from airflow_provider_ideogram.api.circuit_breaker import OUTAGE_AFTER
 from airflow_provider_ideogram.api.parsing import RequestStatus
+from airflow_provider_ideogram.api.poll_pace import PollPace
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramRateLimited, IdeogramServerUnavailable
 from airflow_provider_ideogram.hooks.async_client import MAX_IN_FLIGHT
@@ -96,6 +99,30 @@ async def _run_due_callbacks() -> None:
     """Run the event loop until the callbacks of the next milliseconds have run."""
     for _ in range(20):
         await asyncio.sleep(0.001)
+
+
+async def test_polls_keep_the_limit_of_the_connection(vendor: Vendor) -> None:
+    times: list[float] = []
+
+    async def get_status(request_id: str) -> RequestStatus:
+        times.append(asyncio.get_running_loop().time())
+        return await vendor.get_status(request_id)
+
+    poller = Poller(get_status, random.Random(7), lambda: 6000.0)
+    assert await _watch(poller, *(_poll(f"r-{number}") for number in range(6)))
+    assert all(later - earlier >= 0.0099 for earlier, later in pairwise(times))
+
+
+async def test_429_is_learned_once_for_polls_sent_together(vendor: Vendor) -> None:
+    poller = Poller(vendor.get_status, random.Random(7), lambda: 60_000.0)
+    vendor.errors = [IdeogramRateLimited("Too many requests", "Wait.", status_code=429) for _ in range(5)]
+    vendor.may_answer.clear()
+    with mock.patch.object(PollPace, "on_limited", autospec=True) as on_limited:
+        watching = asyncio.create_task(_watch(poller, *(_poll(f"r-{number}") for number in range(5))))
+        await _until(lambda: vendor.in_flight == 5)
+        vendor.may_answer.set()
+        assert await watching
+    on_limited.assert_called_once()
 
 
 async def test_all_are_asked_for_until_they_are_settled(poller: Poller, vendor: Vendor) -> None:

@@ -114,7 +114,7 @@ def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
 
 @dataclass
 class AuthManager:
-    """Knows users by their tokens, and which DAG each may not read."""
+    """Knows users by their tokens, which DAG each may not read, and that a guest may read no connection."""
 
     denied: dict[str, set[str]] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
@@ -125,6 +125,10 @@ class AuthManager:
     def is_authorized_dag(self, *, method: str, access_entity: Any, details: Any, user: str) -> bool:
         self.asked.append((method, access_entity.name, details.id, user))
         return details.id not in self.denied.get(user, set())
+
+    def is_authorized_connection(self, *, method: str, details: Any, user: str) -> bool:
+        self.asked.append((method, "CONNECTION", details.conn_id, user))
+        return user != "guest"
 
     def get_authorized_dag_ids(self, *, user: str, method: str) -> set[str]:
         assert method == "GET"

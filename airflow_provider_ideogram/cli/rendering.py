@@ -1,0 +1,202 @@
+"""
+The runs of a DAG that are planned, and its operators as those runs would render them.
+
+Invariant: nothing is written to Airflow's database, and no function of the user is called. What only a run knows, such
+as the output of another task, is not made up: the value is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from math import prod
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Variable
+
+from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
+from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.jobs.preview import PlannedImage, Verdict, refused
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.operators.planning import PlannedTask
+
+#: Template fields that only the function of a decorated task takes.
+_OF_FUNCTIONS = ("op_args", "op_kwargs", "templates_dict")
+
+
+class OnlyInARun(Exception):
+    """A template asks for what only a run knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """
+    A run of a DAG that need not exist.
+
+    :param logical_date: Its date.
+    :param interval: Its data interval.
+    """
+
+    logical_date: datetime
+    interval: tuple[datetime, datetime]
+    conf: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """The id that the scheduler would give it."""
+        return f"scheduled__{self.logical_date.isoformat()}"
+
+
+def runs_of(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> Iterator[PlannedRun]:
+    """
+    Yield the scheduled runs of a DAG between two days in UTC; of a DAG that no clock schedules, one on the first day.
+
+    :param last: The last day, which is included.
+    :param conf: The configuration of the runs.
+    """
+    begins, ends = (datetime.combine(day, time.min, UTC) for day in (first, last + timedelta(days=1)))
+    if not getattr(dag.timetable, "can_be_scheduled", True):
+        yield PlannedRun(begins, (begins, begins), conf)
+        return
+    for info in _scheduled(dag).iter_dagrun_infos_between(begins, ends - timedelta(microseconds=1)):
+        moment = info.logical_date or info.run_after
+        interval = info.data_interval
+        yield PlannedRun(moment, (interval.start, interval.end) if interval else (moment, moment), conf)
+
+
+def _scheduled(dag: Any) -> Any:
+    """Return the DAG as the scheduler has it, which calculates its runs."""
+    if hasattr(dag, "iter_dagrun_infos_between"):  # up to Airflow 3.0
+        return dag
+    from airflow.serialization import serialized_objects
+
+    names = ("DagSerialization", "SerializedDAG")  # the second one before Airflow 3.2
+    serialization: Any = next(filter(None, (getattr(serialized_objects, name, None) for name in names)))
+    return serialization.from_dict(serialization.to_dict(dag))
+
+
+def planned_tasks(task: Any, run: PlannedRun) -> Iterator[PlannedTask]:
+    """
+    Yield the instances of a task of this provider in a run.
+
+    :param task: An operator, or a mapped one.
+    """
+    if any(True for _ in task.iter_mapped_task_groups()):
+        yield PlannedImage(Verdict.UNKNOWN, None, "the task is in a mapped group: its instances show only in a run")
+        return
+    if not task.is_mapped:
+        yield _planned(task, run, -1)
+        return
+    instances = _instances(task)
+    if instances is None:
+        yield PlannedImage(Verdict.UNKNOWN, None, "the task is mapped over what only a run knows")
+        return
+    for index in range(instances):
+        yield _planned(task, run, index)
+
+
+def _instances(task: Any) -> int | None:
+    """Return the number of a mapped task's instances; None if it is mapped over another task's output."""
+    mapped = task._get_specified_expand_input().value
+    try:
+        return prod(map(len, mapped.values())) if isinstance(mapped, Mapping) else len(mapped)
+    except TypeError:  # another task's output has no length
+        return None
+
+
+def _planned(task: Any, run: PlannedRun, map_index: int) -> PlannedTask:
+    instance = _Instance(task, run, map_index)
+    try:
+        operator = _rendered(task, _context(task, run, instance))
+    except OnlyInARun as unknown:
+        return PlannedImage(Verdict.UNKNOWN, None, f"a template has {unknown}, which shows only in a run")
+    except IdeogramError as error:
+        return refused(error)
+    except Exception as error:  # of a template: of any class
+        problem = IdeogramInvalidInput.of([f"a template can't be rendered ({error})"], f"Task {task.task_id!r}")
+        return refused(problem)
+    return operator, owner_id(instance)
+
+
+def _rendered(task: Any, context: Any) -> IdeogramBaseOperator:
+    environment = task.get_template_env()
+    if task.is_mapped:
+        task.render_template_fields(context, environment)
+        operator: IdeogramBaseOperator = context["task"]
+        return operator
+    operator = task.prepare_for_execution()
+    for name in operator.template_fields:
+        if name not in _OF_FUNCTIONS:
+            value = operator.render_template(getattr(operator, name), context, environment, set())
+            setattr(operator, name, value)
+    return operator
+
+
+class _Instance:
+    """The task instance as templates see it."""
+
+    def __init__(self, task: Any, run: PlannedRun, map_index: int) -> None:
+        self.task = task
+        self.dag_id, self.task_id = task.dag_id, task.task_id
+        self.run_id, self.map_index = run.run_id, map_index
+        self.try_number, self.max_tries = 1, task.retries or 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise OnlyInARun(f"ti.{name}")
+
+
+class _Variables:
+    """``var.value`` and ``var.json`` of a template."""
+
+    def __init__(self, *, deserialize_json: bool) -> None:
+        self._options = {"deserialize_json": deserialize_json}
+
+    def __getattr__(self, name: str) -> Any:
+        return Variable.get(name, **self._options)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return Variable.get(name, default, **self._options)
+
+
+def _context(task: Any, run: PlannedRun, instance: _Instance) -> dict[str, Any]:
+    """Return what templates see of a run; of the rest Jinja says that it is undefined."""
+    moment, (start, end) = run.logical_date, run.interval
+    day, stamp = moment.strftime("%Y-%m-%d"), moment.isoformat()
+    params = task.params.dump() if hasattr(task.params, "dump") else dict(task.params)
+    return {
+        "dag": task.dag,
+        "dag_run": SimpleNamespace(
+            dag_id=task.dag_id, run_id=run.run_id, conf=dict(run.conf), logical_date=moment, run_type="scheduled"
+        ),
+        "data_interval_start": start,
+        "data_interval_end": end,
+        "ds": day,
+        "ds_nodash": day.replace("-", ""),
+        "logical_date": moment,
+        "macros": _macros(),
+        "params": {**params, **run.conf},
+        "run_id": run.run_id,
+        "task": task,
+        "task_instance": instance,
+        "ti": instance,
+        "ts": stamp,
+        "ts_nodash": moment.strftime("%Y%m%dT%H%M%S"),
+        "ts_nodash_with_tz": stamp.replace("-", "").replace(":", ""),
+        "var": {"value": _Variables(deserialize_json=False), "json": _Variables(deserialize_json=True)},
+    }
+
+
+def _macros() -> Any:
+    try:
+        from airflow.sdk.execution_time.context import MacrosAccessor
+    except ImportError:  # before Airflow 3.0
+        import airflow.macros
+
+        return airflow.macros
+    return MacrosAccessor()
