@@ -47,6 +47,8 @@ _TYPES = {
     "TIFF": ("image/tiff", "tiff"),
     "JPEG2000": ("image/jp2", "jp2"),
 }
+#: The extension by content type.
+EXTENSIONS = dict(_TYPES.values())
 _PNG_SIGNATURE_BYTES = 8
 
 

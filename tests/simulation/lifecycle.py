@@ -75,6 +75,8 @@ class TaskInstance:
     version: int = 0
     #: Whether it waits for its image, though its author may have said otherwise.
     must_wait: bool = False
+    #: Whether a person has raised its ``max_cost_usd``.
+    is_limit_raised: bool = False
     #: How often processes of it were killed.
     deaths: int = 0
 

@@ -45,7 +45,7 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
     s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
 
     with closing(EarlierImages(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/", "own/")) as earlier:
-        found = earlier.line_of(ITEM)
+        found = earlier.line_of(ITEM, None)
 
     assert found is not None
     assert (found["status"], found["cost_usd"]) == ("reused", 0.0)
