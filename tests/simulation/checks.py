@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -279,15 +279,17 @@ class Checks:
         if not line["reused"] and submit.task is not task and not self._policies[task.name].is_sensor:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
 
-    def at_end(self, healed_at: float, *, may_refuse: bool) -> None:
+    def at_end(self, healed_at: float, changed: Collection[str], *, may_refuse: bool) -> None:
         """
         Check that no paid image was given up, and that the ledger is empty.
 
         :param healed_at: When further attempts could succeed: a file that was gone by then is lost.
+        :param changed: The task instances whose inputs were changed, by their names in the ledger.
         :param may_refuse: Whether a task refuses to replace an image, and so does not tidy up after another one.
         """
         own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
-        held = {json.loads(self.bucket[key].body).get("request_id") for key in own if _is_record(key)}
+        records = {key: json.loads(self.bucket[key].body) for key in own if _is_record(key)}
+        held = {record["request_id"] for record in records.values()}
         for submit in self.submits.values():
             is_stored = submit.stored_at is not None or submit.is_elsewhere
             is_lost = submit.job.file_expires_at <= healed_at
@@ -296,11 +298,17 @@ class Checks:
             if submit.is_live and not (is_stored or submit.excuse or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
-        records = [
-            key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key
-        ]
-        if records and not may_refuse:
-            self.fail(f"the ledger is not empty: {', '.join(records)}")
+        left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
+        # The request of a row that was changed, and changed back while its first image is stored, stays as well.
+        left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
+        if left and not may_refuse:
+            self.fail(f"the ledger is not empty: {', '.join(left)}")
+
+    def _is_of_changed(self, record: Mapping[str, Any], changed: Collection[str]) -> bool:
+        """Return whether a record is of inputs that were changed since, and of which there is an image now."""
+        image = self.bucket.get(record["target"].removeprefix(f"s3://{BUCKET}/"))
+        fingerprint = record["fingerprint"] if image is None else image.metadata[f"{_METADATA}fingerprint"]
+        return record["owner"] in changed and fingerprint != record["fingerprint"]
 
 
 def _image_of(intent: Mapping[str, Any]) -> str:

@@ -95,7 +95,8 @@ class Simulation:
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
                 self._again(task)
         refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
-        self._checks.at_end(healed_at, may_refuse=refused)
+        changed = {task.owner for task in self._dag.tasks if task.version}
+        self._checks.at_end(healed_at, changed, may_refuse=refused)
 
     def _clear_what_failed(self) -> None:
         """Clear what failed, as the errors advise."""
