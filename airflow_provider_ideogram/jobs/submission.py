@@ -211,8 +211,7 @@ class Submitter:
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
-                busy = _target_busy(f"{self._record.whose(record)} may be submitting a request for it")
-                raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
+                raise RetryLater(min(seconds_left, RETRY_SECONDS), self._submit_under_way(record))
             found = self._reconcile(record, intent)
             if found is None:
                 return self._submit_over(record, intent, head)
@@ -327,6 +326,16 @@ class Submitter:
             busy = _target_busy(f"request {found.request_id} was just found for another target with the same inputs")
             raise RetryLater(random.Random().uniform(RETRY_SECONDS, 2 * RETRY_SECONDS), busy)
         return recorded
+
+    def _submit_under_way(self, record: LedgerRecord) -> IdeogramTargetBusy:
+        whose = self._record.whose(record)
+        if not self._record.owns(record):
+            return _target_busy(f"{whose} may be submitting a request for it")
+        return IdeogramTargetBusy(
+            f"A submit of {whose} may be on its way",
+            "It is charged if it is accepted and completes. A retry searches the account's history for it.",
+            charged=None,
+        )
 
     def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
         """Return whether the request of another task still needs the target."""
