@@ -19,7 +19,7 @@ from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX
 from airflow_provider_ideogram.storage.thumbnail import FOLDER
 from tests.simulation.s3 import BUCKET, StoredObject
-from tests.simulation.submits import Policy, Reason, Submit, may_follow
+from tests.simulation.submits import AFTER_UNKNOWN, Policy, Reason, Submit, may_follow
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.emulator.jobs import Job
@@ -139,7 +139,7 @@ class Checks:
             self.count(f"paid again: {reason}")
         elif earlier.excuse is None:
             self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
-        submit.consent = reason
+        submit.consent = submit.consent or reason
         if not is_stored:
             earlier.excuse = earlier.excuse or reason or "a violation"
 
@@ -295,7 +295,8 @@ class Checks:
             is_lost = submit.job.file_expires_at <= healed_at
             # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
             is_held = submit.request_id in held
-            if submit.is_live and not (is_stored or submit.excuse or is_lost or is_held):
+            is_excused = submit.excuse or self._is_one_of_several(submit)
+            if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
         left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
@@ -303,6 +304,14 @@ class Checks:
         left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
         if left and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(left)}")
+
+    def _is_one_of_several(self, submit: Submit) -> bool:
+        """Return whether a submit followed an unknown one whose image was stored since."""
+        same = [other for other in self._of_image[submit.image] if other.inputs == submit.inputs]
+        sent_at = submit.job.submitted_at
+        return submit.consent in AFTER_UNKNOWN and any(
+            other.job.submitted_at < sent_at < (other.stored_at or 0.0) for other in same
+        )
 
     def _is_of_changed(self, record: Mapping[str, Any], changed: Collection[str]) -> bool:
         """Return whether a record is of inputs that were changed since, and of which there is an image now."""

@@ -41,6 +41,10 @@ class Reason(StrEnum):
     NOT_DURABLE = "durable is False, and a process died"
 
 
+#: The reasons after which both requests may be accepted; the history then shows both, and the older one is taken.
+AFTER_UNKNOWN = {Reason.ANSWERED_5XX, Reason.RESUBMIT, Reason.OTHER_TASK, Reason.CLEARED, Reason.UNDER_WAY}
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Submit:
     """
