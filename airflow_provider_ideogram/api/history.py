@@ -25,6 +25,8 @@ from airflow_provider_ideogram.api.sanitize import Redactor, sanitize_text
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramServerUnavailable
 
 PER_PAGE = 100
+#: Days that the server accepts in one search.
+MAX_DAYS = 31
 #: Seconds by which the worker's clock and the vendor's may differ.
 CLOCK_SKEW = 120.0
 #: Seconds after its intent in which a submit is accepted, if at all.
@@ -82,21 +84,26 @@ class HistoryPage:
         return self.size < PER_PAGE or any(row.created_at < since for row in self.rows[-1:])
 
 
-def get_history_page(history_url: str, model: str, since: float, page: int = 1) -> Call[HistoryPage]:
+def get_history_page(
+    history_url: str, model: str, since: float, page: int = 1, until: float | None = None
+) -> Call[HistoryPage]:
     """
     Get the account's requests, newest first, 100 a page.
 
     :param history_url: The address of the history, which is on another host than the API.
     :param model: The model's slug; the server matches substrings.
-    :param since: When the submit was intended, in seconds since the epoch.
+    :param since: When the submit was intended, or the first of several, in seconds since the epoch.
     :param page: The page, from 1.
+    :param until: When the last of several submits was intended. Of more days than the server accepts, the last count:
+        the files of older requests are gone.
     """
-    day = datetime.fromtimestamp(since, UTC).date()
+    first, last = (datetime.fromtimestamp(at, UTC).date() for at in (since, since if until is None else until))
+    margin = timedelta(days=1)  # the server's time zone is unknown
     query = {
         "page": page,
         "per_page": PER_PAGE,
-        "from_date": day - timedelta(days=1),  # the server's time zone is unknown
-        "to_date": day + timedelta(days=1),
+        "from_date": max(first - margin, last + margin - timedelta(days=MAX_DAYS)),
+        "to_date": last + margin,
         "model_name": model,
     }
     return Call("GET", f"{history_url}?{urlencode(query)}", parse_history, max_bytes=MAX_LARGE_RESPONSE_BYTES)

@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.manifest import SPOOL_BYTES, kept_line, reused_line
 from airflow_provider_ideogram.datasets.rows import MANIFEST, Item
+from airflow_provider_ideogram.storage.image_record import made_by
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
+
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.state import UnsettledRequest
 
 
 class EarlierImages:
@@ -33,33 +37,49 @@ class EarlierImages:
     def __init__(
         self, objects: ObjectStore, output_prefix: Target, workspaces: str, own: str, *, owns_manifest: bool = False
     ) -> None:
+        self._objects = objects
         self._bucket = output_prefix.bucket
         self._etags = {item.key: item.etag for item in objects.list(output_prefix.bucket, output_prefix.key)}
         self._lines: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
         self._own: set[bytes] = set()
-        if self._etags.pop(output_prefix.key + MANIFEST, None):
-            manifest = objects.open(self._bucket, output_prefix.key + MANIFEST)
-            self._add_lines(manifest, self._own if owns_manifest else None)
+        manifest = output_prefix.key + MANIFEST
+        has_manifest = self._etags.pop(manifest, None) is not None
+        # The last lines of an image count: those of the run itself.
+        if has_manifest and not owns_manifest:
+            self._add_lines(objects.open(self._bucket, manifest))
         for item in objects.list(self._bucket, workspaces):
             if "/part-" in item.key and not item.key.startswith(own):
                 self._add_lines(objects.open(self._bucket, item.key))
-        for item in objects.list(self._bucket, own):  # the last lines of an item count
+        if has_manifest and owns_manifest:
+            self._add_lines(objects.open(self._bucket, manifest), self._own)
+        for item in objects.list(self._bucket, own):
             self._add_lines(objects.open(self._bucket, item.key), self._own)
 
     def has(self, item: Item) -> bool:
         """Return whether an object is at the item's key."""
         return item.key in self._etags
 
-    def is_own(self, item: Item) -> bool:
-        """Return whether the run itself has stored an image at the item's key."""
-        return _digest(item.key) in self._own
+    def is_own(self, item: Item, request: UnsettledRequest | None) -> bool:
+        """
+        Return whether the run itself has stored an image at the item's key.
 
-    def line_of(self, item: Item) -> dict[str, Any] | None:
+        :param request: Its request that the state has as open: a slice that died has stored the image, but no line.
+        """
+        if _digest(item.key) in self._own:
+            return True
+        if request is None or request.request_id is None or not self.has(item):
+            return False
+        head = self._objects.head(self._bucket, item.key)
+        return head is not None and made_by(head) == request.request_id
+
+    def line_of(self, item: Item, request: UnsettledRequest | None) -> dict[str, Any] | None:
         """
         Return the line of a stored image that is unchanged and was made from the same inputs, None without one.
 
         An image that the run itself has generated stays ``generated``, with its cost.
+
+        :param request: The item's request that the state has as open: another run's line does not tell its cost.
         """
         offset = self._offsets.get(_digest(item.key))
         if offset is None or not self.has(item):
@@ -68,7 +88,10 @@ class EarlierImages:
         line: dict[str, Any] = json.loads(self._lines.readline())
         if (line.get("fingerprint"), line.get("etag")) != (item.request.fingerprint, self._etags[item.key]):
             return None
-        is_generated = self.is_own(item) and line["status"] == ImageStatus.GENERATED
+        is_own = _digest(item.key) in self._own
+        if not is_own and request is not None and request.request_id == line["request_id"]:
+            return None
+        is_generated = is_own and line["status"] == ImageStatus.GENERATED
         return kept_line(item, line) if is_generated else reused_line(item, line)
 
     def close(self) -> None:

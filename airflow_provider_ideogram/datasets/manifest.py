@@ -81,7 +81,7 @@ def write_manifest(
     :param use: The use of the prefix.
     :param replaces: The version of the manifest when the attempt began, None for none.
     :param total: The number of images.
-    :param plan: The number of the slice that made the plan.
+    :param plan: The number of the plan.
     :param extra_args: The user's arguments of ``put_object``.
     :raises IdeogramTargetBusy: If another task has written the manifest since.
     :raises PlanLost: If a row has no line, because a part was removed.

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.api.status import ImageStatus
-from airflow_provider_ideogram.datasets.workspace import CHUNK_ROWS, Workspace, chunk_name, part_name
+from airflow_provider_ideogram.datasets.workspace import (
+    CHUNK_ROWS,
+    GENERATED_STORED,
+    PlanLost,
+    Workspace,
+    chunk_name,
+    part_name,
+)
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ class Plan:
     :param to_do: The number of items to generate, or at least to check at their target, by model.
     :param continued: The requests of an earlier plan that items of this one wait for, by the item's key.
     :param ended: The lines of stored images whose requests the state still has as open, by the item's key.
+    :param recorded: The lines of stored images that still have a record in the ledger, by the item's key.
     :param todo_chunks: The number of their chunks, ``todo-000000.jsonl`` and so on.
     :param copy_chunks: The number of chunks of copied items, ``copy-000000.jsonl`` and so on.
     :param parts: The number of parts with the lines of stored images, ``part-000000.jsonl`` and so on.
@@ -56,16 +64,26 @@ class Plan:
     to_do: Counter[str] = field(default_factory=Counter)
     continued: dict[str, UnsettledRequest] = field(default_factory=dict)
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
     todo_chunks: int = 0
     copy_chunks: int = 0
     parts: int = 0
 
-    def add_stored(self, line: dict[str, Any]) -> None:
-        """Count the line of a stored image."""
+    def add_stored(self, line: dict[str, Any], request: UnsettledRequest | None, *, is_recorded: bool) -> None:
+        """
+        Count the line of a stored image.
+
+        :param request: The item's request that the state has as open, None for none.
+        :param is_recorded: Whether the ledger has a record of the image.
+        """
         self.counts[line["status"]] += 1
         self.own_cost_usd += line.get("cost_usd") or 0.0
         self.original_cost_usd += line.get("original_cost_usd") or 0.0
         self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
+        if request is not None and request.request_id in (None, line["request_id"]):
+            self.ended[line["key"]] = line
+        if is_recorded:
+            self.recorded[line["key"]] = line
 
 
 @dataclass(slots=True)
@@ -86,7 +104,7 @@ class _Chunks:
     def flush(self) -> None:
         if self.lines:
             is_part = self.kind == "part"
-            names = partial(part_name, self.plan, self.plan) if is_part else partial(chunk_name, self.plan, self.kind)
+            names = partial(part_name, self.plan, 0) if is_part else partial(chunk_name, self.plan, self.kind)
             self.workspace.write_lines(names(self.written), self.lines)
             self.written, self.lines = self.written + 1, []
 
@@ -99,28 +117,28 @@ def make_plan(
     number: int,
     if_exists: str,
     open_requests: Mapping[str, UnsettledRequest],
+    records: Container[str] = (),
 ) -> Plan:
     """
     Read and check all rows, and write the plan to the workspace.
 
     :param rows: Each row with its place in the input.
-    :param number: The number of the slice that makes the plan.
+    :param number: The number of the plan.
     :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
     :param open_requests: Requests of an earlier plan that may be charged, by the item's key.
+    :param records: The keys of images that have a record in the ledger.
     :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
     :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
     plan, counted = Plan(), _CountedRows(rows)
     todo, copies, parts = (_Chunks(workspace, number, kind) for kind in ("todo", "copy", "part"))
     for item in checker.items(counted):
-        is_own = earlier.is_own(item)
-        line = earlier.line_of(item) if if_exists == "reuse" or is_own else None
         request = open_requests.get(item.key)
+        is_own = earlier.is_own(item, request)
+        line = earlier.line_of(item, request) if if_exists == "reuse" or is_own else None
         if line is not None:
-            plan.add_stored(line)
+            plan.add_stored(line, request, is_recorded=item.key in records)
             parts.add(line)
-            if request is not None and request.request_id in (None, line["request_id"]):
-                plan.ended[item.key] = line
         elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
@@ -159,6 +177,7 @@ def plan_failed_items(
     :param state: The state at the end of the last attempt; it is changed.
     :param statuses: The statuses of those items.
     :param left_out: The keys of items that are not attempted again.
+    :raises PlanLost: If a row can't be copied since another row's stored image was replaced or deleted.
     """
     status_by_row: dict[int, str] = {}
     for line in map(json.loads, workspace.part_lines(state.plan)):
@@ -167,11 +186,26 @@ def plan_failed_items(
             status_by_row[line["row"]] = line["status"]
     for row in _undecided_rows(workspace, state):
         status_by_row.pop(row, None)
+    _check_sources(workspace, state, status_by_row)
     for status in status_by_row.values():
         state.counts[status] -= 1
     state.todo_chunks = _append(workspace, state.plan, "todo", state.todo_chunks, status_by_row)
     state.copy_chunks = _append(workspace, state.plan, "copy", state.copy_chunks, status_by_row)
     state.consecutive_same_failures, state.examples = 0, []
+
+
+def _check_sources(workspace: Workspace, state: DatasetState, failed: Container[int]) -> None:
+    """Raise PlanLost if a failed row is a copy of one whose image was stored: that is no longer there."""
+    sources: set[str] = set()
+    for number in range(state.copy_chunks):
+        lines = workspace.read_lines(chunk_name(state.plan, "copy", number))
+        sources.update(line["copy_of"] for line in lines if line["row"] in failed)
+    stored: dict[str, bool] = {}
+    for line in map(json.loads, workspace.part_lines(state.plan)) if sources else ():
+        if line["key"] in sources:
+            stored[line["key"]] = line["error"] is None
+    if lost := [key for key, is_stored in stored.items() if is_stored]:
+        raise PlanLost(f"{lost[0]} was replaced or deleted since it was stored", GENERATED_STORED)
 
 
 def _undecided_rows(workspace: Workspace, state: DatasetState) -> Iterator[int]:

@@ -12,9 +12,11 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
+from airflow_provider_ideogram.account.reservations import Settlement, settle
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import TOLERANCE, estimated_cost
@@ -27,7 +29,7 @@ from airflow_provider_ideogram.datasets.row_files import read_rows, version_of
 from airflow_provider_ideogram.datasets.rows import RowChecker
 from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import Workspace
-from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramLedgerError
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
+
+#: Records of stored images that are looked at. There are more only where S3 permits no deletions.
+_MAX_LEFTOVERS = 1000
 
 
 def input_digest(options: DatasetOptions, output_prefix: Target, objects: ObjectStore) -> str:
@@ -85,7 +90,7 @@ def plan_run(
     Read and check the input, write the plan to the workspace, and return the first state.
 
     :param digest: The input's digest.
-    :param before: The state of the present slice, whose number becomes that of the plan.
+    :param before: The state of the present slice.
     :param ledger: The ledger, from which the records of stored images are removed.
     :param owns_manifest: Whether an attempt of the task since its last clear has written the manifest.
     :raises IdeogramInvalidInput: If a row is not valid, or the run would cost more than ``max_cost_usd``.
@@ -93,23 +98,25 @@ def plan_run(
     checker = row_checker(options, output_prefix)
     workspaces = Workspace.all_of(output_prefix, options.ledger_prefix)
     own = workspace.parts_of(before.plan)
+    # Later than those of all runs before: their objects may still be there.
+    number = max(int(time.time()), before.plan + 1)
     with closing(EarlierImages(store.objects, output_prefix, workspaces, own, owns_manifest=owns_manifest)) as earlier:
         rows = read_input(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
-        plan = make_plan(rows, checker, earlier, workspace, before.slices, options.if_exists, open_requests)
+        records = frozenset(islice(ledger.targets_below(output_prefix), _MAX_LEFTOVERS))
+        plan = make_plan(rows, checker, earlier, workspace, number, options.if_exists, open_requests, records)
     if not plan.rows and not options.allow_empty:
         raise IdeogramInvalidInput.of([f"{options.prompts_path or 'prompts'}: there are no rows; see allow_empty"])
     _check_cost(options, plan)
     metrics.reused(plan.counts[ImageStatus.REUSED])
-    for key, line in plan.ended.items():  # a slice has stored it and died
-        record_key = ledger.key_of(Target(output_prefix.bucket, key), before.owner)
-        ledger.delete_for_image(record_key, line["request_id"], line["submitted_at"])
+    for key, line in plan.recorded.items():
+        _delete_leftover(ledger, store.objects, Target(output_prefix.bucket, key), before.owner, line)
     now, limit = time.time(), options.requests_per_minute
     state = DatasetState(
         input_digest=digest,
         owner=before.owner,
         replaced_manifest=before.replaced_manifest,
-        plan=before.slices,
+        plan=number,
         slices=before.slices,
         total=plan.total,
         todo_chunks=plan.todo_chunks,
@@ -133,6 +140,25 @@ def plan_run(
     )
     state.counts |= plan.counts
     return state
+
+
+def _delete_leftover(
+    ledger: Ledger | NoLedger, objects: ObjectStore, target: Target, owner: str, line: Mapping[str, Any]
+) -> None:
+    """Settle and delete a record that a stored image ends: its slice died, or could not delete it."""
+    try:
+        record = ledger.read(ledger.key_of(target, owner))
+    except IdeogramLedgerError as error:
+        log.warning("%s. Its image is stored", error.reason)
+        return
+    if record is None:
+        return
+    is_of_image = record.is_of_image(line["request_id"], line["submitted_at"])
+    if not is_of_image and not record.is_moot(owner, line["fingerprint"], time.time()):
+        return
+    cost = line["original_cost_usd"] if is_of_image else None
+    if settle(objects, [Settlement(record.intent.reservation, cost)]):
+        ledger.delete(record.key, record.etag)
 
 
 def _uncounted(plan: Plan, open_requests: Mapping[str, UnsettledRequest]) -> float:

@@ -91,7 +91,7 @@ class DatasetState:
     :param input_digest: Identifies the rows and the parameters; empty if they are to be planned.
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param replaced_manifest: The version of the manifest when the attempt began, None without one.
-    :param plan: The number of the slice that made the plan.
+    :param plan: The number of the plan, 0 without one.
     :param total: The number of images.
     :param todo_chunks: The number of chunks of items to generate.
     :param started_at: When the run began, in seconds since the epoch.

@@ -2,10 +2,10 @@
 The objects that a dataset's run keeps in S3 between its slices.
 
 Invariant: what the next slice or attempt needs is here or in the ledger, written before the slice ends. A write of the
-state names the version that it replaces: a slice that Airflow has given up can't undo a later one. Each slice has a
-number, which is in the names of what it writes, so that slices that overlap overwrite nothing. A chunk has at most
-CHUNK_ROWS rows. The objects are deleted when the run has succeeded, except that the state stays unless
-``if_exists`` is ``reuse``.
+state names the version that it replaces: a slice that Airflow has given up can't undo a later one. Each plan and each
+slice has a number, which is in the names of what it writes: slices that overlap overwrite nothing, and an object that
+an ended run left is no part of the next one. A chunk has at most CHUNK_ROWS rows. The objects are deleted when the run
+has succeeded, except that the state stays unless ``if_exists`` is ``reuse``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def chunk_name(plan: int, kind: str, number: int) -> str:
     """
     Return the name of a chunk of a plan.
 
-    :param plan: The number of the slice that made the plan.
+    :param plan: The number of the plan.
     """
     return f"{kind}-{plan:06}-{number:06}.jsonl"
 

@@ -183,7 +183,7 @@ class IdeogramHook(BaseHook):
         :raises IdeogramInvalidInput: If the connection has no history.
         :raises IdeogramServerUnavailable: If the history has too many newer requests to search.
         """
-        pages = self._history(request.model, intended_at)
+        pages = self._history(request.model, intended_at, last_intended_at)
         listed = set().union(*(find_submitted(page.rows, request, intended_at, last_intended_at) for page in pages))
         return {request_id for request_id in listed if self.find_in_history(request_id) is not None}
 
@@ -205,10 +205,10 @@ class IdeogramHook(BaseHook):
                     break
             day = until + timedelta(days=1)
 
-    def _history(self, model: str, since: float) -> Iterator[HistoryPage]:
-        """Yield the pages with requests made after a time, newest first; raise if there are too many."""
+    def _history(self, model: str, since: float, until: float | None = None) -> Iterator[HistoryPage]:
+        """Yield the pages with requests made between two times, newest first; raise if there are too many."""
         for number in range(1, _MAX_HISTORY_PAGES + 1):
-            page = self._client.run(get_history_page(self._history_url, model, since, number))
+            page = self._client.run(get_history_page(self._history_url, model, since, number, until))
             yield page
             if page.ends_search(since - CLOCK_SKEW):
                 return

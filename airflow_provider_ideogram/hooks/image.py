@@ -50,6 +50,8 @@ _TYPES = {
 }
 #: Pillow's modules of these formats. All of its modules would take 50 ms of CPU, most of them for PDF.
 _PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Avif", "Bmp", "Tiff", "Jpeg2K")
+#: The extension by content type.
+EXTENSIONS = dict(_TYPES.values())
 _PNG_SIGNATURE_BYTES = 8
 
 

@@ -6,17 +6,16 @@ Invariant: asked for before the intent is written, and ended by a cost or by the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_ideogram.api.polling import Outcome
-from airflow_provider_ideogram.storage.image_record import cost_of, made_by
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
-    from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
+    from airflow_provider_ideogram.jobs.record import Intent
 
 
 class Admission(Protocol):
@@ -100,17 +99,6 @@ def admitted(admission: Admission, intent: Intent, record: str | None) -> Iterat
     except BaseException:
         admission.cancel(reservation)
         raise
-
-
-def settle_stored(admission: Admission, record: LedgerRecord | None, head: Mapping[str, Any]) -> bool:
-    """
-    End the reservation of a record whose image is stored, and return whether the record may be deleted.
-
-    :param head: S3's description of the image.
-    """
-    if record is None or record.request_id is None or record.request_id != made_by(head):
-        return True
-    return admission.settle(record.intent.reservation, cost_of(head))
 
 
 def settle_abandoned(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:

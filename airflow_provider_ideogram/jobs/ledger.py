@@ -24,7 +24,6 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramStorageRefused,
 )
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
-from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
@@ -158,20 +157,15 @@ class Ledger:
         except IdeogramLedgerError as error:
             log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
 
-    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
+    def targets_below(self, target: Target) -> Iterator[str]:
         """
-        Delete the record if it is of the request whose image is stored.
+        Yield the keys of the images below a target's key that have a record.
 
-        :param submitted_at: When it was submitted, in ISO 8601: it tells the request of a record without its id, since
-            the intent's time is taken for it.
+        :raises IdeogramStorageError: If the records can't be listed.
         """
-        record = self.read(key)
-        if record is None:
-            return
-        intended_at = iso_utc(record.intent.intent_at)
-        is_same = intended_at == submitted_at if record.request_id is None else record.request_id == request_id
-        if is_same:
-            self.delete(key, record.etag)
+        for item in self._objects.list(self._bucket, f"{self._prefix}{target.key}"):
+            if item.key.endswith(".json"):
+                yield item.key.removeprefix(self._prefix).removesuffix(".json")
 
     def others(self, key: str, since: float) -> Iterator[LedgerRecord]:
         """
@@ -316,5 +310,6 @@ class NoLedger:
         """Return no records."""
         return iter(())
 
-    def delete_for_image(self, key: str, request_id: str | None, submitted_at: str | None) -> None:
-        """Do nothing."""
+    def targets_below(self, target: Target) -> Iterator[str]:  # noqa: ARG002
+        """Return no keys."""
+        return iter(())

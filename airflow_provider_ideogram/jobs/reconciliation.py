@@ -177,8 +177,7 @@ class Reconciler:
 def _may_be_submitting(other: LedgerRecord, intent: Intent) -> bool:
     """Return whether the same request may be on its way for another target."""
     age = time.time() - other.intent.intent_at
-    is_open = other.request_id is None and not other.not_submitted
-    return is_open and age < HISTORY_LAG and other.intent.request == intent.request
+    return other.is_in_doubt and age < HISTORY_LAG and other.intent.request == intent.request
 
 
 def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary: bool) -> None:

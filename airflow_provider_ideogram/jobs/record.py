@@ -16,6 +16,7 @@ from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import attempt_group
+from airflow_provider_ideogram.storage.image_record import iso_utc
 
 #: The version of the records' format. A change must keep older versions readable.
 VERSION = 1
@@ -23,6 +24,8 @@ VERSION = 1
 MAX_BYTES = 1 << 20
 #: Leaves room for the request id, which is added after the submit.
 MAX_INTENT_BYTES = MAX_BYTES - 1024
+#: Seconds after which the submit of an intent certainly is no longer on its way.
+SUBMITTED_AFTER = 120.0
 #: Fields of the intent that a record has only if they differ from the default.
 _OPTIONAL = ("excluded_request_ids", "submit_attempts", "unsettled_since", "reservation")
 
@@ -103,6 +106,35 @@ class LedgerRecord:
             reservation=intent.reservation,
         )
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it is unknown whether the request was submitted."""
+        return self.request_id is None and not self.not_submitted
+
+    def is_of_image(self, request_id: str | None, submitted_at: str | None) -> bool:
+        """
+        Return whether the record is of the request of a stored image.
+
+        :param request_id: The image's request.
+        :param submitted_at: When that was submitted, in ISO 8601: it tells the request of a record without its id,
+            since the intent's time is taken for it.
+        """
+        if self.request_id is None:
+            return iso_utc(self.intent.intent_at) == submitted_at
+        return self.request_id == request_id
+
+    def is_moot(self, owner: str, fingerprint: str, now: float) -> bool:
+        """
+        Return whether a stored image of the same inputs settles the record: of no submit, or of a past unknown one.
+
+        :param owner: The task instance that has the image.
+        :param fingerprint: The fingerprint of the image's inputs.
+        :param now: Seconds since the epoch.
+        """
+        is_past = now > self.intent.intent_at + SUBMITTED_AFTER
+        is_own = (self.intent.owner, self.intent.fingerprint) == (owner, fingerprint)
+        return self.not_submitted or (self.is_in_doubt and is_past and is_own)
+
     def followed_by(self, intent: Intent, now: float) -> Intent:
         """
         Return an intent as it is written over this record; the same inputs keep the seed that was drawn before.
@@ -111,7 +143,7 @@ class LedgerRecord:
         """
         own = self.intent
         same = own.fingerprint == intent.fingerprint
-        unsettled = same and self.request_id is None and not self.not_submitted
+        unsettled = same and self.is_in_doubt
         cleared = intent.max_tries != own.max_tries and intent.owner == own.owner
         return replace(
             intent,

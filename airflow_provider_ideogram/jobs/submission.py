@@ -20,13 +20,12 @@ from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramBudgetReached,
-    IdeogramLedgerError,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
     IdeogramUnknownSubmit,
 )
-from airflow_provider_ideogram.jobs.admission import admitted, settle_abandoned, settle_stored
+from airflow_provider_ideogram.jobs.admission import settle_abandoned
 from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
@@ -35,17 +34,11 @@ from airflow_provider_ideogram.jobs.reconciliation import RETRY_SECONDS, Reconci
 from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.jobs.target_image import TargetImage
-from airflow_provider_ideogram.storage.image_record import (
-    ImageRecord,
-    made_by,
-    made_from,
-    paid_by_group,
-    submitted_at_of,
-)
+from airflow_provider_ideogram.jobs.target_record import TargetRecord
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, paid_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractContextManager
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
@@ -126,15 +119,17 @@ class Submitter:
         # The time is from before the POST, so that the request's hour never ends later than counted.
         intent = Intent(with_seed, request.fingerprint, self.target.uri, time.time(), self.owner, self.max_tries)
         # A request that exists needs no admission.
-        existing = self.ledger.read(self.record_key) if self.admission.is_shared else None
+        existing = self._record.read() if self.admission.is_shared else None
         try:
             if existing is None:
-                with self._admitted(intent) as reserved:
-                    record = self.ledger.write_intent(self.record_key, reserved)
+                record = self._record.write(intent)
                 return self._stored_meanwhile(head, record, request) or self._submit(record)
         except RecordConflict:
-            existing = self.ledger.read(self.record_key)
+            existing = self._record.read()
         if existing is not None:
+            if absent and (stored := self._image.stored_since(None, request)):  # its slice died, or another task's is
+                self._record.end(existing, stored, request.fingerprint)
+                return stored
             if self.keeps_first_inputs and existing.intent.attempt_group == self._group:
                 intent = replace(intent, request=existing.intent.request, fingerprint=existing.intent.fingerprint)
             with suppress(RecordConflict):
@@ -149,7 +144,7 @@ class Submitter:
 
         :raises IdeogramJobUnreachable: If its image is stored, and its inputs are unknown.
         """
-        record = self.ledger.read(self.record_key)
+        record = self._record.read()
         if record is not None:
             own = record.intent.attempt_group == self._group
             return record.intent.request.as_asked(record.intent.fingerprint) if own else None
@@ -159,11 +154,15 @@ class Submitter:
     @property
     def record_key(self) -> str:
         """The key of the target's record in the ledger."""
-        return self.ledger.key_of(self.target, self.owner)
+        return self._record.key
 
     @property
     def _group(self) -> str:
         return attempt_group(self.owner, self.max_tries)
+
+    @property
+    def _record(self) -> TargetRecord:
+        return TargetRecord(self.ledger, self.admission, self.target, self.owner)
 
     @property
     def _image(self) -> TargetImage:
@@ -173,10 +172,10 @@ class Submitter:
         """Return the image at the target if it is this task's own or is to be reused."""
         if self.keeps_first_inputs and paid_by_group(head, self._group):
             request = request_of_image(self.hook, self.target, head)
-        if made_from(head, request):
-            record = self.ledger.read(self.record_key) if self.admission.is_shared else None
-            if settle_stored(self.admission, record, head):
-                self.ledger.delete_for_image(self.record_key, made_by(head), submitted_at_of(head))
+        record = self._record.read() if made_from(head, request) else None
+        if record is not None:
+            image = ImageRecord.of_object(self.target, head, request)
+            self._record.end(record, image, request.fingerprint, is_result=self.if_exists == "reuse")
         return self._image.usable(head, request)
 
     def _stored_meanwhile(
@@ -194,10 +193,11 @@ class Submitter:
             if stored is None and self.keeps_first_inputs and (own := self._image.own()):
                 stored = ImageRecord.of_object(*own, request_of_image(self.hook, *own), own=True)
         except BaseException:  # also Airflow's timeout: nothing was submitted
-            self._cancel(record, replaced)
+            self._record.take_back(record, replaced)
             raise
         if stored is not None:
-            self._cancel(record, replaced)
+            is_moot = replaced is not None and self._record.is_moot(replaced, request.fingerprint)
+            self._record.take_back(record, None if is_moot else replaced)
         return stored
 
     def _reattach(
@@ -211,25 +211,26 @@ class Submitter:
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
             if seconds_left > 0 and not record.intent.submit_attempts:
-                busy = _target_busy(f"{self._whose(record)} may be submitting a request for it")
-                raise RetryLater(min(seconds_left, RETRY_SECONDS), busy)
+                raise RetryLater(min(seconds_left, RETRY_SECONDS), self._submit_under_way(record))
             found = self._reconcile(record, intent)
             if found is None:
                 return self._submit_over(record, intent, head)
             record = found
-        own, same = self._owns(record), record.intent.fingerprint == intent.fingerprint
+        own, same = self._record.owns(record), record.intent.fingerprint == intent.fingerprint
         poll = RequestPoll(record.job.request_id, record.intent.intent_at)
         poll_once(self.hook, poll)
         if poll.outcome is Outcome.RECORD_GONE and same:
             recover(self.hook, poll, record.intent.request)
         if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
-            raise _target_busy(f"request {record.request_id} of {self._whose(record)}, with other inputs, is {state}")
+            raise _target_busy(
+                f"request {record.request_id} of {self._record.whose(record)}, with other inputs, is {state}"
+            )
         if not same:
             log.warning(
                 "Request %s of %s was submitted for %s with other inputs. It is abandoned, and a new one is submitted",
                 record.request_id,
-                self._whose(record),
+                self._record.whose(record),
                 record.intent.target,
             )
             settle_abandoned(self.admission, record.intent.reservation, poll)
@@ -241,7 +242,7 @@ class Submitter:
             log.warning("%s. A new request is submitted", poll.failure().reason)
             settle_abandoned(self.admission, record.intent.reservation, poll)
             return self._submit_over(record, intent, head, settled=True)
-        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._whose(record))
+        log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._record.whose(record))
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
@@ -255,7 +256,7 @@ class Submitter:
         :param settled: Whether the record's request will never have an image.
         """
         try:
-            record = self._replace(existing, intent)
+            record = self._record.replace(existing, intent)
         except IdeogramBudgetReached:
             if settled:  # its record would pass for an open request
                 self.ledger.delete(existing.key, existing.etag)
@@ -279,57 +280,22 @@ class Submitter:
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
             if isinstance(unknown, IdeogramSubmitFailed):
-                record = self._note_failed_submit(record)
+                record = self._record.add_failed_submit(record)
             found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
             if found is not None:
                 return found.job, RequestPoll(found.job.request_id, found.intent.intent_at)
-            return self._submit(self._replace(record, record.intent), record, repeated=True)
+            return self._submit(self._record.replace(record, record.intent), record, repeated=True)
         except Exception as error:  # refused or never sent, see IdeogramHook.submit
-            self._cancel(record, replaced)
+            self._record.take_back(record, replaced)
             if isinstance(error, IdeogramRateLimited):
                 delay = submit_delay(error.retry_after, random.Random())
                 if error.status_code is not None:  # of the API, not of the account's own limit
                     self.admission.limited(delay)
                 raise RetryLater(delay, error) from None
             raise
-        recorded = self._record_request(record, submission.request_id)
+        recorded = self._record.add_request(record, submission.request_id)
         metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
-
-    def _cancel(self, record: LedgerRecord, replaced: LedgerRecord | None) -> None:
-        """Leave the ledger as it was before an intent whose submit was refused or never sent."""
-        if replaced is None:
-            self.ledger.cancel_intent(record)
-        else:
-            self.ledger.restore(record, replaced)
-        self.admission.cancel(record.intent.reservation)
-
-    def _admitted(self, intent: Intent) -> AbstractContextManager[Intent]:
-        return admitted(self.admission, intent, self.ledger.url_of(self.record_key))
-
-    def _note_failed_submit(self, record: LedgerRecord) -> LedgerRecord:
-        """Record that the submit was answered 500, 502 or 503; without a record it stays an unknown submit."""
-        attempts = record.intent.submit_attempts + 1
-        try:
-            return self.ledger.replace(record, replace(record.intent, submit_attempts=attempts))
-        except (RecordConflict, IdeogramLedgerError) as problem:
-            log.warning("The failed submit could not be recorded: %s", _reason_of(problem))
-            return record
-
-    def _record_request(self, record: LedgerRecord, request_id: str) -> LedgerRecord:
-        """Record the id of an accepted request."""
-        try:
-            recorded = self.ledger.record_request(record, request_id)
-        except (RecordConflict, IdeogramLedgerError) as problem:
-            log.error(
-                "Request %s is submitted, but its id could not be recorded in the ledger (%s). The task continues. If "
-                "it ends before the image is stored, the next attempt searches the account's history for the request",
-                request_id,
-                _reason_of(problem),
-            )
-            recorded = replace(record, request_id=request_id)
-        metrics.submitted(record.intent.request.model)
-        return recorded
 
     def _reconcile(
         self,
@@ -347,48 +313,35 @@ class Submitter:
             resubmit_on_5xx=self.resubmit_on_5xx and may_resubmit,
         )
         found = reconciler.find(
-            record, intent, owns=self._owns(record), durable=self.ledger.is_durable, answered=unknown
+            record, intent, owns=self._record.owns(record), durable=self.ledger.is_durable, answered=unknown
         )
         if found is None:
             return None
         # No later than the request, so that its hour never ends later than counted.
         submitted_at = min(record.intent.intent_at, max(record.intent.first_submit_at, found.created_at))
         settled = replace(record, intent=replace(record.intent, intent_at=submitted_at))
-        recorded = self._record_request(settled, found.request_id)
+        recorded = self._record.add_request(settled, found.request_id)
         if reconciler.is_held(recorded):  # two tasks found it at the same time: each lets go, and searches again
             self.ledger.restore(recorded, record)
             busy = _target_busy(f"request {found.request_id} was just found for another target with the same inputs")
             raise RetryLater(random.Random().uniform(RETRY_SECONDS, 2 * RETRY_SECONDS), busy)
         return recorded
 
+    def _submit_under_way(self, record: LedgerRecord) -> IdeogramTargetBusy:
+        whose = self._record.whose(record)
+        if not self._record.owns(record):
+            return _target_busy(f"{whose} may be submitting a request for it")
+        return IdeogramTargetBusy(
+            f"A submit of {whose} may be on its way",
+            "It is charged if it is accepted and completes. A retry searches the account's history for it.",
+            charged=None,
+        )
+
     def _is_needed_by_other_task(self, record: LedgerRecord, poll: RequestPoll) -> bool:
         """Return whether the request of another task still needs the target."""
         if poll.outcome is Outcome.COMPLETED:
             return time.time() < record.intent.intent_at + STORING_SECONDS
         return not poll.is_terminal_failure and poll.outcome is not Outcome.RECORD_GONE
-
-    def _owns(self, record: LedgerRecord) -> bool:
-        return record.intent.owner == self.owner
-
-    def _whose(self, record: LedgerRecord) -> str:
-        """Return the record's task in words."""
-        return "an earlier attempt of this task" if self._owns(record) else f"the task {record.intent.owner}"
-
-    def _replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
-        """Write the intent over the record."""
-        in_doubt = record.request_id is None and not record.not_submitted
-        try:
-            with self._admitted(record.followed_by(intent, time.time())) as reserved:
-                if in_doubt:  # both submits may be charged
-                    self.admission.settle(record.intent.reservation, None)
-                return self.ledger.replace(record, reserved)
-        except IdeogramBudgetReached as reached:
-            raise (reached.after_unknown_submit() if in_doubt else reached) from None
-
-
-def _reason_of(problem: RecordConflict | IdeogramLedgerError) -> str:
-    """Return why a record could not be written; the advice of a ledger's error is about a task without a submit."""
-    return problem.reason if isinstance(problem, IdeogramLedgerError) else "its record was replaced meanwhile"
 
 
 def _target_busy(why: str) -> IdeogramTargetBusy:

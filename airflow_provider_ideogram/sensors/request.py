@@ -31,11 +31,12 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramJobFailed,
     IdeogramObjectExists,
     IdeogramResultExpired,
+    IdeogramStorageError,
     IdeogramTimeout,
 )
 from airflow_provider_ideogram.operators.base import problem_of, read_if_valid
 from airflow_provider_ideogram.operators.job import IdeogramJobTask
-from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target, check_key
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -173,7 +174,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
             with retried_while_open(lambda: self._open_request(context)):
                 self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
-            if stored := self._find_stored(job):
+            if stored := self._find_stored(job) or self._copy_stored(job):
                 self._end_request(job, stored.original_cost_usd)
                 return self._succeed(context, stored)
             poll = RequestPoll(job.request_id, job.submitted_at)
@@ -249,6 +250,21 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 request_id=job.request_id,
             )
         return None
+
+    def _copy_stored(self, job: Job) -> ImageRecord | None:
+        """
+        Copy the image from where the submitting task found it stored, also after the vendor's seven days.
+
+        :return: None if the argument names no such image, or if it can't be copied: then it is fetched.
+        """
+        uri = self.request.get("uri") if isinstance(self.request, Mapping) else None
+        if not isinstance(uri, str) or check_key(uri, with_bucket=False):
+            return None
+        try:
+            return self._store.copy_of_request(Target.parse(uri), Target.parse(job.target), job)
+        except IdeogramStorageError as error:
+            self.log.warning("%s can't be copied, and is fetched from the vendor: %s", uri, error.reason)
+            return None
 
 
 def request_id_of(request: str | Mapping[str, Any]) -> str:

@@ -23,9 +23,11 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramStorageRefused,
     completed_not_stored,
 )
+from airflow_provider_ideogram.hooks.image import EXTENSIONS
 from airflow_provider_ideogram.storage.image_record import (
     ImageRecord,
     fingerprint_of,
+    made_by,
     made_from,
     metadata_of,
     thumbnail_metadata,
@@ -185,12 +187,23 @@ class ImageStore:
         head = self.head(source)
         if head is None or not made_from(head, request):
             return None
+        return ImageRecord.of_object(target, self._copy(source, head, target), request)
+
+    def copy_of_request(self, source: Target, target: Target, job: Job) -> ImageRecord | None:
+        """Copy the image of a request as :meth:`copy` does; return None if the source has another one."""
+        head = self.head(source)
+        if head is None or made_by(head) != job.request_id:
+            return None
+        target = target.named(job.request_id, EXTENSIONS.get(head.get("ContentType", ""), "png"))
+        return ImageRecord.of_object(target, self._copy(source, head, target), job.request, own=True)
+
+    def _copy(self, source: Target, head: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
+        """Copy an object, and return the description of the copy."""
         # The metadata says what the image was made from. It is sent, because some stores copy none.
         described = {name: head[name] for name in ("Metadata", *_CONTENT_HEADERS) if name in head}
         arguments = {"MetadataDirective": "REPLACE", **self._copy_args, **described}
         copied = self.objects.copy((source.bucket, source.key), target.bucket, target.key, **arguments)
-        description = {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
-        return ImageRecord.of_object(target, description, request)
+        return {**head, "ETag": copied["CopyObjectResult"]["ETag"], "VersionId": copied.get("VersionId")}
 
     @property
     def _copy_args(self) -> dict[str, Any]:

@@ -205,6 +205,24 @@ def test_expired_image_is_left_to_the_submitting_task(
     assert_error(result, "The vendor no longer holds the image", "Another attempt of the task that submitted it")
 
 
+def test_stored_image_is_copied_whatever_its_age(
+    submitted: dict[str, Any], image_task: ImageTask, sensor_task: SensorTask, world: World
+) -> None:
+    assert_succeeded(world.run(image_task("another")))
+    world.pass_time(8 * DAY)
+    again = image_task(task_id="submit", wait_for_completion=False)
+    assert_succeeded(again.execute())
+    run = sensor_task(again.xcom(), s3_key="elsewhere/")
+
+    assert_succeeded(run.to_end())
+
+    xcom = run.xcom()
+    assert xcom["key"] == f"elsewhere/{submitted['request_id']}.png"
+    assert world.stored(xcom["key"]) == world.stored()
+    assert (xcom["cost_usd"], xcom["prompt"]) == (0.05, submitted["prompt"])
+    assert world.accepted == 1
+
+
 def test_result_that_is_late_does_not_skip_the_task(
     submitted: dict[str, Any], sensor_task: SensorTask, world: World
 ) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.module_loading import import_string
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR, TriggerFailureReason
 
 from airflow_provider_ideogram.jobs.identity import owner_id
 from tests.simulation.kernel import EPOCH, Process, Signal
@@ -75,6 +76,8 @@ class TaskInstance:
     version: int = 0
     #: Whether it waits for its image, though its author may have said otherwise.
     must_wait: bool = False
+    #: Whether a person has raised its ``max_cost_usd``.
+    is_limit_raised: bool = False
     #: How often processes of it were killed.
     deaths: int = 0
 
@@ -208,14 +211,15 @@ class Airflow:
             end = self._run_slice(task, process, method, kwargs)
             if end is None or end.deferral is None:
                 return
-            event = self._event(task, end.deferral, number)
+            number += 1
+            try:
+                event = self._event(task, end.deferral, number - 1)
+            except TimeoutError:
+                method, kwargs = TRIGGER_FAIL_REPR, {"error": TriggerFailureReason.TRIGGER_TIMEOUT}
+                continue
             if event is None:
                 return
-            method, kwargs, number = (
-                end.deferral.method_name,
-                {**(end.deferral.kwargs or {}), "event": event},
-                number + 1,
-            )
+            method, kwargs = end.deferral.method_name, {**(end.deferral.kwargs or {}), "event": event}
 
     def _wait_for_worker(self) -> None:
         seconds = self._rng.uniform(*_QUEUED)
@@ -293,13 +297,12 @@ class Airflow:
         return _End("success", json.loads(json.dumps(result)))
 
     def _event(self, task: TaskInstance, deferral: Any, number: int) -> Mapping[str, Any] | None:
-        """Run the trigger; return its event, None if the attempt ends before it fires."""
+        """Run the trigger; return its event, None if the task is cleared before; raise TimeoutError if it is late."""
         path, kwargs = deferral.trigger.serialize()
         timeout = deferral.timeout.total_seconds()
         if self._faults.happens("trigger too late"):
             self._kernel.sleep(timeout)
-            task.fail(TimeoutError("the deferral timed out"))
-            return None
+            raise TimeoutError
         stored = json.dumps(kwargs)
         fired = self._spawn_trigger(task, number, path, stored)
         if self._faults.happens("trigger twice"):
@@ -309,8 +312,7 @@ class Airflow:
             task.state = "cleared"
             return None
         if not self._kernel.wait(fired, timeout):
-            task.fail(TimeoutError("the deferral timed out"))
-            return None
+            raise TimeoutError
         event: Mapping[str, Any] = json.loads(json.dumps(fired.value))
         self._checks.on_event(event)
         return event

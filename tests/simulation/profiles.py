@@ -32,13 +32,11 @@ class Dag:
     :param tasks: The task instances.
     :param policies: What they say about money, by name.
     :param excluded: Kinds of faults that would only disturb.
-    :param needs_usd: Returns what a task has spent, and needs for the images that it still has to pay.
     """
 
     tasks: list[TaskInstance] = field(default_factory=list)
     policies: dict[str, Policy] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
-    needs_usd: Callable[[TaskInstance], float] = field(default=lambda _: 0.0)
 
     def add(self, task: TaskInstance, policy: Policy) -> None:
         """Add a task instance."""
@@ -160,7 +158,7 @@ def dataset(rng: Random) -> Dag:
     dag = Dag()
     rows = rng.choice((2, 4, 7))
     for name in "DE"[: rng.choice((1, 1, 2))]:
-        dag.add(*_dataset_task(rng, name, dag, rows))
+        dag.add(*_dataset_task(rng, name, rows))
     return dag
 
 
@@ -168,7 +166,7 @@ def mixed(rng: Random) -> Dag:
     """A dataset, and single images at some of its keys."""
     dag = Dag()
     rows = rng.choice((2, 4))
-    dag.add(*_dataset_task(rng, "D", dag, rows))
+    dag.add(*_dataset_task(rng, "D", rows))
     for number, name in enumerate("AB"[: rng.choice((1, 2))]):
         policy = _policy(rng)
         arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/{_PREFIX}r{number}"}
@@ -176,8 +174,8 @@ def mixed(rng: Random) -> Dag:
     return dag
 
 
-def _dataset_task(rng: Random, name: str, dag: Dag, rows: int) -> tuple[TaskInstance, Policy]:
-    policy = replace(_policy(rng), rows=rows)
+def _dataset_task(rng: Random, name: str, rows: int) -> tuple[TaskInstance, Policy]:
+    policy = _policy(rng)
     if rng.random() < 0.4:
         policy = replace(policy, max_cost_usd=round(_PRICE * (rows + rng.choice((0, 0, 1))), 2))
     arguments = {
@@ -189,17 +187,15 @@ def _dataset_task(rng: Random, name: str, dag: Dag, rows: int) -> tuple[TaskInst
         "requests_per_minute": rng.choice((None, None, 20)),
         "dedupe": rng.random() < 0.2,
     }
-    return _task(rng, name, _dataset_of(rows, arguments, policy, dag)), policy
+    return _task(rng, name, _dataset_of(rows, arguments, policy)), policy
 
 
-def _dataset_of(rows: int, arguments: dict[str, Any], policy: Policy, dag: Dag) -> Callable[[TaskInstance], Any]:
+def _dataset_of(rows: int, arguments: dict[str, Any], policy: Policy) -> Callable[[TaskInstance], Any]:
     def make(task: TaskInstance) -> IdeogramGenerateDatasetOperator:
         prompts = [{"id": f"r{row}", "prompt": _prompt(row, task.version)} for row in range(rows)]
         if arguments["dedupe"]:
             prompts.append({"id": "copy", "prompt": _prompt(0, task.version)})
-        limit = policy.max_cost_usd
-        if task.must_wait and limit is not None and dag.needs_usd(task) > limit + _PRICE / 2:
-            limit = None  # a person raises it
+        limit = None if task.is_limit_raised else policy.max_cost_usd
         return IdeogramGenerateDatasetOperator(task_id=task.task_id, prompts=prompts, max_cost_usd=limit, **arguments)
 
     return make

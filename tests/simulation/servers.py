@@ -37,7 +37,7 @@ class Servers:
     """
 
     def __init__(self, kernel: Kernel, faults: Faults, count: Callable[[str], None]) -> None:
-        self.kernel, self.faults, self._count = kernel, faults, count
+        self.kernel, self.faults, self.count = kernel, faults, count
 
     def exchange(self, service: str, kind: str, about: str, effect: Callable[[], T]) -> T:
         """
@@ -78,6 +78,6 @@ class Servers:
         process = self.kernel.process
         if process.task is not None and self.faults.happens(f"killed {when} a call"):
             self.kernel.note(f"killed {when} {kind}")
-            self._count(f"killed {when} {kind}")
+            self.count(f"killed {when} {kind}")
             process.is_alive = False
             raise Killed

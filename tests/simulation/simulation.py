@@ -60,7 +60,6 @@ class Simulation:
         self._dag: Dag = PROFILES[profile](kernel.rng)
         self._faults = Faults(kernel.rng, EPOCH, self._dag.excluded)
         self._checks = Checks(kernel, self._dag.policies)
-        self._dag.needs_usd = self._checks.needs_usd
         self._bucket = Bucket(self._checks.on_put)
         servers = Servers(kernel, self._faults, self._checks.count)
         self._s3 = SimulatedS3(servers, self._bucket)
@@ -96,14 +95,21 @@ class Simulation:
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
                 self._again(task)
         refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
-        self._checks.at_end(healed_at, may_refuse=refused)
+        changed = {task.owner for task in self._dag.tasks if task.version}
+        self._checks.at_end(healed_at, changed, may_refuse=refused)
 
     def _clear_what_failed(self) -> None:
+        """Clear what failed, as the errors advise."""
         for task in self._dag.tasks:
-            if task.can_begin and not self._is_done(task):
-                if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
-                    self._again(task.after)  # a sensor waits for a request that will never have an image
-                self._again(task)
+            if not task.can_begin or self._is_done(task):
+                continue
+            if task.after is not None and isinstance(cause_of(task.error), _NO_IMAGE):
+                self._again(task.after)  # a sensor waits for a request that will never have an image
+                if task.after.state != "success":
+                    continue  # Airflow begins no task after a failed one
+            # The limit also counts requests that may be charged, and lost images, so that true needs don't tell.
+            task.is_limit_raised |= "max_cost_usd" in str(task.error)
+            self._again(task)
 
     def _begin(self, task: TaskInstance) -> None:
         if task.after is not None:
@@ -128,4 +134,5 @@ class Simulation:
         """Return whether a task has succeeded, or rightly refuses to replace an image."""
         if task.state == "success":
             return "ledger_uri" not in task.result  # then it has an image, and not only a request
-        return task.state == "skipped" or isinstance(cause_of(task.error), IdeogramObjectExists)
+        refusing = task if task.after is None else task.after  # of which Airflow begins no later task
+        return task.state == "skipped" or isinstance(cause_of(refusing.error), IdeogramObjectExists)

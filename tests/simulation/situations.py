@@ -27,6 +27,7 @@ def expected() -> set[str]:
         *(f"paid again: {reason}" for reason in Reason),
         *(f"line: {status}" for status in ImageStatus),
         *(f"slice ends: {state}{whose}" for state in ("success", "deferred", "failed") for whose in ("", " unseen")),
+        "history: does not show a request yet",
         "killed before submit",
         "killed after submit",
         "killed before PutObject record",

@@ -41,6 +41,10 @@ class Reason(StrEnum):
     NOT_DURABLE = "durable is False, and a process died"
 
 
+#: The reasons after which both requests may be accepted; the history then shows both, and the older one is taken.
+AFTER_UNKNOWN = {Reason.ANSWERED_5XX, Reason.RESUBMIT, Reason.OTHER_TASK, Reason.CLEARED, Reason.UNDER_WAY}
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Submit:
     """
@@ -109,7 +113,6 @@ class Policy:
     :param is_function: Whether a function returns the prompt, which is called once for each clear.
     :param is_sensor: Whether it stores the images of requests that others submit.
     :param max_cost_usd: The argument of this name.
-    :param rows: The number of a dataset's rows.
     """
 
     resubmit: bool = False
@@ -119,7 +122,6 @@ class Policy:
     is_function: bool = False
     is_sensor: bool = False
     max_cost_usd: float | None = None
-    rows: int = 0
 
 
 def may_follow(earlier: Submit, later: Submit, policy: Policy, others: Iterable[Submit]) -> Reason | None:

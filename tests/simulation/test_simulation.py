@@ -13,7 +13,7 @@ import sys
 import pytest
 
 #: Simulations of a profile, a few seconds each.
-SEEDS = {"image": 150, "decorator": 150}
+SEEDS = {"image": 100, "decorator": 100, "sensor": 100, "dataset": 60, "mixed": 60}
 
 #: Two tasks write over each other's intents.
 PLANTED = """

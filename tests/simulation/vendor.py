@@ -77,8 +77,12 @@ class _Account(Account):
         self.visible_at[job.request_id] = job.submitted_at + self._servers.faults.history_lag()
         return job
 
-    def _in_history(self, job: Job, now: float) -> bool:
-        return self.visible_at[job.request_id] <= now
+    def is_in_history(self, job: Job) -> bool:
+        """Return whether the history shows a job."""
+        is_shown = self.visible_at[job.request_id] <= self.now()
+        if not is_shown:
+            self._servers.count("history: does not show a request yet")
+        return is_shown
 
 
 class Vendor:

@@ -462,10 +462,10 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
     earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/", "own/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
-    assert earlier.line_of(TO_DO) == stored_line(TO_DO, reused)
+    assert earlier.line_of(TO_DO, None) == stored_line(TO_DO, reused)
     twin = replace(reused, key=COPY.key, uri=f"s3://{BUCKET}/{COPY.key}")
-    assert earlier.line_of(COPY) == stored_line(COPY, twin)
-    assert earlier.line_of(FAILED) is None
+    assert earlier.line_of(COPY, None) == stored_line(COPY, twin)
+    assert earlier.line_of(FAILED, None) is None
     earlier.close()
 
 

@@ -67,6 +67,16 @@ def test_call_asks_for_the_models_requests_of_the_days_around() -> None:
 
 
 @pytest.mark.parametrize(
+    ("days", "first", "last"),
+    [(0, "2026-11-22", "2026-11-24"), (29, "2026-11-22", "2026-12-23"), (40, "2026-12-03", "2027-01-03")],
+)
+def test_search_for_several_submits_covers_the_days_of_all(days: int, first: str, last: str) -> None:
+    call = get_history_page("https://history.segmind.com/", "m", AT, until=AT + days * 86400.0)
+    query = parse_qs(urlsplit(call.path).query)
+    assert (query["from_date"], query["to_date"]) == ([first], [last])
+
+
+@pytest.mark.parametrize(
     "row",
     [
         ROW,

@@ -10,6 +10,7 @@ from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
 from airflow_provider_ideogram.datasets.manifest import failed_line
 from airflow_provider_ideogram.datasets.rows import Item
+from airflow_provider_ideogram.datasets.state import UnsettledRequest
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
@@ -45,10 +46,29 @@ def test_line_that_is_none_of_ours_is_passed_over(line: bytes, s3: S3Client, s3_
     s3.put_object(Bucket=s3_bucket, Key="day/manifest.jsonl", Body=body)
 
     with closing(EarlierImages(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/", "own/")) as earlier:
-        found = earlier.line_of(ITEM)
+        found = earlier.line_of(ITEM, None)
 
     assert found is not None
     assert (found["status"], found["cost_usd"]) == ("reused", 0.0)
+
+
+def test_line_of_another_run_is_none_of_a_run_that_has_one(s3: S3Client, s3_bucket: str) -> None:
+    etag = s3.put_object(Bucket=s3_bucket, Key="day/cat", Body=b"an image")["ETag"].strip('"')
+    facts = {"bucket": s3_bucket, "key": "day/cat", "etag": etag, "fingerprint": REQUEST.fingerprint}
+    others = {**facts, "status": "generated", "request_id": "r-1", "cost_usd": 0.05}
+    own = {**others, "status": "reused", "cost_usd": 0.0}
+    for key, line in (("day/manifest.jsonl", own), ("_ideogram/day/other/part-1.jsonl", others)):
+        s3.put_object(Bucket=s3_bucket, Key=key, Body=json.dumps(line).encode() + b"\n")
+    where = ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/day/", "_ideogram/day/own/part-1"
+
+    with closing(EarlierImages(*where, owns_manifest=True)) as earlier:
+        found = earlier.line_of(ITEM, None)
+    assert found is not None
+    assert (found["status"], found["cost_usd"]) == ("reused", 0.0)
+
+    # What the run itself paid is known by its request, not by the line of another run.
+    with closing(EarlierImages(*where)) as earlier:
+        assert earlier.line_of(ITEM, UnsettledRequest("r-1", 0.0, 0.05, REQUEST.fingerprint)) is None
 
 
 @pytest.mark.parametrize(

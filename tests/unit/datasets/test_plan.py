@@ -5,22 +5,24 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
-from airflow_provider_ideogram.datasets.manifest import failed_line
-from airflow_provider_ideogram.datasets.plan import make_plan, plan_failed_items
+from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
+from airflow_provider_ideogram.datasets.plan import Plan, make_plan, plan_failed_items
 from airflow_provider_ideogram.datasets.rows import Item, RowChecker
-from airflow_provider_ideogram.datasets.state import DelayedItem
-from airflow_provider_ideogram.datasets.workspace import Workspace, chunk_name, part_name
-from airflow_provider_ideogram.exceptions import IdeogramJobFailed
+from airflow_provider_ideogram.datasets.state import DelayedItem, UnsettledRequest
+from airflow_provider_ideogram.datasets.workspace import PlanLost, Workspace, chunk_name, part_name
+from airflow_provider_ideogram.exceptions import IdeogramJobFailed, IdeogramObjectExists
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
-from tests.unit.datasets.examples import NOW, make_in_flight, make_item, make_state
+from tests.unit.datasets.examples import NOW, make_in_flight, make_item, make_record, make_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
     from mypy_boto3_s3 import S3Client
 
 
@@ -68,3 +70,37 @@ def test_retry_plans_no_row_that_waits_or_runs(s3: S3Client, s3_bucket: str) -> 
     assert state.counts[ImageStatus.FAILED] == 0
     assert [line["row"] for line in workspace.read_lines(chunk_name(1, "todo", 2))] == [2]
     assert [line["row"] for line in workspace.read_lines(chunk_name(1, "copy", 2))] == [4]
+
+
+def test_copy_of_an_image_that_is_gone_is_planned_anew(s3: S3Client, s3_bucket: str) -> None:
+    workspace = Workspace.of(ObjectStore(s3), Target(s3_bucket, "day/"), "_ideogram/", "owner")
+    source = make_item("cat")
+    copy = replace(source, row=1, id="twin", key="set/twin.png", copy_of=source.key)
+    workspace.write_lines(chunk_name(1, "copy", 0), [copy.to_json()])
+    lines = [stored_line(source, make_record(source, 0.05)), failed_line(copy, IdeogramJobFailed("failed"), 0.0)]
+    workspace.write_lines(part_name(1, 1, 0), lines)
+    state = make_state()
+    state.plan, state.todo_chunks, state.copy_chunks, state.copied_chunks = 1, 0, 1, 1
+    state.counts |= {ImageStatus.GENERATED: 1, ImageStatus.FAILED: 1}
+
+    with pytest.raises(PlanLost, match=r"set/cat\.png was replaced or deleted since it was stored"):
+        plan_failed_items(workspace, state, [ImageStatus.FAILED])
+
+    assert state.counts[ImageStatus.FAILED] == 1
+
+
+def test_image_whose_line_is_missing_does_not_stop_its_own_run(s3: S3Client, s3_bucket: str) -> None:
+    images = Target(s3_bucket, "day/")
+    workspace = Workspace.of(ObjectStore(s3), images, "_ideogram/", "owner")
+    s3.put_object(Bucket=s3_bucket, Key="day/0", Body=b"an image", Metadata={"ideogram-request-id": "r-1"})
+    request = GenerationRequest("a cat")
+    open_requests = {"day/0": UnsettledRequest("r-1", 0.0, 0.05, request.fingerprint)}
+    rows = [("line 1", {"id": "0", "prompt": "a cat"})]
+
+    def plan(requests: dict[str, UnsettledRequest]) -> Plan:
+        with closing(EarlierImages(ObjectStore(s3), images, "_ideogram/day/", "own/")) as earlier:
+            return make_plan(rows, RowChecker({}, images, "{id}"), earlier, workspace, 1, "fail", requests)
+
+    assert plan(open_requests).todo_chunks == 1
+    with pytest.raises(IdeogramObjectExists):
+        plan({})

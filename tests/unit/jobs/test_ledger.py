@@ -64,23 +64,16 @@ class TestRecord:
         assert ledger.read(KEY) == record == LedgerRecord(KEY, record.etag, OTHER, None)
 
     @pytest.mark.parametrize("request_id", ["r-2", None])
-    def test_record_of_another_request_stays(self, request_id: str | None, ledger: Ledger) -> None:
-        record = ledger.record_request(ledger.write_intent(KEY, INTENT), "r-1")
-        ledger.delete_for_image(KEY, request_id, iso_utc(INTENT.intent_at))
-        assert ledger.read(KEY) == record
-        ledger.delete_for_image(KEY, "r-1", None)
-        assert ledger.read(KEY) is None
+    def test_image_of_another_request_is_not_the_records(self, request_id: str | None) -> None:
+        record = LedgerRecord(KEY, "", INTENT, "r-1")
+        assert not record.is_of_image(request_id, iso_utc(INTENT.intent_at))
+        assert record.is_of_image("r-1", None)
 
-    def test_intent_without_id_stays_for_an_image_of_another_time(self, ledger: Ledger) -> None:
-        record = ledger.write_intent(KEY, INTENT)
+    def test_image_of_an_intent_is_told_by_its_time(self) -> None:
+        record = LedgerRecord(KEY, "", INTENT)
         for submitted_at in (None, iso_utc(INTENT.intent_at + 1)):
-            ledger.delete_for_image(KEY, "r-1", submitted_at)
-        assert ledger.read(KEY) == record
-
-    def test_intent_without_id_is_deleted_for_its_own_image(self, ledger: Ledger) -> None:
-        ledger.write_intent(KEY, INTENT)
-        ledger.delete_for_image(KEY, "r-1", iso_utc(INTENT.intent_at))
-        assert ledger.read(KEY) is None
+            assert not record.is_of_image("r-1", submitted_at)
+        assert record.is_of_image("r-1", iso_utc(INTENT.intent_at))
 
 
 class TestConflicts:

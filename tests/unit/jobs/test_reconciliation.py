@@ -64,6 +64,9 @@ class TestInProgress:
         assert isinstance(caught.value.error, IdeogramTargetBusy)
         assert (owner in str(caught.value)) is (owner != ME)
         assert ("an earlier attempt of this task" in str(caught.value)) is (owner == ME)
+        assert (caught.value.error.charged, "Nothing was charged" in str(caught.value.error)) == (
+            (None, False) if owner == ME else (False, True)
+        )
         assert world.submits() == 1
         assert "history" not in world.emulator.stats().calls
         assert world.record() == left

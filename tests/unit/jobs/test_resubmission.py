@@ -14,6 +14,7 @@ from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RetryLate
 from airflow_provider_ideogram.jobs.submission import STORING_SECONDS
 from tests.support.s3 import answered
 from tests.unit.jobs.world import (
+    DAY,
     HOUR,
     ME,
     OTHER_INPUTS,
@@ -116,6 +117,16 @@ class TestSeveralSubmits:
 
         assert (job.request_id, poll.outcome, world.submits()) == (first, Outcome.COMPLETED, 2)
         assert job.submitted_at < world.clock.now - HOUR - HISTORY_LAG
+
+    def test_second_one_is_found_days_after_the_first(self, world: World) -> None:
+        left_unknown(world, ME)
+        world.pass_time(3 * DAY)
+        world.emulator.fault("submit", "reset", when="after")
+
+        job, _ = world.get_or_submit(max_tries=3)
+
+        assert job.request_id == world.emulator.requests()[0].request_id
+        assert world.accepted() == 1
 
     def test_one_of_two_that_were_accepted_is_taken(self, world: World) -> None:
         self._submit_twice(world, accepted=True)

@@ -31,6 +31,7 @@ from tests.unit.jobs.world import (
     OTHER_TASK,
     World,
     completed,
+    left_unknown,
     processing,
     queued,
 )
@@ -105,6 +106,34 @@ class TestStored:
 
         assert stored.request_id == "stored-meanwhile"
         assert world.record() is None
+
+    @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
+    def test_image_that_appeared_is_used_in_spite_of_a_record(self, owner: str, world: World) -> None:
+        left_unknown(world, owner)
+        world.store_image("stored-meanwhile")
+
+        stored = world.find_image(absent=True)  # as a listing has shown before
+
+        assert stored.request_id == "stored-meanwhile"
+        assert world.record() is not None  # the submit may still be on its way
+
+    @pytest.mark.parametrize("absent", [True, False])
+    @pytest.mark.parametrize(("owner", "is_moot"), [(ME, True), (OTHER_TASK, False)])
+    def test_past_unknown_submit_ends_with_an_image(
+        self, owner: str, is_moot: bool, absent: bool, world: World
+    ) -> None:
+        left_unknown(world, owner)
+        world.pass_time(121.0)
+        world.store_image("stored-meanwhile")
+
+        assert world.find_image(absent=absent).request_id == "stored-meanwhile"
+        assert (world.record() is None) == is_moot
+
+    def test_unknown_submit_is_kept_where_the_image_is_replaced(self, world: World) -> None:
+        left_unknown(world, ME, accepted=True)
+        world.pass_time(121.0)
+        world.store_image("older")
+        assert world.get_or_submit(if_exists="overwrite")[0].request_id == world.emulator.requests()[0].request_id
 
     def test_intent_is_cancelled_if_the_target_cannot_be_read(self, world: World) -> None:
         with answered(world.client, "HeadObject", 403, from_call=2), pytest.raises(IdeogramStorageError):
