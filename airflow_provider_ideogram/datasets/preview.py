@@ -79,7 +79,7 @@ def _images(
     rows = read_input(options, preview.objects, checker.needed_columns)
     with closing(EarlierImages(preview.objects, prefix, workspaces, own)) as earlier:
         for item in checker.items(rows):
-            if options.if_exists == "reuse" and earlier.line_of(item) is not None:
+            if options.if_exists == "reuse" and earlier.line_of(item, None) is not None:
                 yield PlannedImage(Verdict.REUSE)
             elif item.copy_of:
                 yield PlannedImage(Verdict.REUSE, reason="a copy of the image of another row with the same inputs")
