@@ -145,6 +145,8 @@ class _Instance:
         self.run_id, self.map_index = run.run_id, map_index
         self.try_number, self.max_tries = 1, task.retries or 0
 
+    region_id = None  # of an iteration of a task loop
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
