@@ -13,8 +13,8 @@ from typing import Any
 
 from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 
-#: Seconds added to the server's minute, whose clock may run slower.
-_WINDOW_MARGIN = 0.5
+#: Seconds added to the server's minute: submits arrive up to some seconds after their times, not all equally late.
+_WINDOW_MARGIN = 1.0
 #: Tokens are accumulated for this many seconds at most, so that a pause is not followed by a burst of a whole minute.
 _BURST_SECONDS = 25.0
 #: Tokens at the start, in seconds of the rate.
@@ -24,6 +24,9 @@ _INITIAL_BURST = 8
 #: After a 429 the rate is this share of the submits accepted in the last minute, but at least half of the previous
 #: rate: other users of the account may have used a part of the minute.
 _LEARNED_SHARE = 0.9
+#: If at least this share of the configured limit was accepted, the rate is what was accepted: submits arrive some
+#: seconds after their times, so that the server's minute can have one more of them than the limiter's.
+_OWN_SHARE = 0.95
 _MAX_DECREASE = 0.5
 #: A learned rate grows by this share in each minute without a 429.
 _GROWTH_PER_MINUTE = 0.05
@@ -102,7 +105,9 @@ class RateLimiter:
         :param delay: Seconds until the next submit.
         """
         self._advance(now)
-        rate = max(len(self.sent) * _LEARNED_SHARE, (self.rate or 0.0) * _MAX_DECREASE, _MIN_RATE)
+        accepted = len(self.sent)
+        share = 1.0 if self.limit and accepted >= self.limit * _OWN_SHARE else _LEARNED_SHARE
+        rate = max(accepted * share, (self.rate or 0.0) * _MAX_DECREASE, _MIN_RATE)
         self.rate = min(rate, self.rate or rate)
         self.blocked_until = max(self.blocked_until, now + delay)
         self.tokens, self.tokens_at = 0.0, self.blocked_until

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import heapq
 import json
+import math
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -79,6 +82,28 @@ def test_limit_is_used_to_nearly_all_of_it(limit: int) -> None:
     end = drive(RateLimiter.of_limit(limit, START), server, items, worth=limit // 5, wake=4.0, latency=0.05)
 
     assert end - START < 10 * WINDOW * 1.03
+
+
+@pytest.mark.parametrize(("mean_delay", "rejected"), [(0.2, 0.01), (1.0, 0.03)])
+def test_late_submits_hardly_lower_the_rate(mean_delay: float, rejected: float) -> None:
+    """Each task takes its slot some seconds ahead, and its submit arrives late; a rejected one is repeated."""
+    limit, items, delays = 50, 600, Random(1)
+    rate_limiter, server = RateLimiter.of_limit(limit, START), Server(limit)
+    arrivals: list[float] = []
+    now, left = START, items
+    while left or arrivals:
+        slot = rate_limiter.times(1, now)[0] if left else math.inf
+        if arrivals and arrivals[0] <= max(now, slot - PATIENCE):
+            now = heapq.heappop(arrivals)
+            if not server.submit(now):
+                left += 1
+                rate_limiter.on_limited(now, server.accepted[-limit] + WINDOW - now)
+        else:
+            now, left = max(now, slot - PATIENCE), left - 1
+            rate_limiter.on_sent([slot])
+            heapq.heappush(arrivals, max(now, slot) + delays.expovariate(1 / mean_delay))
+    assert len(server.rejected) <= rejected * items
+    assert items >= 0.95 * limit * (server.accepted[-1] - START) / WINDOW
 
 
 def test_submits_are_spread_over_the_minute() -> None:
