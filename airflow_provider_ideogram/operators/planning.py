@@ -114,7 +114,8 @@ class Forecast:
         """Return the time and the budgets in words."""
         time_taken = "no rate is known"
         if self.seconds is not None:
-            time_taken = f"about {self.seconds / 60:.0f} min at {self.per_minute:g} a minute"
+            words = f"{self.seconds:.0f} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
+            time_taken = f"about {words} at {self.per_minute:g} a minute"
         names = [
             f"{use.cap}{f' of {use.dag_id}' if use.dag_id else ''} has {use.left:.2f} USD left" for use in self.short
         ]

@@ -256,13 +256,41 @@ class TestCommand:
         assert "DAG 'none' can't be read" in capsys.readouterr().err
 
 
-def test_dry_run_logs_the_plan(s3_bucket: str, account: Account) -> None:
-    account(requests_per_minute=60)
-    operator = IdeogramGenerateDatasetOperator(task_id="set", prompts=["one", "two"], s3_prefix=f"s3://{s3_bucket}/set")
-    lines: list[str] = []
-    with captured_logs(lines), calls_recorded() as calls:
-        operator.dry_run()
-    log = "\n".join(lines)
-    assert "generate: 2 images for 0.10 USD at most" in log
-    assert "Submits at most: 2, for 0.10 USD at most; about 0 min at 60 a minute" in log
-    assert not [call for call in calls if call.startswith("Put")]
+class TestDryRun:
+    def log_of(self, operator: Any) -> str:
+        """Return what the operator's dry run logs, and check that S3 is only read."""
+        lines: list[str] = []
+        with captured_logs(lines), calls_recorded() as calls:
+            operator.dry_run()
+        assert not [call for call in calls if call.startswith(("Put", "Delete"))]
+        return "\n".join(lines)
+
+    def test_dataset(self, s3_bucket: str, account: Account) -> None:
+        account(requests_per_minute=60)
+        prefix = f"s3://{s3_bucket}/set"
+        log = self.log_of(IdeogramGenerateDatasetOperator(task_id="set", prompts=["one", "two"], s3_prefix=prefix))
+        assert "generate: 2 images for 0.10 USD at most" in log
+        assert "Submits at most: 2, for 0.10 USD at most; about 2 s at 60 a minute" in log
+
+    def test_image_that_is_stored(self, s3: S3Client, s3_bucket: str) -> None:
+        store(s3, s3_bucket, "1.png", prompt="a cat")
+        arguments: dict[str, Any] = {"prompt": "a cat", "s3_key": "1.png", "s3_bucket": s3_bucket}
+        log = self.log_of(IdeogramGenerateImageOperator(task_id="image", **arguments))
+        assert "reuse: 1 images" in log
+        assert "Submits at most: 0, for 0.00 USD at most; no rate is known" in log
+
+    def test_decorated_function_is_not_called(self, dag: DAG, s3_bucket: str) -> None:
+        with dag:
+
+            @task.ideogram(s3_bucket=s3_bucket, s3_key="1.png")
+            def image() -> str:
+                raise AssertionError("it is called")
+
+            image()
+        assert "generate: 1 images for 0.05 USD at most" in self.log_of(dag.get_task("image"))
+
+    def test_argument_that_is_not_valid(self, s3_bucket: str) -> None:
+        arguments: dict[str, Any] = {"prompt": "{{ '' }}", "s3_key": "1.png", "s3_bucket": s3_bucket}
+        operator = IdeogramGenerateImageOperator(task_id="image", **arguments)
+        operator.prompt = ""
+        assert "refuse: 1 images (Task 'image': prompt: must not be empty" in self.log_of(operator)
