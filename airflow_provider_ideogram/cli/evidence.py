@@ -20,6 +20,7 @@ from airflow_provider_ideogram.account.account import FOLDER as ACCOUNT_FOLDER
 from airflow_provider_ideogram.api.history import find_submitted
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.datasets.rows import MANIFEST
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, LedgerRecord, parse_record
 from airflow_provider_ideogram.storage.image_record import made_by
 from airflow_provider_ideogram.storage.target import Target
@@ -91,6 +92,16 @@ class Evidence:
         rows = ((request_id, None, None) for request_id in request_ids)
         self._database.executemany("insert or ignore into known values (?, ?, ?)", rows)
 
+    def add_tasks(self, requests: Iterable[tuple[str, Any]]) -> None:
+        """Add the requests of tasks, and the images that the tasks' results name."""
+        for request_id, result in requests:
+            self.add_requests([request_id])
+            uri = result.get("uri") if isinstance(result, dict) else None
+            with suppress(IdeogramInvalidInput):
+                if isinstance(uri, str):
+                    self._add_object(Target.parse(uri), None)
+        self._read_images()
+
     def add_place(self, place: Target) -> None:
         """Add the images below a prefix, and the ledger of its bucket."""
         for item in self.objects.list(place.bucket, self.ledger_prefix):
@@ -103,8 +114,7 @@ class Evidence:
             if item.key.rpartition("/")[2] == MANIFEST:
                 manifests.append(item.key)
             else:
-                row = (place.bucket, item.key, item.etag)
-                self._database.execute("insert or ignore into objects values (?, ?, ?, null)", row)
+                self._add_object(Target(place.bucket, item.key), item.etag)
         for key in manifests:
             self._add_lines(place.bucket, key)
         self._read_images()
@@ -129,6 +139,10 @@ class Evidence:
             if planned is not None:
                 return Claim(None, Target(*planned), asked.fingerprint)
         return None
+
+    def _add_object(self, target: Target, etag: str | None) -> None:
+        row = (target.bucket, target.key, etag)
+        self._database.execute("insert or ignore into objects values (?, ?, ?, null)", row)
 
     def _one(self, query: str, value: str) -> Any:
         return self._database.execute(query, (value,)).fetchone()
@@ -201,20 +215,38 @@ def _is_submit_of(record: LedgerRecord, row: HistoryRow) -> bool:
     return bool(find_submitted([row], intent.request, intent.first_submit_at, intent.intent_at))
 
 
-def request_ids_of_tasks(since: float) -> Iterator[str]:
+def requests_of_tasks(since: float) -> Iterator[tuple[str, Any]]:
     """
-    Yield the requests that tasks have submitted since a time, by the XComs in Airflow's database.
+    Yield the requests that tasks have submitted since a time, each with its task's result, by Airflow's database.
 
     :param since: The time in seconds since the epoch.
     :raises Exception: Of any class, if the database can't be read.
     """
     from airflow.models import xcom
     from airflow.utils.session import create_session
-    from sqlalchemy import select
+    from sqlalchemy import and_, select
+    from sqlalchemy.orm import aliased
 
     tables = (getattr(xcom, name, None) for name in ("XComModel", "XCom"))  # the second one before Airflow 3.0
-    table: Any = next(filter(None, tables))
-    query = select(table.value).where(table.key == "request_id", table.timestamp >= datetime.fromtimestamp(since, UTC))
+    request: Any = next(filter(None, tables))
+    result = aliased(request)
+    same = (getattr(request, name) == getattr(result, name) for name in ("dag_run_id", "task_id", "map_index"))
+    query = (
+        select(request.value, result.value)
+        .outerjoin(result, and_(*same, result.key == "return_value"))
+        .where(request.key == "request_id", request.timestamp >= datetime.fromtimestamp(since, UTC))
+    )
     with create_session() as session:
-        for (value,) in session.execute(query.execution_options(yield_per=1000)):
-            yield (value.decode() if isinstance(value, bytes) else str(value)).strip('"')
+        for request_id, of_task in session.execute(query.execution_options(yield_per=1000)):
+            yield str(_plain(request_id)), _plain(of_task)
+
+
+def _plain(value: Any) -> Any:
+    """Return an XCom's value as plain JSON: versions of Airflow store it as JSON, text or bytes."""
+    text = value.decode() if isinstance(value, bytes) else value
+    if not isinstance(text, str) or text[:1] not in ('"', "{"):  # a plain request id may look like a number
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

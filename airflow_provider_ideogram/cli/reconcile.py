@@ -21,7 +21,8 @@ from airflow_provider_ideogram.account.spend import read_days, read_spend
 from airflow_provider_ideogram.api.history import CLOCK_SKEW
 from airflow_provider_ideogram.api.parsing import COMPLETED, FAILED
 from airflow_provider_ideogram.api.polling import FILE_LIFETIME
-from airflow_provider_ideogram.cli.evidence import Claim, Evidence, request_ids_of_tasks
+from airflow_provider_ideogram.cli.evidence import Claim, Evidence, requests_of_tasks
+from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.submission import STORING_SECONDS
 from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.target import Target
@@ -166,7 +167,9 @@ def _requests(hook: IdeogramHook, scope: Scope, sums: Sums) -> Iterator[HistoryR
 
 def _add_tasks(evidence: Evidence, since: float) -> None:
     try:
-        evidence.add_requests(request_ids_of_tasks(since))
+        evidence.add_tasks(requests_of_tasks(since))
+    except IdeogramError:  # of S3
+        raise
     except Exception as error:  # without access to the database
         log.warning("Airflow's database can't be read here (%s): the XComs of tasks are not considered", error)
 

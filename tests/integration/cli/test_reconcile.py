@@ -200,9 +200,15 @@ class TestReconcile:
     def test_request_of_a_task_is_known_by_its_xcom(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        request_id = deployment.submit("without a ledger")
-        monkeypatch.setattr(reconcile, "request_ids_of_tasks", lambda since: iter([request_id]))
-        assert deployment.listed("recoverable") == [(request_id, "")]
+        known, elsewhere = deployment.submit("without a ledger"), deployment.submit("in another bucket")
+        deployment.world.s3.create_bucket(Bucket=(bucket := f"{deployment.world.bucket}-2"))
+        deployment.world.s3.put_object(
+            Bucket=bucket, Key="a.png", Body=b"image", Metadata={"ideogram-request-id": elsewhere}
+        )
+        tasks = [(known, None), (elsewhere, {"uri": f"s3://{bucket}/a.png"})]
+        monkeypatch.setattr(reconcile, "requests_of_tasks", lambda since: iter(tasks))
+        assert deployment.listed("recoverable") == [(known, "")]
+        assert deployment.listed("stored") == [(elsewhere, f"s3://{bucket}/a.png")]
 
     def test_bucket_that_cannot_be_read_is_an_error(self, deployment: Deployment) -> None:
         with answered_for("ListObjectsV2", ""):
