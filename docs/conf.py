@@ -40,6 +40,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!airflow_provider_ideogram).*")]
 nitpick_ignore = [
     (f"py:{kind}", f"airflow_provider_ideogram.{name}")
     for kind, name in (
+        ("class", "api.history.HistoryPage"),
         ("class", "api.history.HistoryRow"),
         ("class", "api.sanitize.Redactor"),
         ("class", "emulator.account.Account"),
