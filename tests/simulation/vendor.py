@@ -44,7 +44,13 @@ _BLOCKED_TEXT = "Request blocked by the RAI safety filter: the prompt violates t
 _SLOW_JOBS = (60.0, 400.0, 900.0, 4000.0)
 #: What a gateway answers for a request that it did not, or did, pass on.
 _GATEWAY = (500, 502, 503, 504, 520, 524)
-_REFUSALS = ((401, "invalid_api_key"), (402, "Insufficient credits"), (406, "Team spend limit reached"))
+_REFUSALS = (
+    (401, "invalid_api_key"),
+    (402, "Insufficient credits"),
+    (403, "This key may not use the model"),
+    (406, "Team spend limit reached"),
+    (410, "This model is retired"),
+)
 
 
 class _Outcomes(EmulatorFaults):
