@@ -296,7 +296,7 @@ class Checks:
             # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
             is_held = submit.request_id in held
             is_excused = submit.excuse or self._is_one_of_several(submit)
-            is_excused = is_excused or not self._policies[submit.task.name].durable
+            is_excused = is_excused or not self._policies[submit.task.name].durable or self._is_unneeded(submit)
             if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
@@ -306,6 +306,13 @@ class Checks:
         # Nor does a task without a ledger tidy up after others.
         if left and not may_refuse and all(policy.durable for policy in self._policies.values()):
             self.fail(f"the ledger is not empty: {', '.join(left)}")
+
+    def _is_unneeded(self, submit: Submit) -> bool:
+        """Return whether an image of the same inputs is there, which a task without a ledger has paid for again."""
+        image = self.bucket.get(submit.key)
+        others = [self._policies[each.task.name] for each in self.submits.values()]
+        is_same = image is not None and image.metadata.get(f"{_METADATA}fingerprint") == submit.fingerprint
+        return is_same and not all(policy.durable for policy in others)
 
     def _is_one_of_several(self, submit: Submit) -> bool:
         """Return whether a submit followed an unknown one whose image was stored since."""
