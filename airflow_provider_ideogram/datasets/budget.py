@@ -8,6 +8,7 @@ stays unknown ends the submits.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.api.prices import list_price
@@ -32,6 +33,10 @@ def estimated_cost(options: DatasetOptions, state: DatasetState | None, model: s
     return list_price(model) if known is None else known
 
 
+class SecondChargeRefused(Exception):
+    """The budget does not cover a second request of an item, whose first one is or may be charged."""
+
+
 class Budget:
     """The part of ``max_cost_usd`` that is left at one moment; admitted items reduce it."""
 
@@ -39,6 +44,7 @@ class Budget:
         self._options = options
         self._state = state
         self._left = options.max_cost_usd
+        self._lock = Lock()
         #: Whether a request without an estimate is running.
         self._is_learning = False
         if self._left is None:
@@ -63,6 +69,19 @@ class Budget:
             return False
         self._reserve(estimate)
         return True
+
+    def admits_second(self, item: Item) -> float:
+        """
+        Reserve the estimated cost of a second request of an admitted item, and return it; worker threads call this.
+
+        :raises SecondChargeRefused: If the budget does not cover it.
+        """
+        estimate = self._estimate(item) or 0.0
+        with self._lock:
+            if self._left is not None and estimate > self._left + TOLERANCE:
+                raise SecondChargeRefused
+            self._reserve(estimate)
+        return estimate
 
     def _estimate(self, item: Item) -> float | None:
         return estimated_cost(self._options, self._state, item.request.model)

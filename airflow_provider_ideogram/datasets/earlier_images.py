@@ -60,7 +60,7 @@ class EarlierImages:
         """Return whether an object is at the item's key."""
         return item.key in self._etags
 
-    def is_own(self, item: Item, request: UnsettledRequest | None) -> bool:
+    def is_own(self, item: Item, request: UnsettledRequest | None = None) -> bool:
         """
         Return whether the run itself has stored an image at the item's key.
 
@@ -73,7 +73,7 @@ class EarlierImages:
         head = self._objects.head(self._bucket, item.key)
         return head is not None and made_by(head) == request.request_id
 
-    def line_of(self, item: Item, request: UnsettledRequest | None) -> dict[str, Any] | None:
+    def line_of(self, item: Item, request: UnsettledRequest | None = None) -> dict[str, Any] | None:
         """
         Return the line of a stored image that is unchanged and was made from the same inputs, None without one.
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,11 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
     IdeogramDatasetStopped,
     IdeogramError,
+    IdeogramJobUnreachable,
     IdeogramLedgerError,
     IdeogramStorageError,
 )
-from airflow_provider_ideogram.jobs.refusal import OpenRequest
+from airflow_provider_ideogram.jobs.refusal import NOT_RECORDED, OpenRequest
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.account.account import Account
@@ -217,10 +219,11 @@ class DatasetRunner:
         context, progress = self._context(), SliceProgress(turn=turn)
         if self._is_slice_over:  # a waiting worker runs several slices
             self._claim(self.state, self._version)
-        errors = self._run_steps(context, progress, reports)
-        for line in progress.summary():
-            log.warning("%s", line)
-        self._write_state()
+        with self._ended_without_ledger(progress):
+            errors = self._run_steps(context, progress, reports)
+            for line in progress.summary():
+                log.warning("%s", line)
+            self._write_state()
         self._is_slice_over = True
         if errors:
             raise errors[0]
@@ -229,6 +232,16 @@ class DatasetRunner:
         if wait is not None:
             self._show_progress()
         return wait
+
+    @contextmanager
+    def _ended_without_ledger(self, progress: SliceProgress) -> Iterator[None]:
+        """End the task without a retry if only this slice knows of its submits, and a retry would pay again."""
+        try:
+            yield
+        except IdeogramError as error:
+            if self.ledger.is_durable or not progress.items_taken:
+                raise
+            raise IdeogramJobUnreachable(error.reason, NOT_RECORDED.known) from error
 
     def _run_steps(self, context: SliceContext, progress: SliceProgress, reports: Reports) -> list[IdeogramError]:
         """Return the errors that concern all items."""

@@ -8,6 +8,7 @@ submitted.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from airflow_provider_ideogram.account.account import TurnAhead
 from airflow_provider_ideogram.account.limiter import PACE_SECONDS
 from airflow_provider_ideogram.account.store import AccountContended
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
-from airflow_provider_ideogram.datasets.budget import Budget
+from airflow_provider_ideogram.datasets.budget import Budget, SecondChargeRefused
 from airflow_provider_ideogram.datasets.outage import is_outage, is_response, max_concurrent
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
 from airflow_provider_ideogram.datasets.rows import Item
@@ -83,6 +84,8 @@ class _Burst:
 
     :param permits: Limits the submits on their way.
     :param started_at: When it began, in seconds since the epoch.
+    :param budget: What is left of the budget.
+    :param second_usd: The estimates of second requests, by the item's key.
     :param sent_at: When each submit was answered, except those answered 429.
     :param rate_limit_delays: The seconds to wait after each 429.
     :param is_stopped: Whether an error concerns all items.
@@ -93,6 +96,8 @@ class _Burst:
 
     permits: Semaphore
     started_at: float
+    budget: Budget
+    second_usd: Counter[str] = field(default_factory=Counter)
     sent_at: list[float] = field(default_factory=list)
     rate_limit_delays: list[float] = field(default_factory=list)
     is_stopped: bool = False
@@ -140,17 +145,19 @@ class _BurstSubmitter:
         except IdeogramStorageError as error:
             return [error]
         permits = Semaphore(max_concurrent(self.context.state.in_doubt))  # also if items in doubt are taken
-        items = take_items(self.context, self.progress, len(planned), now)
+        budget = Budget(self.context.options, self.context.state)
+        items = take_items(self.context, self.progress, budget, len(planned), now)
         if not items:
             slots.release_unused()
             return []
         self._save_reservations(items)
-        burst = _Burst(permits, now)
+        burst = _Burst(permits, now, budget)
         decisions: list[_Decision | None]
         decisions, errors = gather(
             pool, lambda each: self._submit_item(*each[0], each[1], burst), zip(planned, items, strict=False)
         )
         slots.release_unused()
+        self._count_second(items, decisions, burst)
         self._apply(items, decisions)
         if burst.outage is not None:
             self.context.state.outage.on_failure(time.time(), burst.outage.reason)
@@ -193,7 +200,7 @@ class _BurstSubmitter:
 
     def _attempt(self, delayed: DelayedItem, admission: Admission, burst: _Burst) -> _Decision:
         try:
-            decision = self._get_or_submit(delayed.item, admission)
+            decision = self._get_or_submit(delayed.item, admission, burst)
         except RetryLater as later:
             self._note(delayed, later.error, burst)
             if isinstance(later.error, IdeogramRateLimited) and later.error.status_code is not None:
@@ -203,6 +210,8 @@ class _BurstSubmitter:
             return self._delay(delayed, RETRY_SECONDS, IdeogramUnknownSubmit(str(ahead)))
         except AccountContended as contended:
             return self._delay(delayed, RETRY_SECONDS, contended)
+        except SecondChargeRefused:
+            return self._failed(delayed.item, _second_refused(self.context.options.max_cost_usd))
         except IdeogramBudgetReached as reached:
             self.progress.refusal = reached
             return _Delay(DelayedItem(delayed.item, now := time.time(), now), reached)
@@ -220,7 +229,7 @@ class _BurstSubmitter:
             burst.outage = error
         burst.has_response |= is_response(error)
 
-    def _get_or_submit(self, item: Item, admission: Admission) -> InFlightItem | ItemResult:
+    def _get_or_submit(self, item: Item, admission: Admission, burst: _Burst) -> InFlightItem | ItemResult:
         context, options = self.context, self.context.options
         submitter = Submitter(
             context.hook,
@@ -233,6 +242,7 @@ class _BurstSubmitter:
             resubmit=options.resubmit,
             admission=admission,
             resubmit_on_5xx=options.resubmit_on_5xx,
+            before_second=lambda: burst.second_usd.update({item.key: burst.budget.admits_second(item)}),
         )
         result = submitter.get_or_submit(item.request, absent=item.absent)
         if isinstance(result, ImageRecord):
@@ -264,6 +274,14 @@ class _BurstSubmitter:
             return ItemResult.of_error(item, error, cost_usd=0.0)
         return ItemResult.of_unsettled(self.context, item, error)
 
+    def _count_second(self, items: list[DelayedItem], decisions: list[_Decision | None], burst: _Burst) -> None:
+        """Count the requests that were, or may have been, submitted in place of others: both may be charged."""
+        for delayed, decision in zip(items, decisions, strict=True):
+            is_delayed = isinstance(decision, _Delay) and decision.may_be_charged
+            is_failed = isinstance(decision, ItemResult) and decision.unsettled is not None
+            if is_delayed or is_failed or isinstance(decision, InFlightItem):
+                self.context.state.abandoned_usd += burst.second_usd[delayed.item.key]
+
     def _apply(self, items: list[DelayedItem], decisions: list[_Decision | None]) -> None:
         """Write the lines of decided items, and put the others into the state."""
         state = self.context.state
@@ -280,28 +298,35 @@ class _BurstSubmitter:
                 state.delayed.append(item)
 
 
-def take_items(context: SliceContext, progress: SliceProgress, room: int, now: float) -> list[DelayedItem]:
+def take_items(
+    context: SliceContext, progress: SliceProgress, budget: Budget, room: int, now: float
+) -> list[DelayedItem]:
     """Remove the next items that the budget covers: due delayed ones first, then those of the plan."""
-    state, budget = context.state, Budget(context.options, context.state)
+    state = context.state
     progress.budget_reached = False
     is_open = is_plan_open(context)
     due = [delayed for delayed in retried_items(state) if delayed.retry_at <= now]
-    items = _admitted(budget, progress, iter(due[:room]))
+    items = _admitted(context, budget, progress, iter(due[:room]))
     state.delayed = [delayed for delayed in state.delayed if delayed not in items]
     while len(items) < room and not progress.budget_reached and is_open and state.next_chunk < state.todo_chunks:
         lines = context.workspace.read_lines(chunk_name(state.plan, "todo", state.next_chunk))
         planned = lines[state.next_offset : state.next_offset + room - len(items)]
-        admitted = _admitted(budget, progress, (DelayedItem(Item.from_json(line), now, now) for line in planned))
+        taken = (DelayedItem(Item.from_json(line), now, now) for line in planned)
+        admitted = _admitted(context, budget, progress, taken)
         items += admitted
         _advance(state, len(admitted), len(lines))
     progress.items_taken += len(items)
     return items
 
 
-def _admitted(budget: Budget, progress: SliceProgress, items: Iterator[DelayedItem]) -> list[DelayedItem]:
+def _admitted(
+    context: SliceContext, budget: Budget, progress: SliceProgress, items: Iterator[DelayedItem]
+) -> list[DelayedItem]:
     """Return the items up to the first that the budget does not cover."""
-    admitted = []
+    admitted, state = [], context.state
     for delayed in items:
+        if not context.ledger.is_durable and (lost := state.unsettled_requests.pop(delayed.item.key, None)):
+            state.abandoned_usd += lost.estimate_usd or 0.0  # nothing finds it: another request is paid
         if not budget.admits(delayed.item):
             progress.budget_reached = True
             break
@@ -313,3 +338,10 @@ def _advance(state: DatasetState, taken: int, chunk_size: int) -> None:
     state.next_offset += taken
     if state.next_offset >= chunk_size:
         state.next_chunk, state.next_offset = state.next_chunk + 1, 0
+
+
+def _second_refused(limit: float | None) -> IdeogramUnknownSubmit:
+    return IdeogramUnknownSubmit(
+        f"max_cost_usd={limit} does not cover a second request; the first one is charged if it was accepted",
+        "A retry searches for the first one again. Clear the task with a higher limit to submit a new request.",
+    )

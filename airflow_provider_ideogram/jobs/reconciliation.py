@@ -170,8 +170,8 @@ class Reconciler:
 
     def _may_repeat(self, record: LedgerRecord, intent: Intent) -> bool:
         """Return whether the vendor's guidance applies: a submit that was answered 500, 502 or 503 is sent again."""
-        same = intent.fingerprint == record.intent.fingerprint
-        return self.resubmit_on_5xx and same and 0 < record.intent.submit_attempts < MAX_SUBMITS
+        same, sent = intent.fingerprint == record.intent.fingerprint, record.intent
+        return self.resubmit_on_5xx and same and sent.is_answered and sent.submit_attempts < MAX_SUBMITS
 
 
 def _may_be_submitting(other: LedgerRecord, intent: Intent) -> bool:
@@ -184,7 +184,7 @@ def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary:
     """Raise RetryLater while the history may not show the request yet, or does not respond."""
     seconds_left = HISTORY_LAG - (time.time() - record.intent.intent_at)
     jitter = random.Random().uniform(0.0, RETRY_SECONDS)
-    if seconds_left > 0 and record.intent.submit_attempts:
+    if seconds_left > 0 and record.intent.is_answered:
         # The history rarely shows a failed submit: one wait for the whole lag takes fewer slots of workers.
         raise RetryLater(seconds_left + jitter, unknown)
     if seconds_left > 0:
@@ -195,11 +195,11 @@ def _wait(record: LedgerRecord, unknown: IdeogramUnknownSubmit, *, is_temporary:
 
 def _unknown(record: LedgerRecord, history: str, answered: IdeogramUnknownSubmit | None) -> IdeogramUnknownSubmit:
     intent = record.intent
-    attempts = intent.submit_attempts
-    end = "was answered by an error of the server" if attempts else "has no response"
+    submits = intent.submits_before + 1
+    end = "was answered by an error of the server" if intent.is_answered else "has no response"
     what = answered.reason if answered else f"A submit of {intent.owner} at {iso_utc(intent.intent_at)} {end}"
-    times = f" ({attempts} submits)" if attempts > 1 else ""
-    kind = IdeogramSubmitFailed if attempts else IdeogramUnknownSubmit
+    times = f" ({submits} submits)" if submits > 1 else ""
+    kind = IdeogramSubmitFailed if intent.is_answered else IdeogramUnknownSubmit
     return kind(
         f"{what}{times}; the account's request history {history}",
         f"The request for {intent.target} may have been accepted, and is charged if it completes; rows of the history "

@@ -27,7 +27,7 @@ MAX_INTENT_BYTES = MAX_BYTES - 1024
 #: Seconds after which the submit of an intent certainly is no longer on its way.
 SUBMITTED_AFTER = 120.0
 #: Fields of the intent that a record has only if they differ from the default.
-_OPTIONAL = ("excluded_request_ids", "submit_attempts", "unsettled_since", "reservation")
+_OPTIONAL = ("excluded_request_ids", "submit_attempts", "submits_before", "unsettled_since", "reservation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Intent:
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param max_tries: The task instance's, which changes on a clear.
     :param excluded_request_ids: Ended requests with the same inputs: the history must not take them for this one.
-    :param submit_attempts: Submits of it that were answered 500, 502 or 503, the last one included.
+    :param submit_attempts: Submits of it that were answered 500, 502 or 503.
+    :param submits_before: Submits of it before the one that follows this intent.
     :param unsettled_since: When the first of several submits of it was intended that may all have been accepted; None
         if there is but one.
     :param reservation: The amount that the account has reserved for it, None for none.
@@ -56,6 +57,7 @@ class Intent:
     max_tries: int
     excluded_request_ids: tuple[str, ...] = ()
     submit_attempts: int = 0
+    submits_before: int = 0
     unsettled_since: float | None = None
     reservation: str | None = None
 
@@ -63,6 +65,11 @@ class Intent:
     def first_submit_at(self) -> float:
         """When the first submit was intended that may have been accepted."""
         return self.intent_at if self.unsettled_since is None else self.unsettled_since
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether each submit of it was answered 500, 502 or 503."""
+        return self.submit_attempts == self.submits_before + 1
 
     @property
     def attempt_group(self) -> str:
@@ -152,6 +159,7 @@ class LedgerRecord:
             # Otherwise the history could take the ended request for the next one.
             excluded_request_ids=own.excluded_request_ids + ((self.request_id,) if self.request_id else ()),
             submit_attempts=own.submit_attempts if unsettled and not cleared else 0,
+            submits_before=own.submits_before + 1 if unsettled and not cleared else 0,
             unsettled_since=own.first_submit_at if unsettled else None,
         )
 
@@ -191,6 +199,7 @@ def parse_record(key: str, etag: str, body: bytes) -> LedgerRecord:
         **{**known, "request": GenerationRequest.from_inputs(document["request"])},
         excluded_request_ids=tuple(document.get("excluded_request_ids", ())),
         submit_attempts=int(document.get("submit_attempts", 0)),
+        submits_before=int(document.get("submits_before", 0)),
         unsettled_since=document.get("unsettled_since"),
         reservation=document.get("reservation"),
     )

@@ -38,7 +38,7 @@ from airflow_provider_ideogram.jobs.target_record import TargetRecord
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, paid_by_group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.parameters import GenerationRequest
@@ -74,6 +74,8 @@ class Submitter:
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
     :param tried_since: When the task's first attempt began at the earliest, in seconds since the epoch by Airflow's
         clock; None if that is unknown.
+    :param before_second: Called before a request is submitted in place of one that is or may be charged; what it raises
+        passes through.
     :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
     """
 
@@ -89,6 +91,7 @@ class Submitter:
     resubmit_on_5xx: bool = True
     tried_since: float | None = None
     keeps_first_inputs: bool = False
+    before_second: Callable[[], None] = lambda: None
 
     def get_or_submit(
         self, request: GenerationRequest, *, absent: bool = False
@@ -134,7 +137,7 @@ class Submitter:
                 intent = replace(intent, request=existing.intent.request, fingerprint=existing.intent.fingerprint)
             with suppress(RecordConflict):
                 if existing.not_submitted:
-                    return self._submit_over(existing, intent, head, settled=True)
+                    return self._submit_over(existing, intent, head, settled=True, is_free=True)
                 return self._reattach(existing, intent, head)
         raise RetryLater(RETRY_SECONDS, _target_busy(f"its record {self.record_key} was changed just now"))
 
@@ -210,7 +213,7 @@ class Submitter:
         """
         if record.request_id is None:
             seconds_left = SUBMIT_SECONDS - (time.time() - record.intent.intent_at)
-            if seconds_left > 0 and not record.intent.submit_attempts:
+            if seconds_left > 0 and not record.intent.is_answered:
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), self._submit_under_way(record))
             found = self._reconcile(record, intent)
             if found is None:
@@ -234,27 +237,36 @@ class Submitter:
                 record.intent.target,
             )
             settle_abandoned(self.admission, record.intent.reservation, poll)
-            return self._submit_over(record, intent, head, settled=poll.is_terminal_failure)
+            return self._submit_over(record, intent, head, settled=poll.is_terminal_failure, is_free=_is_free(poll))
         is_retry = record.intent.attempt_group == self._group
         if poll.outcome in (Outcome.FAILED, Outcome.EXPIRED) or (
             poll.outcome is Outcome.CONTENT_BLOCKED and not is_retry
         ):
             log.warning("%s. A new request is submitted", poll.failure().reason)
             settle_abandoned(self.admission, record.intent.reservation, poll)
-            return self._submit_over(record, intent, head, settled=True)
+            return self._submit_over(record, intent, head, settled=True, is_free=_is_free(poll))
         log.info("Reattached to request %s of %s: nothing is submitted", record.request_id, self._record.whose(record))
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
 
     def _submit_over(
-        self, existing: LedgerRecord, intent: Intent, head: Mapping[str, Any] | None, *, settled: bool = False
+        self,
+        existing: LedgerRecord,
+        intent: Intent,
+        head: Mapping[str, Any] | None,
+        *,
+        settled: bool = False,
+        is_free: bool = False,
     ) -> ImageRecord | tuple[Job, RequestPoll]:
         """
         Submit a new request in place of a record's, unless its image was stored since the target was read.
 
         :param settled: Whether the record's request will never have an image.
+        :param is_free: Whether it certainly is not charged.
         """
+        if not is_free:
+            self.before_second()
         try:
             record = self._record.replace(existing, intent)
         except IdeogramBudgetReached:
@@ -284,6 +296,7 @@ class Submitter:
             found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
             if found is not None:
                 return found.job, RequestPoll(found.job.request_id, found.intent.intent_at)
+            self.before_second()
             return self._submit(self._record.replace(record, record.intent), record, repeated=True)
         except Exception as error:  # refused or never sent, see IdeogramHook.submit
             self._record.take_back(record, replaced)
@@ -342,6 +355,11 @@ class Submitter:
         if poll.outcome is Outcome.COMPLETED:
             return time.time() < record.intent.intent_at + STORING_SECONDS
         return not poll.is_terminal_failure and poll.outcome is not Outcome.RECORD_GONE
+
+
+def _is_free(poll: RequestPoll) -> bool:
+    """Return whether a request certainly is not charged."""
+    return poll.is_terminal_failure and poll.outcome is not Outcome.EXPIRED
 
 
 def _target_busy(why: str) -> IdeogramTargetBusy:

@@ -102,7 +102,7 @@ class Checks:
             return None
         now = self._kernel.now
         return {
-            "target": task.name,
+            "target": f"{task.name}: {job.prompt}",  # where that is stored is not known
             "owner": task.owner,
             "fingerprint": str(job.prompt),
             "max_tries": task.max_tries,
@@ -129,7 +129,7 @@ class Checks:
         is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
         if earlier.fingerprint != submit.fingerprint and not is_same_call:
             return
-        is_stored = earlier.stored_at is not None
+        is_stored = earlier.stored_at is not None and policy.durable
         reason = (
             self._may_replace(earlier, submit, policy)
             if is_stored
@@ -296,14 +296,23 @@ class Checks:
             # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
             is_held = submit.request_id in held
             is_excused = submit.excuse or self._is_one_of_several(submit)
+            is_excused = is_excused or not self._policies[submit.task.name].durable or self._is_unneeded(submit)
             if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
         left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
         # The request of a row that was changed, and changed back while its first image is stored, stays as well.
         left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
-        if left and not may_refuse:
+        # Nor does a task without a ledger tidy up after others.
+        if left and not may_refuse and all(policy.durable for policy in self._policies.values()):
             self.fail(f"the ledger is not empty: {', '.join(left)}")
+
+    def _is_unneeded(self, submit: Submit) -> bool:
+        """Return whether an image of the same inputs is there, which a task without a ledger has paid for again."""
+        image = self.bucket.get(submit.key)
+        others = [self._policies[each.task.name] for each in self.submits.values()]
+        is_same = image is not None and image.metadata.get(f"{_METADATA}fingerprint") == submit.fingerprint
+        return is_same and not all(policy.durable for policy in others)
 
     def _is_one_of_several(self, submit: Submit) -> bool:
         """Return whether a submit followed an unknown one whose image was stored since."""

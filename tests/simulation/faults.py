@@ -27,6 +27,7 @@ RATES: dict[str, tuple[float, ...]] = {
     "killed after a call": (0.005, 0.01, 0.03),
     # Of S3.
     "s3 conflict 409": (0.02, 0.1),
+    "s3 refused 403": (0.002, 0.01),
     # Of the vendor.
     "submit 429": _OFTEN,
     "submit refused": (0.02, 0.1),

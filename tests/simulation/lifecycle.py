@@ -78,7 +78,7 @@ class TaskInstance:
     must_wait: bool = False
     #: Whether a person has raised its ``max_cost_usd``.
     is_limit_raised: bool = False
-    #: How often processes of it were killed.
+    #: How often Airflow lost a process of it, which may run on.
     deaths: int = 0
 
     def __post_init__(self) -> None:
@@ -236,6 +236,7 @@ class Airflow:
         ended = self._kernel.spawn(process, partial(self._slice, task, process, method, kwargs))
         if self._faults.happens("failed while running") and not self._ends_soon(ended):
             process.is_orphan = True
+            task.deaths += 1
             self._kernel.note(f"Airflow fails {task.name}, and {process.name} runs on")
             task.fail(None)
             return None

@@ -49,6 +49,7 @@ def _policy(rng: Random) -> Policy:
         resubmit=rng.random() < 0.15,
         resubmit_on_5xx=rng.random() < 0.8,
         if_exists=rng.choice(("reuse", "reuse", "reuse", "overwrite", "fail")),
+        durable=rng.random() < 0.9,
     )
 
 

@@ -202,6 +202,8 @@ class SimulatedS3:
         servers, rng = self._servers, self._servers.kernel.rng
 
         def carry_out() -> T:
+            if servers.faults.happens("s3 refused 403"):
+                raise _error(operation, 403, "AccessDenied")
             if conditional and servers.faults.happens("s3 conflict 409"):
                 raise _error(operation, 409, "ConditionalRequestConflict")
             return effect()

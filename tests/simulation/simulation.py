@@ -94,7 +94,7 @@ class Simulation:
         if any(key.startswith(DEFAULT_LEDGER_PREFIX) and FOLDER not in key for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
                 self._again(task)
-        refused = any(isinstance(cause_of(task.error), IdeogramObjectExists) for task in self._dag.tasks)
+        refused = any(_refuses(task) for task in self._dag.tasks)
         changed = {task.owner for task in self._dag.tasks if task.version}
         self._checks.at_end(healed_at, changed, may_refuse=refused)
 
@@ -135,4 +135,9 @@ class Simulation:
         if task.state == "success":
             return "ledger_uri" not in task.result  # then it has an image, and not only a request
         refusing = task if task.after is None else task.after  # of which Airflow begins no later task
-        return task.state == "skipped" or isinstance(cause_of(refusing.error), IdeogramObjectExists)
+        return task.state == "skipped" or _refuses(refusing)
+
+
+def _refuses(task: TaskInstance) -> bool:
+    """Return whether a task, or a dataset's row, refuses to replace an image."""
+    return isinstance(cause_of(task.error), IdeogramObjectExists) or "if_exists is 'fail'" in str(task.error)

@@ -38,7 +38,7 @@ class Reason(StrEnum):
     OTHER_TASK = "another task sent it hours ago"
     CLEARED = "a person cleared the task"
     UNDER_WAY = "it was under way when the later one was consented"
-    NOT_DURABLE = "durable is False, and a process died"
+    NOT_DURABLE = "durable is False, and a process died or a person cleared the task"
 
 
 #: The reasons after which both requests may be accepted; the history then shows both, and the older one is taken.
@@ -59,7 +59,7 @@ class Submit:
     :param intent_at: When the intent says that it was sent.
     :param visible_at: When the history shows it.
     :param history_read_at: When the sender last read the history; None if it did not.
-    :param deaths: The killed processes of the task until then.
+    :param deaths: The processes of the task that Airflow had lost until then.
     :param is_answered_5xx: Whether the sender was answered 500, 502 or 503.
     :param is_recorded: Whether the ledger has had its id.
     :param stored_at: When its image was stored at its key.
@@ -130,8 +130,8 @@ def may_follow(earlier: Submit, later: Submit, policy: Policy, others: Iterable[
 
     :param others: All submits.
     """
-    if not policy.durable:
-        return Reason.NOT_DURABLE if later.task.deaths > earlier.deaths else None
+    if not policy.durable and (later.task.deaths > earlier.deaths or later.max_tries != earlier.max_tries):
+        return Reason.NOT_DURABLE
     if earlier.excuse == Reason.OTHER_INPUTS:
         return Reason.OTHER_INPUTS
     if _is_expired(earlier, later.job.submitted_at):

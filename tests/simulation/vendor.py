@@ -18,6 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from typing_extensions import override
+
 from airflow_provider_ideogram.api.calls import Call
 from airflow_provider_ideogram.api.response import ApiResponse
 from airflow_provider_ideogram.api.retry_flow import RequestNotSent, ResponseNotReceived
@@ -42,7 +44,13 @@ _BLOCKED_TEXT = "Request blocked by the RAI safety filter: the prompt violates t
 _SLOW_JOBS = (60.0, 400.0, 900.0, 4000.0)
 #: What a gateway answers for a request that it did not, or did, pass on.
 _GATEWAY = (500, 502, 503, 504, 520, 524)
-_REFUSALS = ((401, "invalid_api_key"), (402, "Insufficient credits"), (406, "Team spend limit reached"))
+_REFUSALS = (
+    (401, "invalid_api_key"),
+    (402, "Insufficient credits"),
+    (403, "This key may not use the model"),
+    (406, "Team spend limit reached"),
+    (410, "This model is retired"),
+)
 
 
 class _Outcomes(EmulatorFaults):
@@ -52,6 +60,7 @@ class _Outcomes(EmulatorFaults):
         super().__init__()
         self._servers = servers
 
+    @override
     def outcome(self, prompt: str) -> Outcome:
         """Draw how an accepted job ends."""
         faults, rng = self._servers.faults, self._servers.kernel.rng
@@ -71,12 +80,14 @@ class _Account(Account):
         self.clock = SimpleNamespace(now=lambda: servers.kernel.now)  # type: ignore[assignment]
         self.faults = _Outcomes(servers)
 
+    @override
     def accept(self, model: str, inputs: dict[str, Any], synchronous: bool) -> Job:
         """Accept a job."""
         job = super().accept(model, inputs, synchronous)
         self.visible_at[job.request_id] = job.submitted_at + self._servers.faults.history_lag()
         return job
 
+    @override
     def is_in_history(self, job: Job) -> bool:
         """Return whether the history shows a job."""
         is_shown = self.visible_at[job.request_id] <= self.now()
@@ -223,9 +234,11 @@ class SimulatedClient(SegmindClient):
         self._rng = random.Random()
         self._vendor = vendor
 
+    @override
     def _send(self, call: Call[Any]) -> ApiResponse:
         return self._vendor.answer(call)
 
+    @override
     def close(self) -> None:
         """Do nothing: there are no connections."""
 

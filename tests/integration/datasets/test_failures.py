@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_ideogram.api import parameters, polling
+from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
@@ -121,6 +122,25 @@ class TestFailures:
         assert world.accepted == 2
         world.to_end(run, run.clear())
         assert world.accepted == 3
+
+    def test_state_that_is_not_written_ends_a_task_without_ledger(
+        self, make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only the slice knew its requests: a retry would pay for all of them again."""
+        write_state = Workspace.write_state
+
+        def fail_after_submits(workspace: Workspace, state: Any, replaces: str | None) -> str:
+            if state["in_flight"]:
+                raise IdeogramStorageError("S3 does not respond", "Nothing was charged.")
+            return write_state(workspace, state, replaces)
+
+        monkeypatch.setattr(Workspace, "write_state", fail_after_submits)
+        run = task_runner(make(prompts=ROWS[:2], durable=False))
+
+        result = run.execute()
+
+        assert (result.state, world.accepted) == ("failed", 2)
+        assert "clear the task to submit and pay for a new one" in str(result.error)
 
     @pytest.mark.parametrize("kind", ["credits_402", "credits_406", "spend_limit", "model_forbidden", "model_retired"])
     def test_of_all_items_stop_before_more_is_paid(

@@ -252,7 +252,9 @@ class TestFormat:
         assert _document(client, bucket)["request_id"] is None
 
     def test_optional_fields_are_read_back(self, ledger: Ledger, client: S3Client, bucket: str) -> None:
-        intent = replace(INTENT, excluded_request_ids=("r-0",), submit_attempts=2, unsettled_since=1.5)
+        intent = replace(
+            INTENT, excluded_request_ids=("r-0",), submit_attempts=2, submits_before=1, unsettled_since=1.5
+        )
         record = ledger.write_intent(KEY, intent)
         assert ledger.read(KEY) == record
         document = _document(client, bucket)

@@ -172,6 +172,23 @@ def test_other_inputs_leave_another_task_its_target(world: World) -> None:
     assert world.submits() == 0
 
 
+def test_submit_without_response_after_an_answered_one_is_unknown(world: World) -> None:
+    world.emulator.configure(history_lag_seconds=HOUR)
+    world.pass_time(_submit(world).delay)
+    world.emulator.fault("submit", "reset", when="after")
+    with pytest.raises(RetryLater):
+        world.get_or_submit()
+
+    world.pass_time(HISTORY_LAG)
+    with pytest.raises(IdeogramUnknownSubmit, match=r"has no response \(2 submits\)") as caught:
+        world.get_or_submit()
+
+    assert not isinstance(caught.value, IdeogramSubmitFailed)
+    assert (world.submits(), world.accepted()) == (2, 1)
+    world.pass_time(HOUR)
+    assert world.get_or_submit()[0].request_id == world.emulator.requests()[0].request_id
+
+
 def test_failed_submit_that_cannot_be_recorded_is_unknown(world: World) -> None:
     world.emulator.fault("submit", "error", status=502)
     with answered(world.client, "PutObject", 403, from_call=2), pytest.raises(RetryLater):
