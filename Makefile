@@ -118,7 +118,7 @@ bench: .venv-bench/installed ## Measure polling, detection delay, parsing, stori
 bench-dataset: venv ## Measure a dataset of 5,000 prompts on a real Airflow (ARGS="--prompts 500")
 	exec $(BIN)/python -m benchmarks.dataset $(ARGS)
 
-bench-account: venv ## Measure an account's rate limit and its contention, and prove its budget under kill -9 (MINUTES=10)
+bench-account: venv .s3-stores/installed ## Measure an account's rate limit and its contention, and prove its budget under kill -9 (MINUTES=10)
 	$(BIN)/python -m benchmarks.account_queues
 	$(BIN)/python -m benchmarks.account_contention
 	exec $(BIN)/python -m benchmarks.account_budget --minutes $(or $(MINUTES),10)

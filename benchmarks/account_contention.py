@@ -8,7 +8,6 @@ longer. The 64 are threads of four processes, which share nothing but the S3 ser
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import sys
 import threading
@@ -27,6 +26,8 @@ PROCESSES, THREADS = 4, 16
 SECONDS = 120.0
 LATENCY = 0.030
 BUCKET = "account"
+#: The programs that `make s3-stores` and `make bench-account` install.
+BINARIES = Path(__file__).parents[1] / ".s3-stores" / "bin"
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,12 @@ def _process(endpoint: str, limit: int, until: float, number: int, results: Any)
 @contextmanager
 def _server() -> Iterator[str]:
     from dev.processes import Processes
-    from dev.s3_server import start_s3_server
+    from dev.s3_stores import Servers
 
-    with TemporaryDirectory() as logs, Processes(Path(logs)) as processes:
-        yield start_s3_server(processes, dict(os.environ), BUCKET).endpoint
+    with TemporaryDirectory() as logs, TemporaryDirectory() as data, Processes(Path(logs)) as processes:
+        server = Servers(processes, BINARIES, Path(data)).seaweedfs()
+        server.client().create_bucket(Bucket=BUCKET)
+        yield server.endpoint
 
 
 def measure(endpoint: str, limit: int) -> list[str]:
@@ -172,8 +175,8 @@ def main() -> None:
     )
     about = (
         f"{report.machine()} {PROCESSES * THREADS} takers in {PROCESSES} processes for {SECONDS:.0f} s, a local S3 "
-        f"server (moto) with {1000 * LATENCY:.0f} ms added to each call. A limit above 100 is divided among several "
-        "objects. A taker that waits for its turn reads the state once a second; these reads are not counted.\n"
+        f"server (SeaweedFS) with {1000 * LATENCY:.0f} ms added to each call. A limit above 100 is divided among "
+        "several objects. A taker that waits for its turn reads the state once a second; these reads are not counted.\n"
     )
     report.write("account-contention", "Contention of an account's rate limit", about, report.table(head, rows))
     print(report.table(head, rows))
