@@ -13,7 +13,9 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramBudgetReached        a budget of the connection is used up
     │   ├── IdeogramNotFound             404: no such model, endpoint or request
     │   ├── IdeogramModelRetired         410
-    │   └── IdeogramObjectExists         if_exists="fail" and the target holds an object
+    │   ├── IdeogramObjectExists         if_exists="fail" and the target holds an object
+    │   └── IdeogramNotApproved          a review ended without enough approved images
+    │       └── IdeogramReviewTimeout        … since nobody decided in time
     ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response
@@ -172,6 +174,18 @@ class IdeogramObjectExists(IdeogramNotCharged):
     """The target holds an object already, and ``if_exists`` is ``fail``."""
 
     code = "object_exists"
+
+
+class IdeogramNotApproved(IdeogramNotCharged):
+    """A review of images ended with fewer approved images than ``min_approved``."""
+
+    code = "not_approved"
+
+
+class IdeogramReviewTimeout(IdeogramNotApproved):
+    """A review of images was not finished within its ``timeout``."""
+
+    code = "review_timeout"
 
 
 class IdeogramTemporaryError(IdeogramError):

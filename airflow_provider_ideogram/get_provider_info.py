@@ -20,8 +20,8 @@ _CONFIG = {
         "gallery_aws_conn_id": {
             "description": (
                 "The Airflow connection of type aws with which the API server reads the images that the gallery "
-                "shows. It needs s3:GetObject, for versioned buckets s3:GetObjectVersion, and s3:ListBucket to "
-                "show datasets while they run."
+                "shows. It needs s3:GetObject, for versioned buckets s3:GetObjectVersion, s3:ListBucket to "
+                "show datasets while they run, and s3:PutObject for reviews below _ideogram/.reviews/."
             ),
             "version_added": "0.1.0",
             "type": "string",
@@ -50,9 +50,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.ideogram")],
-        "operators": [_modules("operators.image", "operators.dataset")],
+        "operators": [_modules("operators.image", "operators.dataset", "operators.review")],
         "sensors": [_modules("sensors.request")],
-        "triggers": [_modules("triggers.request", "account.trigger")],
+        "triggers": [_modules("triggers.request", "account.trigger", "reviews.trigger")],
         "task-decorators": [{"name": "ideogram", "class-name": f"{_PACKAGE}.decorators.ideogram.ideogram_task"}],
         "connection-types": [_connection_type()],
         "extra-links": [f"{_PACKAGE}.links.ideogram.{name}" for name in ("IdeogramImageLink", "SegmindRequestLink")],

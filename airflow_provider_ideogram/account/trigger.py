@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ideogram.account.limiter import AccountLimiter
@@ -137,16 +135,9 @@ class _Reader:
                 called.set_result(None)
 
     async def _store(self) -> AccountStore:
-        from airflow_provider_ideogram.storage.image_store import ImageStore
+        from airflow_provider_ideogram.storage.async_store import open_objects
 
-        store = ImageStore(self._aws_conn_id)
-        if self._aws_conn_id is not None:
-            # The connection is read on the loop: reading it in a thread blocks the triggerer's supervisor channel.
-            try:
-                store.use_connection(await get_async_connection(self._aws_conn_id))
-            except AirflowNotFoundException:
-                store = ImageStore(None)
-        objects = await asyncio.to_thread(lambda: store.objects)
+        objects = await open_objects(self._aws_conn_id)
         return AccountStore(objects, self._bucket)
 
 

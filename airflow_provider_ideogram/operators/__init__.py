@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from airflow_provider_ideogram.operators.dataset import IdeogramGenerateDatasetOperator
 from airflow_provider_ideogram.operators.image import IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators.review import IdeogramReviewOperator
 
-__all__ = ["IdeogramGenerateDatasetOperator", "IdeogramGenerateImageOperator"]
+__all__ = ["IdeogramGenerateDatasetOperator", "IdeogramGenerateImageOperator", "IdeogramReviewOperator"]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
     from airflow_provider_ideogram.jobs.preview import PlannedImage, PlannedImages, Preview, WantedImage
+    from airflow_provider_ideogram.reviews.trigger import IdeogramReviewTrigger
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.triggers.request import IdeogramTrigger
@@ -133,7 +134,9 @@ class IdeogramTask(BaseOperator):
             return content
         return super().render_template(content, context, environment, seen_oids)
 
-    def _defer_to(self, trigger: IdeogramTrigger | IdeogramTurnTrigger, method_name: str) -> NoReturn:
+    def _defer_to(
+        self, trigger: IdeogramTrigger | IdeogramTurnTrigger | IdeogramReviewTrigger, method_name: str
+    ) -> NoReturn:
         left = max(trigger.deadline - time.time(), 0.0)
         self.defer(
             trigger=trigger,

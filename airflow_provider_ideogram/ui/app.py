@@ -14,17 +14,16 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine
-from functools import cache, wraps
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity
-from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection, requires_access_dag
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection
 from airflow.utils.session import create_session
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi import Query as QueryParam
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
@@ -33,18 +32,22 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.ui import review_api
 from airflow_provider_ideogram.ui.account import MAX_SHOWN, connections, read_account, waiting_tasks
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
 from airflow_provider_ideogram.ui.costs import costs
-from airflow_provider_ideogram.ui.gate import WORK, Gate, busy
+from airflow_provider_ideogram.ui.gate import Gate, busy
+from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
-from airflow_provider_ideogram.ui.query import ORDERS, STATUSES, STYLES, Query, query_of
+from airflow_provider_ideogram.ui.query import DECISIONS, ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import address, render
+from airflow_provider_ideogram.ui.review_api import may_decide
+from airflow_provider_ideogram.ui.reviews import own_review
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
-from airflow_provider_ideogram.ui.work import Busy, LimitReached, Work
+from airflow_provider_ideogram.ui.work import Busy, LimitReached
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,6 @@ _PREVIEWS = 6
 _NO_ROW = "-"
 #: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
 _MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
-_METHODS = ["GET", "HEAD"]
 #: Says in an image's address that its neighbours are those of its task.
 _OF_TASK = "task"
 #: The browser may keep an image, and asks each time whether the user may still see it.
@@ -71,14 +73,7 @@ _ERRORS = {
     500: "The API server's log has the error.",
 }
 
-_dag = APIRouter(
-    prefix="/dags/{dag_id}",
-    # The pages show what the API shows of task instances and XComs.
-    dependencies=[
-        Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE)),
-        Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
-    ],
-)
+_dag = dag_router()
 _account = APIRouter(
     prefix="/account/{connection_id}",
     dependencies=[Depends(requires_access_connection(method="GET"))],
@@ -86,8 +81,6 @@ _account = APIRouter(
 Position = Annotated[int | None, QueryParam(ge=0, le=10**11)]
 PageNumber = Annotated[int, QueryParam(ge=1, le=10**9)]
 Asked = Annotated[Query, Depends(query_of)]
-#: As Airflow's database stores it.
-MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
 
 
 @cache
@@ -95,36 +88,18 @@ def gallery_app() -> Gate:
     """Return the application, made once."""
     app = FastAPI(title="Ideogram images", openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.add_api_route("/", show_dags, methods=_METHODS, response_class=HTMLResponse)
-    app.add_api_route("/account", show_accounts, methods=_METHODS, response_class=HTMLResponse)
+    app.add_api_route("/", show_dags, methods=METHODS, response_class=HTMLResponse)
+    app.add_api_route("/account", show_accounts, methods=METHODS, response_class=HTMLResponse)
     app.include_router(_account)
     app.include_router(_dag)
+    app.include_router(review_api.router)
     for error in (StarletteHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _show_error)
     app.add_exception_handler(Busy, lambda _request, _error: busy())
     return Gate(app)
 
 
-def _in_thread(handler: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
-    """Let a handler run in one of the gallery's threads; FastAPI passes its arguments by name."""
-
-    @wraps(handler)
-    async def handle(**arguments: Any) -> Response:
-        return await _work(arguments["request"]).in_thread(handler, **arguments)
-
-    return handle
-
-
-def _work(request: Request) -> Work:
-    work: Work = request.scope[WORK]
-    return work
-
-
-def _reader(request: Request) -> Reader:
-    return Reader(_work(request))
-
-
-@_in_thread
+@in_thread
 def show_dags(request: Request, user: GetUserDep) -> Response:
     """List the DAGs with images that the user may read."""
     with create_session(scoped=False) as session:
@@ -133,7 +108,7 @@ def show_dags(request: Request, user: GetUserDep) -> Response:
     return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in permitted])
 
 
-@_in_thread
+@in_thread
 def show_accounts(request: Request, user: GetUserDep) -> Response:
     """List the connections of type ideogram that the user may read."""
     with create_session(scoped=False) as session:
@@ -147,12 +122,12 @@ def show_accounts(request: Request, user: GetUserDep) -> Response:
     return _page(request, "accounts.html", conn_ids=permitted)
 
 
-@_account.api_route("", methods=_METHODS)
-@_in_thread
+@_account.api_route("", methods=METHODS)
+@in_thread
 def show_account(request: Request, connection_id: str, user: GetUserDep) -> Response:
     """Show the credits, the spend, the budgets, the rate and the queue of a connection, and what waits for a person."""
     permitted, now = get_auth_manager().get_authorized_dag_ids(user=user, method="GET"), time.time()
-    page = read_account(_reader(request), connection_id, permitted, now)
+    page = read_account(reader_of(request), connection_id, permitted, now)
     if page is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     with create_session(scoped=False) as session:
@@ -160,16 +135,16 @@ def show_account(request: Request, connection_id: str, user: GetUserDep) -> Resp
     return _page(request, "account.html", page=page, now=now, most=MAX_SHOWN)
 
 
-@_dag.api_route("", methods=_METHODS)
-@_dag.api_route("/tasks/{task_id}", methods=_METHODS)
-@_in_thread
+@_dag.api_route("", methods=METHODS)
+@_dag.api_route("/tasks/{task_id}", methods=METHODS)
+@in_thread
 def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: PageNumber = 1) -> Response:
     """List a DAG's recent runs, each with its first images."""
     offset = (page - 1) * _RUNS_PER_PAGE
     with create_session(scoped=False) as session:
         runs = recent_runs(session, dag_id, offset, _RUNS_PER_PAGE + 1)
         cost = costs(session, dag_id, task_id)
-    reader = _reader(request)
+    reader = reader_of(request)
     shown = [
         (run, read_page(reader, Scope(dag_id, run.run_id, task_id), limit=_PREVIEWS)) for run in runs[:_RUNS_PER_PAGE]
     ]
@@ -177,9 +152,9 @@ def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: P
     return _page(request, "runs.html", dag_id=dag_id, task_id=task_id, runs=shown, cost=cost, number=page, more=more)
 
 
-@_dag.api_route("/runs/{run_id}", methods=_METHODS)
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}", methods=_METHODS)
-@_in_thread
+@_dag.api_route("/runs/{run_id}", methods=METHODS)
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}", methods=METHODS)
+@in_thread
 def show_run(
     request: Request,
     dag_id: str,
@@ -188,6 +163,8 @@ def show_run(
     task_id: str | None = None,
     map_index: str | None = None,
     page: PageNumber = 1,
+    *,
+    user: GetUserDep,
 ) -> Response:
     """Show a page of what a query finds among the images of a run, of a task in it, or of a task instance."""
     with create_session(scoped=False) as session:
@@ -197,7 +174,7 @@ def show_run(
         raise HTTPException(HTTPStatus.NOT_FOUND)
     index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
     scope, first = Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE
-    content = read_page(_reader(request), scope, first, query=query)
+    content = read_page(reader_of(request), scope, first, query=query, with_reviews=True)
     return _page(
         request,
         "run.html",
@@ -207,8 +184,15 @@ def show_run(
         map_index=index,
         cost=cost.total if index is None else None,
         content=content,
+        review=own_review(content.reviews, task_id, index),
+        may_decide=bool(content.reviews) and may_decide(request, user),
         query=query,
-        choices={"status": STATUSES, "style": STYLES, "sort": ORDERS},
+        choices={
+            "status": STATUSES,
+            "style": STYLES,
+            "sort": ORDERS,
+            "decision": DECISIONS if content.reviews else (),
+        },
         first=first,
         # The images of a single task instance have no position among those of the run or the task.
         of=_OF_TASK if task_id else None,
@@ -218,8 +202,8 @@ def show_run(
     )
 
 
-@_dag.api_route("/runs/{run_id}/compare", methods=_METHODS)
-@_in_thread
+@_dag.api_route("/runs/{run_id}/compare", methods=METHODS)
+@in_thread
 def compare_images(
     request: Request,
     dag_id: str,
@@ -235,7 +219,7 @@ def compare_images(
     :param image: Their names, see :mod:`airflow_provider_ideogram.ui.compare`.
     :param query: With ``task_id`` and ``page``, where they were selected.
     """
-    reader = _reader(request)
+    reader = reader_of(request)
     items = [_find_named(reader, dag_id, run_id, name) for name in image[:MOST]]
     first = items[0]
     root = request.scope.get("root_path", "")
@@ -252,8 +236,8 @@ def compare_images(
     )
 
 
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=_METHODS)
-@_in_thread
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=METHODS)
+@in_thread
 def show_image(
     request: Request,
     dag_id: str,
@@ -271,7 +255,7 @@ def show_image(
     :param at: Its position among the images that the user looks at.
     :param of: Whose images they are: ``task``, otherwise the run's.
     """
-    reader = _reader(request)
+    reader = reader_of(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
     near = (None, None) if at is None else read_neighbours(reader, listed, item, at, query)
@@ -291,8 +275,8 @@ def show_image(
     )
 
 
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/{file}", methods=_METHODS)
-@_in_thread
+@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/{file}", methods=METHODS)
+@in_thread
 def send_image(
     request: Request,
     dag_id: str,
@@ -303,7 +287,7 @@ def send_image(
     file: Literal["file", "thumbnail"],
 ) -> Response:
     """Send the image itself or its thumbnail, or the reason why it can't be shown, as plain text."""
-    reader = _reader(request)
+    reader = reader_of(request)
     item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
         return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
@@ -361,7 +345,7 @@ def _show_error(request: Request, error: Exception) -> Response:
         status, message = error.status_code, error.detail
         headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_METHODS)
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
     values = {"title": HTTPStatus(status).phrase, "message": _ERRORS.get(status) or message}
     response = _page(request, "error.html", status, **values)
     response.headers.update(headers)

@@ -22,11 +22,13 @@ from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.reviews.store import IMAGES
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import iter_lines, read_line, read_lines
 from airflow_provider_ideogram.ui.objects import Reader
 from airflow_provider_ideogram.ui.records import Instance
 from airflow_provider_ideogram.ui.rendering import is_number
+from airflow_provider_ideogram.ui.reviews import REVIEW_XCOM, review_prefix
 from airflow_provider_ideogram.ui.seek import ROW, place_before
 
 _ROW = re.compile(r"(?:p(\d{1,9})\.)?(\d{1,15})")
@@ -59,6 +61,10 @@ class Dataset:
     @classmethod
     def of(cls, instance: Instance) -> Dataset:
         """Read it from the XComs: the result if there is one, else the progress."""
+        if (review := review_prefix(instance)) is not None:
+            total = instance.xcoms[REVIEW_XCOM].get("total")
+            lines = Target(review.bucket, review.key + IMAGES)
+            return cls(instance, {"total": total} if is_number(total) else {}, lines, in_parts=False)
         result, progress = instance.xcoms.get("return_value"), instance.xcoms.get("progress")
         source: Mapping[str, Any] = next((one for one in (result, progress) if isinstance(one, Mapping)), {})
         numbers = {

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: A browser requests the images of a page at once: 6 over HTTP/1.1, all 60 over HTTP/2.
 MAX_REQUESTS = THREADS + 64
 RETRY_SECONDS = 2
+#: The limits of the body of a request that changes something: some decisions with notes.
+MAX_BODY_BYTES = 48 * 1024
+BODY_SECONDS = 5.0
 #: The key of a request's :class:`Work` in its scope.
 WORK = "ideogram.work"
 SECURITY_HEADERS = {
@@ -65,9 +68,13 @@ class Gate:
                 self._requests -= 1
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await _read_body(scope, receive)
+        except _BodyRefused as refusal:
+            return await PlainTextResponse(str(refusal), 413)(scope, receive, send)
         work = scope[WORK] = Work()
         gone = asyncio.ensure_future(_disconnect(receive))
-        served = asyncio.ensure_future(self.app(scope, _empty_body(gone), send))
+        served = asyncio.ensure_future(self.app(scope, _replay(body, gone), send))
         try:
             await asyncio.wait((served, gone), return_when=asyncio.FIRST_COMPLETED)
             if served.done():
@@ -89,16 +96,36 @@ def busy() -> PlainTextResponse:
     )
 
 
+class _BodyRefused(Exception):
+    """The body of a request is too large or too slow; the message says which."""
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the body of a request that changes something; that of any other is ignored."""
+    body, more = b"", scope["method"] == "POST"
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > MAX_BODY_BYTES:
+                    raise _BodyRefused("The request is too large.")
+    except TimeoutError as error:
+        raise _BodyRefused("The request takes too long to arrive.") from error
+    return body
+
+
 async def _disconnect(receive: Receive) -> Message:
-    """Return when the browser has closed the connection; the body of a request is ignored."""
+    """Return when the browser has closed the connection; what else it sends is ignored."""
     while (message := await receive())["type"] != "http.disconnect":
         pass
     return message
 
 
-def _empty_body(gone: asyncio.Future[Message]) -> Receive:
-    """Return what the application receives: a request without a body, then the disconnect."""
-    messages: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+def _replay(body: bytes, gone: asyncio.Future[Message]) -> Receive:
+    """Return what the application receives: a request with its whole body, then the disconnect."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
         return messages.pop() if messages else await asyncio.shield(gone)

@@ -63,6 +63,11 @@ class Reader:
         self.work = work
         self._objects = objects
 
+    def store(self) -> ObjectStore:
+        """Return the S3 layer, for what is not an image."""
+        self.work.spend()
+        return self._objects(self.work.seconds_left)
+
     def open(self, target: Target, **options: Any) -> Mapping[str, Any] | None:
         """
         Return S3's response to a read, None if the object is missing; the caller closes its ``Body``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow.utils.session import create_session
 
@@ -18,7 +18,8 @@ from airflow_provider_ideogram.ui.datasets import Dataset
 from airflow_provider_ideogram.ui.objects import Reader, for_viewers
 from airflow_provider_ideogram.ui.query import Query
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
-from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances
+from airflow_provider_ideogram.ui.reviews import Decisions, RunReview, read_reviews
+from airflow_provider_ideogram.ui.runs import Scope, image_tasks, instances, review_instances
 from airflow_provider_ideogram.ui.work import LimitReached
 
 PAGE_SIZE = 60
@@ -38,6 +39,7 @@ class Page:
     :param states: The number of task instances with a single image, by state.
     :param datasets: The datasets within the scope, for their progress.
     :param problems: Errors of reading, for the user.
+    :param reviews: The run's reviews, if they were read.
     """
 
     items: Sequence[Item]
@@ -47,6 +49,7 @@ class Page:
     states: Mapping[str, int]
     datasets: Sequence[Dataset]
     problems: Sequence[str]
+    reviews: Sequence[RunReview] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,38 @@ class _Sources:
     states: Counter[str]
     instances: Sequence[Instance]
     datasets: Sequence[Dataset]
+    reviews: Sequence[Instance]
 
 
 def read_page(
-    reader: Reader, scope: Scope, offset: int = 0, limit: int = PAGE_SIZE, query: Query = _EVERYTHING
+    reader: Reader,
+    scope: Scope,
+    offset: int = 0,
+    limit: int = PAGE_SIZE,
+    query: Query = _EVERYTHING,
+    *,
+    with_reviews: bool = False,
 ) -> Page:
-    """Read the items from ``offset`` on that a query matches, in its order."""
-    if query != _EVERYTHING:
-        return _search(reader, scope, offset, limit, query)
-    sources = _read_sources(scope, offset, limit)
+    """
+    Read the items from ``offset`` on that a query matches, in its order.
+
+    :param with_reviews: Whether the run's reviews are read, and the decisions on the items.
+    """
+    is_search = query != _EVERYTHING
+    sources = _read_sources(scope, *((0, MAX_SEARCHED) if is_search else (offset, limit)))
+    problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
+    reads = with_reviews or query.decision
+    reviews = read_reviews(reader, sources.reviews, problems, why_not_read) if reads else []
+    decisions = Decisions(reviews)
+    if is_search:
+        page = _search(reader, sources, problems, (offset, limit), query, decisions)
+    else:
+        page = _page(reader, sources, problems, offset, limit)
+    return replace(page, items=[decisions.on(item) for item in page.items], reviews=reviews)
+
+
+def _page(reader: Reader, sources: _Sources, problems: list[str], offset: int, limit: int) -> Page:
     items = [item_of_instance(instance) for instance in sources.instances]
-    problems = _problems(sources)
     position = sources.states.total()  # the position of the dataset's first row
     for dataset in sources.datasets:
         wanted = min(limit - len(items), position + dataset.rows - max(offset, position))
@@ -79,13 +103,19 @@ def read_page(
     return Page(items, position, position, sources.tasks, sources.states, sources.datasets, problems)
 
 
-def _search(reader: Reader, scope: Scope, offset: int, limit: int, query: Query) -> Page:
-    sources = _read_sources(scope, 0, MAX_SEARCHED)
-    problems = _problems(sources)
+def _search(
+    reader: Reader,
+    sources: _Sources,
+    problems: list[str],
+    place: tuple[int, int],
+    query: Query,
+    decisions: Decisions,
+) -> Page:
     if sources.states.total() > MAX_SEARCHED:
         problems.append(f"Of the tasks with a single image the first {MAX_SEARCHED:,} are searched.")
     with reader.work.search():
-        page, found = query.page(_all_items(reader, sources, problems), offset, limit)
+        items = map(decisions.on, _all_items(reader, sources, problems))
+        page, found = query.page(items, *place)
     total = sources.states.total() + sum(dataset.rows for dataset in sources.datasets)
     return Page(page, total, found, sources.tasks, sources.states, sources.datasets, problems)
 
@@ -100,10 +130,6 @@ def _all_items(reader: Reader, sources: _Sources, problems: list[str]) -> Iterat
                 yield item_of_line(dataset.instance, row, line)
         except (IdeogramStorageError, LimitReached) as error:
             problems.append(f"Not all rows of {dataset.instance.label} are searched: {why_not_read(error)}.")
-
-
-def _problems(sources: _Sources) -> list[str]:
-    return [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
 
 
 def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
@@ -149,6 +175,8 @@ def read_neighbours(
 def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
     with create_session(scoped=False) as session:
         tasks = image_tasks(session, scope)
+        if scope.task_id is None:  # the images of a review are those of other tasks
+            tasks = [task for task in tasks if not task.is_review]
         singles = [task.task_id for task in tasks if not task.is_dataset]
         datasets = [task.task_id for task in tasks if task.is_dataset]
         return _Sources(
@@ -156,4 +184,5 @@ def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
             sum((Counter(task.states) for task in tasks if not task.is_dataset), Counter()),
             instances(session, scope, singles, offset, limit) if singles else [],
             [Dataset.of(one) for one in instances(session, scope, datasets)] if datasets else [],
+            review_instances(session, scope.dag_id, scope.run_id),
         )

@@ -17,6 +17,7 @@ from fastapi import Query as QueryParam
 
 from airflow_provider_ideogram.api.parameters import STYLE_TYPES
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.reviews.review import Decision
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import is_number, resolution
 
@@ -24,6 +25,9 @@ from airflow_provider_ideogram.ui.rendering import is_number, resolution
 AWAITED = "awaited"
 STATUSES = (*ImageStatus, AWAITED)
 STYLES = STYLE_TYPES
+#: The decision on an image that a review has, or has not, decided.
+UNDECIDED = "undecided"
+DECISIONS = (UNDECIDED, *Decision)
 #: The orders that a user can choose, with their names; without one the images are in the order of tasks and rows.
 ORDERS = {
     "newest": "Newest first",
@@ -46,6 +50,7 @@ class Query:
     :param size: A resolution in pixels, such as ``1024x768``.
     :param seed: The seed's digits.
     :param sort: One of :data:`ORDERS`.
+    :param decision: One of :data:`DECISIONS`.
     """
 
     q: str = ""
@@ -55,6 +60,7 @@ class Query:
     task: str = ""
     seed: str = ""
     sort: str = ""
+    decision: str = ""
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -76,11 +82,15 @@ class Query:
             and self.style in ("", facts.get("style_type"))
             and (not self.size or _digits(self.size) == _digits(resolution(facts)))
             and self.task in ("", item.instance.task_id)
+            and (not self.decision or self._has_decision(item))
             and self.seed.strip() in ("", str(facts.get("seed")))
         )
 
     def _has_status(self, item: Item) -> bool:
         return item.is_awaited if self.status == AWAITED else item.status == self.status
+
+    def _has_decision(self, item: Item) -> bool:
+        return item.has_image and (item.decision or UNDECIDED) == self.decision
 
     def page(self, items: Iterable[Item], offset: int, limit: int) -> tuple[list[Item], int]:
         """
@@ -116,9 +126,10 @@ def query_of(
     task: _Text = "",
     seed: _Text = "",
     sort: Literal["", "newest", "oldest", "dearest", "cheapest", "prompt"] = "",
+    decision: _Text = "",
 ) -> Query:
     """Read the query from an address."""
-    return Query(q, status, style, size, task, seed, sort)
+    return Query(q, status, style, size, task, seed, sort, decision)
 
 
 def _time(item: Item) -> Any:

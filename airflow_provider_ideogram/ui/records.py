@@ -54,7 +54,7 @@ class Instance:
 
     :param map_index: -1 if the task is not mapped.
     :param state: Airflow's state.
-    :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``.
+    :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``, ``review``.
     :param rendered: The operator's rendered arguments, as long as Airflow keeps them.
     :param tries: The number of attempts.
     """
@@ -94,6 +94,9 @@ class Item:
     :param reason: The code of the error, if there is no image.
     :param error: What happened, if there is no image.
     :param advice: What happened to the money, and what to do.
+    :param decision: What a review decided on the image, None if nothing.
+    :param note: What the person wrote.
+    :param decided_by: The user who decided.
     """
 
     instance: Instance
@@ -104,6 +107,9 @@ class Item:
     reason: str | None = None
     error: str | None = None
     advice: str | None = None
+    decision: str | None = None
+    note: str | None = None
+    decided_by: str | None = None
 
     @property
     def has_image(self) -> bool:

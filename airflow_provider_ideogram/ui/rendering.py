@@ -16,6 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from airflow_provider_ideogram.ui import URL_PREFIX
 
 UNKNOWN = "unknown"
+#: The decisions of a review, as they are shown.
+VERDICTS = {"approve": "approved", "reject": "rejected", "redo": "redo"}
 _RESOLUTION = re.compile(r"RESOLUTION_([1-9]\d{0,4})_([1-9]\d{0,4})")
 #: The vendor's narrowest image is 512 by 1536 pixels; what an XCom may say beyond that is not shown so.
 _MIN_RATIO = 1 / 3
@@ -116,7 +118,7 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals["address"] = address
+_environment.globals |= {"address": address, "verdicts": VERDICTS}
 _environment.filters |= {
     "money": money,
     "cost": cost,

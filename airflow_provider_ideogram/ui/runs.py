@@ -23,6 +23,7 @@ from sqlalchemy import and_, false, func, or_, select
 
 from airflow_provider_ideogram.links.ideogram import IdeogramImageLink
 from airflow_provider_ideogram.ui.records import NO_STATE, Instance
+from airflow_provider_ideogram.ui.reviews import REVIEW_XCOM
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _Table: TypeAlias = type[TaskInstance | XComModel | RenderedTaskInstanceFields]
 #: A task's id and a map index.
 _Key: TypeAlias = tuple[str, int]
-_XCOMS = ("return_value", "request_id", "failure", "progress")
+_XCOMS = ("return_value", "request_id", "failure", "progress", REVIEW_XCOM)
 #: The operator's link is stored as an XCom of each task instance, also of a subclass with another name.
 MARK = IdeogramImageLink().xcom_key
 _PROGRESS = "progress"
@@ -73,11 +74,14 @@ class Task:
     A task of this provider.
 
     :param states: The number of its instances within the scope, by state.
+    :param is_dataset: Whether it has rows.
+    :param is_review: Whether it reviews other tasks' images, which are its rows.
     """
 
     task_id: str
     states: Mapping[str, int]
     is_dataset: bool
+    is_review: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +117,26 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
             XComModel.dag_id == scope.dag_id,
             XComModel.run_id == scope.run_id,
             XComModel.task_id.in_(operators),
-            XComModel.key.in_((MARK, _PROGRESS)),
+            XComModel.key.in_((MARK, _PROGRESS, REVIEW_XCOM)),
         )
         .distinct()
     ):
         pushed[task_id].add(key)
-    return [
-        Task(task_id, states[task_id], "Dataset" in operator or _PROGRESS in pushed[task_id])
-        for task_id, operator in operators.items()
-        if "Ideogram" in operator or MARK in pushed[task_id]
-    ]
+    tasks = []
+    for task_id, operator in operators.items():
+        if "Ideogram" in operator or MARK in pushed[task_id]:
+            is_review = "Review" in operator or REVIEW_XCOM in pushed[task_id]
+            is_dataset = is_review or "Dataset" in operator or _PROGRESS in pushed[task_id]
+            tasks.append(Task(task_id, states[task_id], is_dataset, is_review))
+    return tasks
+
+
+def review_instances(session: Session, dag_id: str, run_id: str) -> list[Instance]:
+    """Return the task instances of a run that have opened a review."""
+    run = Scope(dag_id, run_id)
+    tasks = select(XComModel.task_id).where(run.where(XComModel), XComModel.key == REVIEW_XCOM).distinct()
+    found = session.scalars(tasks).all()
+    return instances(session, run, found) if found else []
 
 
 def instances(

@@ -68,3 +68,13 @@ def test_comparison(gallery: GalleryWorld, open_page: Open, screenshot: Screensh
     page = open_page(f"{gallery.run_page('travel_posters', 'compare')}?{images}")
     page.evaluate(_LOAD)
     screenshot(page, "gallery-compare")
+
+
+def test_review(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.url}/dags/reviewed/runs/first/tasks/review")
+    frame = _show_tab(page)
+    for decision in ("approve", "reject", "approve"):
+        frame.locator(f"[data-decide={decision}]").click()
+    page.frames[-1].evaluate(_LOAD)
+    expect(frame.locator("[data-saved]")).to_have_text("All saved")
+    screenshot(page, "review")

@@ -38,7 +38,11 @@ from airflow_provider_ideogram.emulator.running import RunningEmulator
 from airflow_provider_ideogram.emulator.settings import EmulatorSettings
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.hooks.connection import EXTRA_FIELDS
-from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators import (
+    IdeogramGenerateDatasetOperator,
+    IdeogramGenerateImageOperator,
+    IdeogramReviewOperator,
+)
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 from tests.support.airflow_version import DagBag
 
@@ -50,7 +54,7 @@ PRELUDE = """\
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator, IdeogramGenerateImageOperator
 """
 #: Features in the blocks that not every version of Airflow has.
-SINCE = {"airflow.sdk": Version("3.0"), "IdeogramRetryPolicy": Version("3.3")}
+SINCE = {"airflow.sdk": Version("3.0"), "IdeogramRetryPolicy": Version("3.3"), "IdeogramReviewOperator": Version("3.1")}
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,14 @@ def test_parameters_of_a_dataset_are_the_operators() -> None:
     assert templated == set(IdeogramGenerateDatasetOperator.template_fields) - image.keys()
     *others, last = [name for name in image if name not in known]
     assert f"without {listed(others)} and `{last}`" in prose(DOCS / "datasets.md")
+
+
+def test_parameters_of_a_review_are_the_operators() -> None:
+    rows = tables(DOCS / "review.md", "parameter", "default", "meaning")
+    known = {name: as_written(default) for name, default in parameters_of(IdeogramReviewOperator).items()}
+    written = {named(name)[0]: default.strip("`").replace(" days", " days, 0:00:00") for name, default, _ in rows}
+    assert written == known
+    assert {named(name)[0] for name, *_ in rows if "†" in name} == set(IdeogramReviewOperator.template_fields)
 
 
 def test_choices_are_the_operators() -> None:

@@ -28,7 +28,7 @@ LAYERS = (
     {"storage", "triggers", "get_provider_info"},
     {"links", "metrics"},
     {"jobs", "account"},
-    {"datasets"},
+    {"datasets", "reviews"},
     {"operators"},
     {"sensors", "decorators", "ui", "cli", "preload"},
 )

@@ -223,6 +223,7 @@
     }
   }
 
+  addEventListener("cards-added", () => justify(document));
   addEventListener("DOMContentLoaded", () => {
     justify(document);
     focusCard();

@@ -12,7 +12,7 @@ from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.jobs.identity import owner_id
 from airflow_provider_ideogram.links import IdeogramImageLink
-from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator, IdeogramReviewOperator
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 PROMPTS = [
@@ -87,6 +87,11 @@ with DAG("catalogue", schedule=None):
 with DAG("formats", schedule=None):
     counts = {name: len(RESOLUTIONS) for name in ("total", "done", "generated")} | {"cost_usd": 3.9}
     DatasetThatEnded(task_id="generate", progress=counts, s3_prefix="s3://gallery/formats")
+
+# The images of the formats, of which people decide on some.
+with DAG("reviewed", schedule=None):
+    made = DatasetThatEnded(task_id="generate", progress=counts, s3_prefix="s3://gallery/formats")
+    IdeogramReviewOperator(task_id="review", images=made.output, min_approved=1, timeout=timedelta(days=1))
 
 with DAG("catalogue_in_the_making", schedule=None):
     DatasetWithoutEnd(

@@ -23,6 +23,7 @@ need_airflow("3.1", "pages of plugins as tabs in its UI")
 from airflow import settings
 from airflow.models import Base, import_all_models, xcom
 from airflow.models.dagrun import DagRun
+from airflow.models.log import Log
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from fastapi import FastAPI
@@ -104,7 +105,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
     """An empty database, which Airflow's own code takes for its own as well."""
     with engine.begin() as connection:
-        for model in (XCOMS, RenderedTaskInstanceFields, TaskInstance, DagRun):
+        for model in (Log, XCOMS, RenderedTaskInstanceFields, TaskInstance, DagRun):
             connection.execute(model.__table__.delete())
     factory = sessionmaker(engine)
     monkeypatch.setattr(settings, "NonScopedSession", factory)
@@ -112,19 +113,27 @@ def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
     return Database(engine)
 
 
+class User(str):
+    """A user as an auth manager returns it."""
+
+    def get_name(self) -> str:
+        """Return the name that Airflow shows."""
+        return str(self)
+
+
 @dataclass
 class AuthManager:
-    """Knows users by their tokens, which DAG each may not read, and that a guest may read no connection."""
+    """Knows users by their tokens, which DAG each may not read, that a viewer may only read, and a guest no connection."""
 
     denied: dict[str, set[str]] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
 
-    async def get_user_from_token(self, token: str) -> str:
-        return token
+    async def get_user_from_token(self, token: str) -> User:
+        return User(token)
 
     def is_authorized_dag(self, *, method: str, access_entity: Any, details: Any, user: str) -> bool:
         self.asked.append((method, access_entity.name, details.id, user))
-        return details.id not in self.denied.get(user, set())
+        return details.id not in self.denied.get(user, set()) and (method == "GET" or user != "viewer")
 
     def is_authorized_connection(self, *, method: str, details: Any, user: str) -> bool:
         self.asked.append((method, "CONNECTION", details.conn_id, user))

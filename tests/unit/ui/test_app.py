@@ -12,7 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
 from airflow_provider_ideogram.storage.objects import ObjectStore
-from airflow_provider_ideogram.ui import app, pages
+from airflow_provider_ideogram.ui import handlers, pages
 from airflow_provider_ideogram.ui.objects import Reader
 from tests.unit.ui.conftest import NOW, RUN, AuthManager, Database, json_lines, record, row, store, workspace_of
 
@@ -212,7 +212,7 @@ async def test_storage_that_does_not_answer_is_named(
             endpoint_url="http://s3.example"
         )
 
-    monkeypatch.setattr(app, "Reader", partial(Reader, objects=fail))
+    monkeypatch.setattr(handlers, "Reader", partial(Reader, objects=fail))
     answer = await gallery.get(f"{IMAGE_PATH}/file")
     assert answer.status_code == 502
     assert "s3.example" not in answer.text

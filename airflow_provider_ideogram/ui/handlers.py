@@ -1,0 +1,56 @@
+"""
+What the handlers of the gallery share.
+
+Invariant: Airflow authorises every address of a router as the user, for its DAG, before the handler runs. Handlers run
+in the gallery's own threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Annotated, Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import APIRouter, Depends, Path, Request
+from starlette.responses import Response
+
+from airflow_provider_ideogram.ui.gate import WORK
+from airflow_provider_ideogram.ui.objects import Reader
+from airflow_provider_ideogram.ui.work import Work
+
+METHODS = ["GET", "HEAD"]
+#: As Airflow's database stores it.
+MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
+
+
+def dag_router() -> APIRouter:
+    """Return a router of addresses that show something of a DAG: what the API shows of task instances and XComs."""
+    return APIRouter(
+        prefix="/dags/{dag_id}",
+        dependencies=[
+            Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE)),
+            Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.XCOM)),
+        ],
+    )
+
+
+def in_thread(handler: Callable[..., Response]) -> Callable[..., Coroutine[Any, Any, Response]]:
+    """Let a handler run in one of the gallery's threads; FastAPI passes its arguments by name."""
+
+    @wraps(handler)
+    async def handle(**arguments: Any) -> Response:
+        return await _work(arguments["request"]).in_thread(handler, **arguments)
+
+    return handle
+
+
+def reader_of(request: Request) -> Reader:
+    """Return the reader of a request, with its limits."""
+    return Reader(_work(request))
+
+
+def _work(request: Request) -> Work:
+    work: Work = request.scope[WORK]
+    return work

@@ -1,0 +1,125 @@
+"""
+The reviews of a run, and the decisions on its images.
+
+Invariant: a review is read and changed only at the address that belongs to its own task instance, and only if the
+object there names this task instance, whatever an XCom contains. The API server never makes a review.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.reviews.review import Entry, Review
+from airflow_provider_ideogram.reviews.store import REVIEW, ReviewStore, name_of
+from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED
+from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.ui.objects import Reader
+from airflow_provider_ideogram.ui.records import Instance, Item
+from airflow_provider_ideogram.ui.work import LimitReached
+
+#: The XCom that a review's task has.
+REVIEW_XCOM = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class RunReview:
+    """
+    A review of a run.
+
+    :param instance: Its task instance.
+    :param review: Its state, None if it can't be read.
+    """
+
+    instance: Instance
+    review: Review | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether decisions are taken."""
+        return self.review is not None and self.review.closed_at is None
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The numbers of decisions, empty if they are unknown."""
+        return self.review.counts() if self.review else {}
+
+
+def review_prefix(instance: Instance) -> Target | None:
+    """Return the address of a task instance's review, None if its XCom names none of its own."""
+    xcom = instance.xcoms.get(REVIEW_XCOM)
+    uri = xcom.get("uri") if isinstance(xcom, Mapping) else None
+    try:
+        target = Target.parse(uri) if isinstance(uri, str) else None
+    except IdeogramInvalidInput:
+        return None
+    if target is None or not target.key.endswith(f"{name_of(owner_id(instance))}{REVIEW}"):
+        return None
+    return replace(target, key=target.key.removesuffix(REVIEW))
+
+
+def store_of(reader: Reader, instance: Instance) -> ReviewStore | None:
+    """Return the objects of a task instance's review, None if it has none; changes take no longer than the request."""
+    prefix = review_prefix(instance)
+    return None if prefix is None else ReviewStore(reader.store(), prefix, reader.work.seconds_left)
+
+
+def checked(review: Review | None, instance: Instance) -> Review:
+    """Return a review that was read; raise IdeogramStorageError if it is missing or another task instance's."""
+    if review is None or review.owner != owner_id(instance):
+        raise IdeogramStorageError("The review is missing, or is not this task's", NOTHING_CHARGED)
+    return review
+
+
+def read_reviews(reader: Reader, instances: Iterable[Instance], problems: list[str], why: Any) -> list[RunReview]:
+    """
+    Read the reviews of a run.
+
+    :param problems: Takes what can't be read.
+    :param why: Returns what users are told of an error.
+    """
+    found = []
+    for instance in instances:
+        review = None
+        try:
+            store = store_of(reader, instance)
+            if store is not None:
+                review = checked(store.read(), instance)
+        except (IdeogramStorageError, LimitReached) as error:
+            problems.append(f"The review {instance.label} can't be read: {why(error)}.")
+        found.append(RunReview(instance, review))
+    return found
+
+
+class Decisions:
+    """
+    The decisions of a run's reviews.
+
+    :param reviews: The reviews; where two have an image, the last one counts.
+    """
+
+    def __init__(self, reviews: Sequence[RunReview]) -> None:
+        self._entries: dict[str, Entry] = {}
+        for one in reviews:
+            if one.review is not None:
+                self._entries |= one.review.decisions()
+
+    def on(self, item: Item) -> Item:
+        """Return an item with the decision on its image."""
+        entry = self._entries.get(item.facts.get("request_id", ""))
+        if entry is None or not item.has_image:
+            return item
+        return replace(item, decision=entry.decision, note=entry.note, decided_by=entry.by)
+
+
+def own_review(reviews: Sequence[RunReview], task_id: str | None, map_index: int | None) -> RunReview | None:
+    """Return the review that a page is about, None for a page of other tasks or of several reviews."""
+    found = [
+        one
+        for one in reviews
+        if one.instance.task_id == task_id and map_index in (None, one.instance.map_index) and one.review
+    ]
+    return found[0] if len(found) == 1 else None
