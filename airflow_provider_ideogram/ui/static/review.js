@@ -283,7 +283,8 @@
     const small = current?.querySelector(".frame img");
     if (stage.hidden || !small) return;
     stage.style.bottom = `${bar.offsetHeight}px`;
-    const image = stage.querySelector("img");
+    const image = stage.querySelector("img") || new Image();
+    stage.prepend(image);
     image.src = small.src.replace(/\/thumbnail$/, "/file");
     stage.querySelector("p").textContent = current.querySelector(".prompt").textContent;
     const after = cells()[cells().indexOf(current) + 1]?.querySelector(".frame img");

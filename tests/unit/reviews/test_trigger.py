@@ -14,7 +14,12 @@ from airflow_provider_ideogram.reviews.review import Review
 from airflow_provider_ideogram.reviews.trigger import IdeogramReviewTrigger
 from tests.unit.reviews.examples import review
 
-ARGUMENTS: dict[str, Any] = {"bucket": "bucket", "prefix": "_ideogram/.reviews/x/", "deadline": 1.5, "aws_conn_id": None}
+ARGUMENTS: dict[str, Any] = {
+    "bucket": "bucket",
+    "prefix": "_ideogram/.reviews/x/",
+    "deadline": 1.5,
+    "aws_conn_id": None,
+}
 
 
 class Looks:
