@@ -45,7 +45,7 @@ class IdeogramImageLink(BaseOperatorLink):
         result = getattr(operator, "_result") if known else XCom.get_value(ti_key=ti_key, key="return_value")  # noqa: B009
         if not isinstance(result, Mapping) or not result.get("key"):
             return ""
-        return f"{_S3_CONSOLE}/{quote(str(result.get('bucket')))}?{urlencode({'prefix': result['key']})}"
+        return s3_console(str(result.get("bucket")), result["key"])
 
 
 class SegmindRequestLink(BaseOperatorLink):
@@ -62,6 +62,11 @@ class SegmindRequestLink(BaseOperatorLink):
             result = XCom.get_value(ti_key=ti_key, key="return_value")
             request_id = result.get("request_id") if isinstance(result, Mapping) else None
         return f"{_SEGMIND_CONSOLE}#{quote(request_id, safe='')}" if isinstance(request_id, str) else ""
+
+
+def s3_console(bucket: str, key: str) -> str:
+    """Return the address of an object in the S3 console of AWS."""
+    return f"{_S3_CONSOLE}/{quote(bucket)}?{urlencode({'prefix': key})}"
 
 
 def gallery_address(ti_key: TaskInstanceKey | RuntimeTaskInstanceProtocol) -> str:

@@ -32,17 +32,17 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-from airflow_provider_ideogram.ui import review_api
+from airflow_provider_ideogram.ui import downloads, review_api
 from airflow_provider_ideogram.ui.account import MAX_SHOWN, connections, read_account, waiting_tasks
 from airflow_provider_ideogram.ui.again import call_again
-from airflow_provider_ideogram.ui.compare import MOST, differences, place_of
+from airflow_provider_ideogram.ui.compare import MOST, differences
 from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import Gate, busy
 from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
-from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, open_thumbnail
-from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_item, read_neighbours, read_page, why_not_read
+from airflow_provider_ideogram.ui.items import NO_ROW, console_address, find_item, find_named
+from airflow_provider_ideogram.ui.objects import NotShown, open_image, open_thumbnail
+from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_neighbours, read_page, why_not_read
 from airflow_provider_ideogram.ui.query import DECISIONS, ORDERS, STATUSES, STYLES, Query, query_of
-from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import address, render
 from airflow_provider_ideogram.ui.review_api import may_decide
 from airflow_provider_ideogram.ui.reviews import own_review
@@ -54,8 +54,6 @@ log = logging.getLogger(__name__)
 _HERE = FilePath(__file__).parent
 _RUNS_PER_PAGE = 10
 _PREVIEWS = 6
-#: The row in the address of the image of a task instance that makes a single one.
-_NO_ROW = "-"
 #: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
 _MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
 #: Says in an image's address that its neighbours are those of its task.
@@ -93,6 +91,7 @@ def gallery_app() -> Gate:
     app.include_router(_account)
     app.include_router(_dag)
     app.include_router(review_api.router)
+    app.include_router(downloads.router)
     for error in (StarletteHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _show_error)
     app.add_exception_handler(Busy, lambda _request, _error: busy())
@@ -220,7 +219,7 @@ def compare_images(
     :param query: With ``task_id`` and ``page``, where they were selected.
     """
     reader = reader_of(request)
-    items = [_find_named(reader, dag_id, run_id, name) for name in image[:MOST]]
+    items = [find_named(reader, dag_id, run_id, name) for name in image[:MOST]]
     first = items[0]
     root = request.scope.get("root_path", "")
     parts = ("dags", dag_id, "runs", run_id, *(("tasks", task_id) if task_id else ()))
@@ -256,7 +255,7 @@ def show_image(
     :param of: Whose images they are: ``task``, otherwise the run's.
     """
     reader = reader_of(request)
-    item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    item = find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
     near = (None, None) if at is None else read_neighbours(reader, listed, item, at, query)
     call = call_again(item.facts) if item.has_image else None
@@ -267,6 +266,7 @@ def show_image(
         run_id=run_id,
         item=item,
         call=call,
+        console=console_address(reader, item),
         near=near,
         query=query,
         at=at,
@@ -288,7 +288,7 @@ def send_image(
 ) -> Response:
     """Send the image itself or its thumbnail, or the reason why it can't be shown, as plain text."""
     reader = reader_of(request)
-    item = _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    item = find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
     if not item.has_image:
         return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
     request_id = str(item.facts["request_id"])
@@ -310,28 +310,10 @@ def send_image(
     return StreamingResponse(image.stream(reader.work), HTTPStatus.OK, headers, image.content_type)
 
 
-def _find_named(reader: Reader, dag_id: str, run_id: str, name: str) -> Item:
-    place = place_of(name)
-    if place is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND)
-    task_id, map_index, row = place
-    return _find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
-
-
-def _find_item(reader: Reader, scope: Scope, row: str) -> Item:
-    try:
-        item = read_item(reader, scope, None if row == _NO_ROW else row)
-    except (IdeogramStorageError, LimitReached) as error:
-        raise HTTPException(HTTPStatus.BAD_GATEWAY, f"The manifest can't be read: {why_not_read(error)}.") from error
-    if item is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND)
-    return item
-
-
 def _page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
     # The mounted application's path, with the prefix that a proxy adds to Airflow's.
     root = request.scope.get("root_path", "")
-    return HTMLResponse(render(template, root=root, no_row=_NO_ROW, **values), status)
+    return HTMLResponse(render(template, root=root, no_row=NO_ROW, **values), status)
 
 
 def _show_error(request: Request, error: Exception) -> Response:

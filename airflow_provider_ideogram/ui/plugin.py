@@ -23,6 +23,7 @@ _RUNS = "dags/{DAG_ID}/runs/{RUN_ID}"
 #: replace ``{MAP_INDEX}`` for a task that is not mapped.
 _VIEWS = {
     "nav": "",
+    "dag": "dags/{DAG_ID}",
     "dag_run": _RUNS,
     "task": "dags/{DAG_ID}/tasks/{TASK_ID}",
     "task_instance": f"{_RUNS}/tasks/{{TASK_ID}}?map_index={{MAP_INDEX}}",
@@ -52,7 +53,7 @@ _ACCOUNT = {
 
 
 class IdeogramPlugin(AirflowPlugin):
-    """The tabs *Images* of runs, tasks and task instances; the pages *Images* and *Image account* under *Browse*."""
+    """The tabs *Images* of DAGs, runs, tasks and instances; the pages *Images* and *Image account* under *Browse*."""
 
     name = "ideogram"
     external_views = (

@@ -86,9 +86,9 @@ class Work:
         if not self.seconds_left:
             raise LimitReached("reading takes too long")
 
-    def start_stream(self, size: int) -> None:
-        """Set the limits for sending an object."""
-        self._ends_at = time.monotonic() + STREAM_SECONDS
+    def start_stream(self, size: int, seconds: float = STREAM_SECONDS) -> None:
+        """Set the limits for sending so many bytes."""
+        self._ends_at = time.monotonic() + seconds
         self._bytes_left = size
 
     @contextmanager

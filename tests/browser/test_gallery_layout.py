@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
+from zipfile import Any, Literal, ZipFile
 
 import pytest
 from playwright.sync_api import expect
@@ -141,7 +142,13 @@ def test_selected_images_are_compared(
         page.locator(".cell").nth(number).hover()
         page.locator(".pick").nth(number).click()
     expect(page.locator("[data-selected]")).to_have_text("4 selected")
-    expect(page.locator(".pick input").nth(5)).to_be_disabled()
+    page.locator(".pick").nth(4).click()
+    expect(compare).to_be_disabled()
+    with page.expect_download() as zipped:
+        page.get_by_role("button", name="ZIP").click()
+    with ZipFile(zipped.value.path()) as archive:
+        assert (archive.testzip(), len(archive.namelist())) == (None, 5)
+    page.locator(".pick").nth(4).click()
     screenshot(page, f"gallery-selected-{width}")
     page.keyboard.press("c")
     page.wait_for_url("**/compare?*")

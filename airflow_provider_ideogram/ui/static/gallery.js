@@ -7,6 +7,7 @@
   const REM = 16;
   const LEAST_COMPARED = 2;
   const MOST_COMPARED = 4;
+  const MOST_SELECTED = 100;
   const SHARES = 100; // a row whose shares are less than 1 in all would not be filled
   const root = document.documentElement;
 
@@ -83,16 +84,20 @@
     return [...document.querySelectorAll(".pick input:checked")];
   }
 
+  function canCompare() {
+    const count = selected().length;
+    return count >= LEAST_COMPARED && count <= MOST_COMPARED;
+  }
+
   function showSelection() {
     const form = document.querySelector("[data-compare]");
     if (!form) return;
     const count = selected().length;
     for (const box of document.querySelectorAll(".pick input")) {
-      box.disabled = count >= MOST_COMPARED && !box.checked;
+      box.disabled = count >= MOST_SELECTED && !box.checked;
     }
-    form.querySelector("[data-selected]").textContent =
-      count < LEAST_COMPARED ? "Select one to three more to compare." : `${count} selected`;
-    form.querySelector("button:not([type])").disabled = count < LEAST_COMPARED;
+    form.querySelector("[data-selected]").textContent = `${count} selected`;
+    form.querySelector("button:not([formaction])").disabled = !canCompare();
   }
   addEventListener("change", showSelection);
   addEventListener("reset", () => setTimeout(showSelection));
@@ -146,6 +151,8 @@
     else if (outside && parent !== window) {
       const link = parent.document.createElement("a");
       link.href = outside.href;
+      link.target = outside.target;
+      link.rel = "noopener";
       parent.document.body.append(link);
       link.click();
       link.remove();
@@ -178,7 +185,8 @@
 
   // An address has only what is asked for.
   addEventListener("submit", (event) => {
-    if (event.target.matches("[data-compare]") && selected().length < LEAST_COMPARED) event.preventDefault();
+    const isComparison = event.target.matches("[data-compare]") && !event.submitter?.hasAttribute("formaction");
+    if (isComparison && !canCompare()) event.preventDefault();
     if (!event.target.matches("[data-find]")) return;
     for (const field of event.target.elements) field.disabled ||= !field.value;
   });

@@ -123,7 +123,7 @@ class User(str):
 
 @dataclass
 class AuthManager:
-    """Knows users by their tokens, which DAG each may not read, that a viewer may only read, and a guest no connection."""
+    """Knows users by tokens, which DAG each may not read, that viewers only read, and guests read no connection."""
 
     denied: dict[str, set[str]] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)

@@ -30,6 +30,8 @@ DAG_PATHS = [
     "/dags/{dag}/runs/" + RUN,
     "/dags/{dag}/runs/" + RUN + "/tasks/generate",
     "/dags/{dag}/runs/" + RUN + "/compare?image=generate/-1/-",
+    "/dags/{dag}/runs/" + RUN + "/images.zip?image=generate/-1/-",
+    "/dags/{dag}/runs/" + RUN + "/images.csv?image=generate/-1/-",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/file",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/thumbnail",

@@ -31,7 +31,7 @@ def test_airflow_finds_the_plugin() -> None:
 
 def test_views_are_what_airflow_takes() -> None:
     views = [ExternalViewResponse.model_validate(view) for view in plugin.IdeogramPlugin.external_views]
-    assert [view.destination for view in views] == ["nav", "dag_run", "task", "task_instance", "nav"]
+    assert [view.destination for view in views] == ["nav", "dag", "dag_run", "task", "task_instance", "nav"]
     assert len({view.url_route for view in views}) == len(views)
     assert [view.url_route for view in views if view.destination == "task_instance"] == [links.UI_ROUTE]
     assert all(not view.href.startswith("/") for view in views)
