@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-from zipfile import Any, Literal, ZipFile
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import expect

@@ -46,6 +46,12 @@ def test_tab_of_a_dag_run(gallery: GalleryWorld, open_page: Open, screenshot: Sc
     screenshot(page, "view-dag-run")
 
 
+def test_tab_of_a_dag(gallery: GalleryWorld, open_page: Open) -> None:
+    page = open_page(f"{gallery.url}/dags/travel_posters")
+    page.get_by_role("link", name="Images", exact=True).click()
+    _expect_loaded(_frame(page).locator(".strip img"), 6)
+
+
 def test_tab_of_a_task(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
     page = open_page(f"{gallery.url}/dags/fox_and_friends/tasks/pages")
     page.get_by_role("link", name="Images").click()
