@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.values import number, seconds, shown
 from airflow_provider_ideogram.exceptions import IdeogramNotApproved, IdeogramReviewTimeout, IdeogramStorageError
-from airflow_provider_ideogram.jobs.identity import owner_id
+from airflow_provider_ideogram.jobs.identity import attempt_group, owner_id
 from airflow_provider_ideogram.links.ideogram import gallery_address, has_gallery
 from airflow_provider_ideogram.operators.base import IdeogramTask, problem_of, read_if_valid
 from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
@@ -143,19 +143,21 @@ class IdeogramReviewOperator(IdeogramTask):
         from airflow_provider_ideogram.reviews.review import Review
         from airflow_provider_ideogram.storage.bucket_arguments import with_every_write
 
-        owner, max_tries = owner_id(context["ti"]), context["ti"].max_tries
+        owner = owner_id(context["ti"])
+        # A run that was deleted and made again has the same owner.
+        group = attempt_group(f"{owner}/{context['dag_run'].start_date}", context["ti"].max_tries)
         images = list(dict.fromkeys(line["request_id"] for line in lines))  # copies are one image
         now = time.time()
         before = store.read()
-        if before is not None and before.max_tries == max_tries:
+        if before is not None and before.group == group:
             return before
         store.write_images(lines)
 
         def change(review: Review | None) -> Review:
             if review is None:
-                review = Review(owner, images, self.allow_redo, max_tries, now, now + self.timeout)
+                review = Review(owner, images, self.allow_redo, group, now, now + self.timeout)
             else:
-                review.reopen(images, max_tries, now, now + self.timeout)
+                review.reopen(images, group, now, now + self.timeout)
             review.allow_redo, review.write_args = self.allow_redo, with_every_write(self.s3_extra_args or {})
             return review
 

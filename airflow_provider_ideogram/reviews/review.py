@@ -7,6 +7,7 @@ counts. A closed review takes no decisions.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,7 +67,7 @@ class Review:
     :param owner: The task instance: ``dag_id/run_id/task_id/map_index``.
     :param images: The ids of the images' requests.
     :param allow_redo: Whether ``redo`` is possible.
-    :param max_tries: The task instance's, which changes on a clear.
+    :param group: Identifies the attempts of the task instance between two clears.
     :param opened_at: When it was opened, in seconds since the epoch.
     :param deadline: When the task stops waiting, in seconds since the epoch.
     :param write_args: The arguments of ``put_object`` that the bucket may require.
@@ -79,7 +80,7 @@ class Review:
     owner: str
     images: list[str]
     allow_redo: bool
-    max_tries: int
+    group: str
     opened_at: float
     deadline: float
     write_args: dict[str, Any] = field(default_factory=dict)
@@ -94,12 +95,17 @@ class Review:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Review:
-        """Restore it from :meth:`to_json`; raises ValueError, TypeError or LookupError for anything else."""
+        """Restore it from :meth:`to_json`; raises ValueError, TypeError, LookupError or AttributeError otherwise."""
         fields = dict(value)
         if fields.pop("version") != VERSION:
             raise ValueError("it has another version")
         fields["entries"] = [Entry(**entry) for entry in fields["entries"]]
-        return cls(**fields)
+        review = cls(**fields)
+        # What is computed later raises an error now if a value has another type.
+        numbers = [review.deadline - review.opened_at, *map(_seconds, review.entries), *review.counts().values()]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("it has a time that is none")
+        return review
 
     def decisions(self) -> dict[str, Entry]:
         """Return the decision that counts, by image; undecided images are left out."""
@@ -151,8 +157,7 @@ class Review:
             return True
         if not self.entries or self.counts()["undecided"]:
             return False
-        last = datetime.fromisoformat(self.entries[-1].at).timestamp()
-        return self.opened_at <= last <= now - UNDO_SECONDS
+        return self.opened_at <= _seconds(self.entries[-1]) <= now - UNDO_SECONDS
 
     def close(self, now: float) -> bool:
         """Close it if it is finished or its time is over, and return whether that is new."""
@@ -163,11 +168,15 @@ class Review:
         self.timed_out = not is_finished and self.counts()["undecided"] > 0
         return True
 
-    def reopen(self, images: Sequence[str], max_tries: int, now: float, deadline: float) -> None:
+    def reopen(self, images: Sequence[str], group: str, now: float, deadline: float) -> None:
         """Take decisions again, after a person has cleared the task; those about the same images still count."""
-        self.images, self.max_tries = list(images), max_tries
+        self.images, self.group = list(images), group
         self.opened_at, self.deadline = now, deadline
         self.finished_by, self.closed_at, self.timed_out = None, None, False
+
+
+def _seconds(entry: Entry) -> float:
+    return datetime.fromisoformat(entry.at).timestamp()
 
 
 def _content(entry: Entry) -> tuple[str | None, str | None, str]:

@@ -125,7 +125,7 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
     tasks = []
     for task_id, operator in operators.items():
         if "Ideogram" in operator or MARK in pushed[task_id]:
-            is_review = "Review" in operator or REVIEW_XCOM in pushed[task_id]
+            is_review = "IdeogramReview" in operator or REVIEW_XCOM in pushed[task_id]
             is_dataset = is_review or "Dataset" in operator or _PROGRESS in pushed[task_id]
             tasks.append(Task(task_id, states[task_id], is_dataset, is_review))
     return tasks

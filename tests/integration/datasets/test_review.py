@@ -145,6 +145,21 @@ def test_retry_keeps_the_decisions_and_the_result(
     assert len(run.xcom()) == 1
 
 
+def test_result_of_a_deleted_run_is_not_taken(dataset: dict[str, Any], task_runner: TaskRunner, world: World) -> None:
+    run = task_runner(_review(dataset))
+    run.execute()
+    _decide(world, run, **{ROWS[0]["id"]: "approve"})
+    assert _end(run).state == "success"
+
+    def of_deleted(review: Review | None) -> Review:
+        assert review is not None
+        review.group = "of a run with the same id"
+        return review
+
+    _store(world, run).update(of_deleted)
+    assert task_runner(_review(dataset)).execute().state == "deferred"
+
+
 @pytest.mark.parametrize(("on_timeout", "state"), [("fail", "failed"), ("skip", "skipped"), ("continue", "success")])
 def test_end_of_the_time(
     on_timeout: str, state: str, dataset: dict[str, Any], task_runner: TaskRunner, world: World

@@ -13,7 +13,7 @@ OPENED = datetime(2026, 11, 26, tzinfo=UTC)
 
 def review(*images: str, **changes: Any) -> Review:
     """Return an open review, by default of the images ``a``, ``b`` and ``c``."""
-    values = {"owner": OWNER, "allow_redo": True, "max_tries": 1, "opened_at": at(0), "deadline": at(3600)}
+    values = {"owner": OWNER, "allow_redo": True, "group": "first", "opened_at": at(0), "deadline": at(3600)}
     return Review(**{**values, "images": list(images or "abc"), **changes})
 
 

@@ -13,10 +13,24 @@ def test_state_is_read_as_it_was_written() -> None:
     assert Review.from_json(json.loads(json.dumps(written.to_json()))) == written
 
 
-@pytest.mark.parametrize("state", [{}, {"version": 2}, {"version": 1}, {"version": 1, "owner": "x", "entries": [1]}])
-def test_other_forms_are_errors(state: dict[str, object]) -> None:
-    with pytest.raises((ValueError, TypeError, LookupError)):
-        Review.from_json(state)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"entries": [1]},
+        {"entries": None},
+        {"entries": [{"image": ["a"], "decision": "approve", "note": None, "by": "x", "at": "2026-11-26"}]},
+        {"entries": [{"image": "a", "decision": "approve", "note": None, "by": "x", "at": "yesterday"}]},
+        {"images": 7},
+        {"images": [["a"]]},
+        {"deadline": "soon"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_other_forms_are_errors(changes: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
+        Review.from_json(review().to_json() | changes)
 
 
 def test_last_decision_counts_and_each_stays_on_record() -> None:
@@ -80,9 +94,9 @@ def test_decision_in_the_last_seconds_is_in_time() -> None:
 
 def test_review_that_is_opened_again_waits_for_a_person() -> None:
     found = review("a", "b", entries=[entry("a", "approve"), entry("b", "reject")], closed_at=at(60), timed_out=True)
-    found.reopen(["a", "c"], 2, at(100), at(200))
+    found.reopen(["a", "c"], "second", at(100), at(200))
     assert found.counts() == {"approved": 1, "rejected": 0, "redo": 0, "undecided": 1}
-    found.reopen(["a"], 3, at(100), at(200))
+    found.reopen(["a"], "third", at(100), at(200))
     assert not found.is_finished(at(190))
     found.add([entry("a", "reject", second=120)])
     assert found.is_finished(at(190))
