@@ -118,7 +118,7 @@ class IdeogramReviewOperator(IdeogramTask):
             bucket = lines[0]["bucket"]
             store = ReviewStore.of(self._store.objects, bucket, self.ledger_prefix, owner_id(context["ti"]))
             review = self._open(context, store, lines)
-            self._push(context, store, review)
+            self._push(context, store, review, len(lines))
             self.log.info("%d images wait for decisions: %s", len(review.images), gallery_address(context["ti"]))
             return self._wait_or_end(context, store)
 
@@ -195,7 +195,7 @@ class IdeogramReviewOperator(IdeogramTask):
         if review is None or store is None:
             self._check_enough(0, 0)
             return []
-        counts = self._push(context, store, review)
+        counts = self._push(context, store, review, len(lines))
         if review.timed_out and self.on_timeout != "continue":
             raise IdeogramReviewTimeout(
                 f"The review has no end in time: {counts['undecided']} of {len(review.images)} images are undecided",
@@ -215,9 +215,9 @@ class IdeogramReviewOperator(IdeogramTask):
                 _AGAIN,
             )
 
-    def _push(self, context: Context, store: ReviewStore, review: Review) -> dict[str, int]:
+    def _push(self, context: Context, store: ReviewStore, review: Review, rows: int) -> dict[str, int]:
         counts = review.counts()
-        value = {"uri": store.uri, "total": len(review.images), **counts}
+        value = {"uri": store.uri, "total": rows, **counts}
         context["ti"].xcom_push(key="review", value=value)
         return counts
 

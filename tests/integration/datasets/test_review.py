@@ -136,13 +136,14 @@ def test_too_few_approved_images_fail_without_a_retry(
 def test_retry_keeps_the_decisions_and_the_result(
     dataset: dict[str, Any], task_runner: TaskRunner, world: World
 ) -> None:
-    run = task_runner(_review(dataset, retries=3))
+    run = task_runner(_review([dataset, dataset], retries=3))
     run.execute()
+    assert (run.xcom("review")["total"], run.xcom("review")["undecided"]) == (2 * len(ROWS), len(ROWS))
     _decide(world, run, **{ROWS[0]["id"]: "approve"})
     run.time_out()
     # The decisions have ended the review while no attempt was there.
     assert run.retry().state == "success"
-    assert len(run.xcom()) == 1
+    assert len(run.xcom()) == 2  # an image and its copy
 
 
 def test_result_of_a_deleted_run_is_not_taken(dataset: dict[str, Any], task_runner: TaskRunner, world: World) -> None:
