@@ -105,8 +105,8 @@ def read_review(
     since: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
     """Return the numbers of a review, and what was decided since."""
-    instance, store = _find(reader_of(request), Scope(dag_id, run_id, task_id, map_index))
     try:
+        instance, store = _find(reader_of(request), Scope(dag_id, run_id, task_id, map_index))
         return _state(checked(store.read(), instance), since)
     except (IdeogramError, LimitReached) as error:
         return _problem(error)
@@ -128,28 +128,32 @@ def decide(
 ) -> Response:
     """Store decisions, and return what was decided since the script asked last."""
     scope = Scope(dag_id, run_id, task_id, map_index)
-    instance, store = _find(reader_of(request), scope)
-    name, now = user.get_name(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    entries = [Entry(one.image, one.decision, one.note or None, name, now) for one in body.decisions]
-
-    def change(found: Review | None) -> Review | None:
-        review = checked(found, instance)
-        is_new = review.add(entries)
-        ends = body.finish and review.finished_by is None
-        if ends:
-            review.finished_by = name
-        return review if is_new or ends else None
-
-    _write_audit_log(scope, name, body)
     try:
-        review = checked(store.update(change), instance)
+        instance, store = _find(reader_of(request), scope)
+        _write_audit_log(scope, user.get_name(), body)
+        return _state(_store(store, instance, user.get_name(), body), body.since)
     except ReviewClosed:
         return JSONResponse({"problem": _CLOSED}, HTTPStatus.CONFLICT)
     except DecisionRefused as refusal:
         return JSONResponse({"problem": str(refusal)}, HTTPStatus.UNPROCESSABLE_ENTITY)
     except (IdeogramError, LimitReached) as error:
         return _problem(error)
-    return _state(review, body.since)
+
+
+def _store(store: ReviewStore, instance: Instance, user: str, body: Decided) -> Review:
+    """Add the decisions to the review, and return it."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entries = [Entry(one.image, one.decision, one.note or None, user, now) for one in body.decisions]
+
+    def change(found: Review | None) -> Review | None:
+        review = checked(found, instance)
+        is_new = review.add(entries)
+        ends = body.finish and review.finished_by is None
+        if ends:
+            review.finished_by = user
+        return review if is_new or ends else None
+
+    return checked(store.update(change), instance)
 
 
 def _find(reader: Reader, scope: Scope) -> tuple[Instance, ReviewStore]:

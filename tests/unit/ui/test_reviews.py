@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,10 +13,13 @@ import pytest
 from airflow.models.log import Log
 from sqlalchemy import select
 
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.reviews.images import read_images
 from airflow_provider_ideogram.reviews.store import ReviewStore
 from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.ui import handlers
 from airflow_provider_ideogram.ui.gate import MAX_BODY_BYTES
+from airflow_provider_ideogram.ui.objects import Reader
 from tests.support.s3 import answered
 from tests.unit.reviews.examples import entry, review
 from tests.unit.ui.conftest import RUN, AuthManager, Database, record, store
@@ -213,6 +217,19 @@ async def test_missing_right_to_write_is_said_in_words(
     assert "AccessDenied" in answer.json()["problem"]
     assert "s3:PutObject" in answer.json()["problem"]
     assert _decided(reviewed) == []
+
+
+@pytest.mark.usefixtures("reviewed")
+async def test_storage_without_a_client_is_said_in_words(
+    gallery: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_seconds: float) -> ObjectStore:
+        raise IdeogramStorageError("The connection 'x' is not defined")
+
+    monkeypatch.setattr(handlers, "Reader", partial(Reader, objects=fail))
+    for answer in (await gallery.get(STATE), await _decide(gallery, "request-0", "approve")):
+        assert answer.status_code == 502
+        assert "S3 answers" in answer.json()["problem"]
 
 
 async def test_page_shows_the_images_with_their_decisions(gallery: httpx.AsyncClient, reviewed: ReviewStore) -> None:
