@@ -47,6 +47,7 @@ nitpick_ignore = [
         ("class", "emulator.jobs.Outcome"),
         ("class", "hooks.client.SegmindClient"),
         ("class", "operators.base.IdeogramBaseOperator"),
+        ("class", "operators.base.IdeogramTask"),
         ("class", "operators.job.IdeogramJobTask"),
         ("meth", "api.polling.RequestPoll.report"),
         ("mod", "jobs.recovery"),
