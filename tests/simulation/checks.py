@@ -84,7 +84,7 @@ class Checks:
             intent_at=intent["intent_at"],
             visible_at=self.vendor.account.visible_at[job.request_id],
             history_read_at=routine.notes.pop("history read at", None),
-            deaths=task.deaths,
+            deaths=task.deaths - routine.process.is_orphan,  # of which Airflow already knows
         )
         routine.notes["submit"] = submit
         for earlier in self._of_image[submit.image]:
@@ -290,29 +290,26 @@ class Checks:
         own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
         records = {key: json.loads(self.bucket[key].body) for key in own if _is_record(key)}
         held = {record["request_id"] for record in records.values()}
+        in_doubt = {(each["target"], each["fingerprint"]) for each in records.values() if each["request_id"] is None}
         for submit in self.submits.values():
             is_stored = submit.stored_at is not None or submit.is_elsewhere
             is_lost = submit.job.file_expires_at <= healed_at
             # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
-            is_held = submit.request_id in held
+            is_held = submit.request_id in held or (submit.image, submit.fingerprint) in in_doubt
             is_excused = submit.excuse or self._is_one_of_several(submit)
-            is_excused = is_excused or not self._policies[submit.task.name].durable or self._is_unneeded(submit)
+            is_excused = is_excused or not self._policies[submit.task.name].durable
             if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
         left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
         # The request of a row that was changed, and changed back while its first image is stored, stays as well.
         left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
-        # Nor does a task without a ledger tidy up after others.
-        if left and not may_refuse and all(policy.durable for policy in self._policies.values()):
+        # So does that of a row that ``max_failures`` leaves without an image.
+        lines = [line for manifest in self._manifests.values() for line in manifest if line["error"]]
+        without_image = {f"{DEFAULT_LEDGER_PREFIX}{line['key']}.json" for line in lines}
+        left = [key for key in left if key not in without_image]
+        if left and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(left)}")
-
-    def _is_unneeded(self, submit: Submit) -> bool:
-        """Return whether an image of the same inputs is there, which a task without a ledger has paid for again."""
-        image = self.bucket.get(submit.key)
-        others = [self._policies[each.task.name] for each in self.submits.values()]
-        is_same = image is not None and image.metadata.get(f"{_METADATA}fingerprint") == submit.fingerprint
-        return is_same and not all(policy.durable for policy in others)
 
     def _is_one_of_several(self, submit: Submit) -> bool:
         """Return whether a submit followed an unknown one whose image was stored since."""
