@@ -91,8 +91,8 @@ class Checks:
             if earlier.is_live:
                 self._check_pair(earlier, submit, policy)
         self._of_image[submit.image].append(submit)
-        self._check_budget(submit, policy)
         self.submits[job.request_id] = submit
+        self._check_budget(submit, policy)
         if routine.process.is_orphan:
             self.count("submit by a process that Airflow had failed")
 
@@ -112,9 +112,16 @@ class Checks:
     def _check_budget(self, submit: Submit, policy: Policy) -> None:
         """Check that a dataset task does not spend more than it may; a clear does not raise the limit."""
         limit = None if submit.task.is_limit_raised else policy.max_cost_usd
-        spent = self._spent(submit.task, submit.max_tries)
+        # A submit that was answered 500, 502 or 503 does not count, though it may have been accepted.
+        answered = sum(each.job.price for each in self._of_task(submit) if each.excuse == Reason.ANSWERED_5XX)
+        spent = self._spent(submit.task, submit.max_tries) - answered
         if limit is not None and spent > limit + _TOLERANCE:
             self.fail(f"{submit.task.name} spends {spent:.2f} USD, and may spend {limit:.2f}")
+
+    def _of_task(self, submit: Submit) -> list[Submit]:
+        """Return the submits of a task's group of attempts."""
+        group = submit.task, submit.max_tries
+        return [each for each in self.submits.values() if (each.task, each.max_tries) == group]
 
     def _spent(self, task: TaskInstance, max_tries: int | None = None) -> float:
         """Return what a task's requests cost, or those of a group of its attempts."""

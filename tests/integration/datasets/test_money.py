@@ -171,9 +171,9 @@ def test_submit_answered_502_waits_for_a_person(make: Make, task_runner: TaskRun
     assert_results_agree(world, run, world.to_end(run, run.clear()), total=1)
 
 
-@pytest.mark.parametrize(("limit", "accepted"), [(0.25, 5), (0.3, 6)])
-def test_second_request_after_an_unknown_submit_needs_budget(
-    limit: float, accepted: int, make: Make, task_runner: TaskRunner, world: World
+@pytest.mark.parametrize(("limit", "accepted", "said"), [(0.25, 5, "is reached with 4 of 5 items"), (0.3, 6, "None")])
+def test_second_request_after_an_unknown_submit_is_counted(
+    limit: float, accepted: int, said: str, make: Make, task_runner: TaskRunner, world: World
 ) -> None:
     world.emulator.configure(history_lag_seconds=DAY)
     world.emulator.fault("submit", "reset", when="after", times=1)
@@ -181,9 +181,5 @@ def test_second_request_after_an_unknown_submit_needs_budget(
 
     result = world.to_end(run, run.execute())
 
-    assert (world.accepted, result.state == "success") == (accepted, accepted == 6), str(result.error)
-    assert result.state != "failed", str(result.error)
-    errors = [line["error"] for line in manifest(world) if line["error"]]
-    assert [f"max_cost_usd={limit} does not cover a second request" in error for error in errors] == [True] * (
-        6 - accepted
-    )
+    assert said in str(result.error)
+    assert world.accepted == accepted

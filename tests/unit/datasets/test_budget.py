@@ -111,7 +111,7 @@ def test_second_request_of_an_item_needs_room_of_its_own() -> None:
 def test_item_without_ledger_is_paid_again(durable: bool, limit: float, taken: int, abandoned: float) -> None:
     context = make_context(max_cost_usd=limit)
     item = make_item("lost")
-    context.ledger.is_durable = durable  # type: ignore[misc]
+    context.ledger.is_durable = durable
     context.state.todo_chunks = 0
     context.state.unsettled_requests = {item.key: UNKNOWN}
     context.state.delayed = [DelayedItem(item, NOW, NOW)]
