@@ -136,6 +136,8 @@ class Checks:
         is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
         if earlier.fingerprint != submit.fingerprint and not is_same_call:
             return
+        if earlier.excuse is None and self._is_one_of_several(earlier):
+            earlier.excuse = "the history showed an older one, which was taken"
         is_stored = earlier.stored_at is not None and policy.durable
         reason = (
             self._may_replace(earlier, submit, policy)
@@ -188,6 +190,7 @@ class Checks:
         submit = self.submits.get(record["request_id"] or "")
         if submit is not None:
             submit.is_recorded = True
+            submit.is_adopted |= record["owner"] != submit.task.owner
         elif record["request_id"] is None:
             self._kernel.routine.notes["intent"] = record
 
@@ -283,7 +286,8 @@ class Checks:
         is_own = is_own and line["key"].startswith(submit.key)  # and is not the copy for another row
         if line["reused"] and is_own:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
-        if not line["reused"] and submit.task is not task and not self._policies[task.name].is_sensor:
+        may_be_others = self._policies[task.name].is_sensor or submit.is_adopted
+        if not line["reused"] and submit.task is not task and not may_be_others:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
 
     def at_end(self, healed_at: float, changed: Collection[str], *, may_refuse: bool) -> None:
