@@ -148,7 +148,7 @@ class Checks:
             self.count(f"paid again: {reason}")
         elif earlier.excuse is None:
             self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
-        submit.consent = submit.consent or reason
+        submit.consent = reason if reason in AFTER_UNKNOWN else submit.consent or reason
         if not is_stored:
             earlier.excuse = earlier.excuse or reason or "a violation"
 
