@@ -217,7 +217,7 @@ class Submitter:
                 raise RetryLater(min(seconds_left, RETRY_SECONDS), self._submit_under_way(record))
             found = self._reconcile(record, intent)
             if found is None:
-                return self._submit_over(record, intent, head)
+                return self._submit_over(record, intent, head, is_free=record.intent.is_answered)
             record = found
         own, same = self._record.owns(record), record.intent.fingerprint == intent.fingerprint
         poll = RequestPoll(record.job.request_id, record.intent.intent_at)
@@ -263,7 +263,7 @@ class Submitter:
         Submit a new request in place of a record's, unless its image was stored since the target was read.
 
         :param settled: Whether the record's request will never have an image.
-        :param is_free: Whether it certainly is not charged.
+        :param is_free: Whether it is not charged, as far as the vendor's answers say.
         """
         if not is_free:
             self.before_second()
@@ -296,7 +296,8 @@ class Submitter:
             found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
             if found is not None:
                 return found.job, RequestPoll(found.job.request_id, found.intent.intent_at)
-            self.before_second()
+            if not record.intent.is_answered:
+                self.before_second()
             return self._submit(self._record.replace(record, record.intent), record, repeated=True)
         except Exception as error:  # refused or never sent, see IdeogramHook.submit
             self._record.take_back(record, replaced)

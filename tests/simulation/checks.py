@@ -84,15 +84,15 @@ class Checks:
             intent_at=intent["intent_at"],
             visible_at=self.vendor.account.visible_at[job.request_id],
             history_read_at=routine.notes.pop("history read at", None),
-            deaths=task.deaths,
+            deaths=task.deaths - routine.process.is_orphan,  # of which Airflow already knows
         )
         routine.notes["submit"] = submit
         for earlier in self._of_image[submit.image]:
             if earlier.is_live:
                 self._check_pair(earlier, submit, policy)
         self._of_image[submit.image].append(submit)
-        self._check_budget(submit, policy)
         self.submits[job.request_id] = submit
+        self._check_budget(submit, policy)
         if routine.process.is_orphan:
             self.count("submit by a process that Airflow had failed")
 
@@ -112,9 +112,16 @@ class Checks:
     def _check_budget(self, submit: Submit, policy: Policy) -> None:
         """Check that a dataset task does not spend more than it may; a clear does not raise the limit."""
         limit = None if submit.task.is_limit_raised else policy.max_cost_usd
-        spent = self._spent(submit.task, submit.max_tries)
+        # A submit that was answered 500, 502 or 503 does not count, though it may have been accepted.
+        answered = sum(each.job.price for each in self._of_task(submit) if each.excuse == Reason.ANSWERED_5XX)
+        spent = self._spent(submit.task, submit.max_tries) - answered
         if limit is not None and spent > limit + _TOLERANCE:
             self.fail(f"{submit.task.name} spends {spent:.2f} USD, and may spend {limit:.2f}")
+
+    def _of_task(self, submit: Submit) -> list[Submit]:
+        """Return the submits of a task's group of attempts."""
+        group = submit.task, submit.max_tries
+        return [each for each in self.submits.values() if (each.task, each.max_tries) == group]
 
     def _spent(self, task: TaskInstance, max_tries: int | None = None) -> float:
         """Return what a task's requests cost, or those of a group of its attempts."""
@@ -129,6 +136,8 @@ class Checks:
         is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
         if earlier.fingerprint != submit.fingerprint and not is_same_call:
             return
+        if earlier.excuse is None and self._is_one_of_several(earlier):
+            earlier.excuse = "the history showed an older one, which was taken"
         is_stored = earlier.stored_at is not None and policy.durable
         reason = (
             self._may_replace(earlier, submit, policy)
@@ -139,7 +148,7 @@ class Checks:
             self.count(f"paid again: {reason}")
         elif earlier.excuse is None:
             self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
-        submit.consent = submit.consent or reason
+        submit.consent = reason if reason in AFTER_UNKNOWN else submit.consent or reason
         if not is_stored:
             earlier.excuse = earlier.excuse or reason or "a violation"
 
@@ -181,6 +190,7 @@ class Checks:
         submit = self.submits.get(record["request_id"] or "")
         if submit is not None:
             submit.is_recorded = True
+            submit.is_adopted |= record["owner"] != submit.task.owner
         elif record["request_id"] is None:
             self._kernel.routine.notes["intent"] = record
 
@@ -276,7 +286,8 @@ class Checks:
         is_own = is_own and line["key"].startswith(submit.key)  # and is not the copy for another row
         if line["reused"] and is_own:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
-        if not line["reused"] and submit.task is not task and not self._policies[task.name].is_sensor:
+        may_be_others = self._policies[task.name].is_sensor or submit.is_adopted
+        if not line["reused"] and submit.task is not task and not may_be_others:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
 
     def at_end(self, healed_at: float, changed: Collection[str], *, may_refuse: bool) -> None:
@@ -290,29 +301,26 @@ class Checks:
         own = [key for key in self.bucket if key.startswith(DEFAULT_LEDGER_PREFIX)]
         records = {key: json.loads(self.bucket[key].body) for key in own if _is_record(key)}
         held = {record["request_id"] for record in records.values()}
+        in_doubt = {(each["target"], each["fingerprint"]) for each in records.values() if each["request_id"] is None}
         for submit in self.submits.values():
             is_stored = submit.stored_at is not None or submit.is_elsewhere
             is_lost = submit.job.file_expires_at <= healed_at
             # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
-            is_held = submit.request_id in held
+            is_held = submit.request_id in held or (submit.image, submit.fingerprint) in in_doubt
             is_excused = submit.excuse or self._is_one_of_several(submit)
-            is_excused = is_excused or not self._policies[submit.task.name].durable or self._is_unneeded(submit)
+            is_excused = is_excused or not self._policies[submit.task.name].durable
             if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
         left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
         # The request of a row that was changed, and changed back while its first image is stored, stays as well.
         left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
-        # Nor does a task without a ledger tidy up after others.
-        if left and not may_refuse and all(policy.durable for policy in self._policies.values()):
+        # So does that of a row that ``max_failures`` leaves without an image.
+        lines = [line for manifest in self._manifests.values() for line in manifest if line["error"]]
+        without_image = {f"{DEFAULT_LEDGER_PREFIX}{line['key']}.json" for line in lines}
+        left = [key for key in left if key not in without_image]
+        if left and not may_refuse:
             self.fail(f"the ledger is not empty: {', '.join(left)}")
-
-    def _is_unneeded(self, submit: Submit) -> bool:
-        """Return whether an image of the same inputs is there, which a task without a ledger has paid for again."""
-        image = self.bucket.get(submit.key)
-        others = [self._policies[each.task.name] for each in self.submits.values()]
-        is_same = image is not None and image.metadata.get(f"{_METADATA}fingerprint") == submit.fingerprint
-        return is_same and not all(policy.durable for policy in others)
 
     def _is_one_of_several(self, submit: Submit) -> bool:
         """Return whether a submit followed an unknown one whose image was stored since."""

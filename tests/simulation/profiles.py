@@ -22,6 +22,8 @@ from tests.simulation.submits import Policy
 
 _PREFIX = "set/"
 _PRICE = 0.05
+#: How many DAGs have a ledger.
+_DURABLE = 0.9
 
 
 @dataclass
@@ -32,11 +34,13 @@ class Dag:
     :param tasks: The task instances.
     :param policies: What they say about money, by name.
     :param excluded: Kinds of faults that would only disturb.
+    :param is_durable: Whether the tasks have a ledger.
     """
 
     tasks: list[TaskInstance] = field(default_factory=list)
     policies: dict[str, Policy] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
+    is_durable: bool = True
 
     def add(self, task: TaskInstance, policy: Policy) -> None:
         """Add a task instance."""
@@ -44,12 +48,12 @@ class Dag:
         self.policies[task.name] = policy
 
 
-def _policy(rng: Random) -> Policy:
+def _policy(rng: Random, dag: Dag) -> Policy:
     return Policy(
         resubmit=rng.random() < 0.15,
         resubmit_on_5xx=rng.random() < 0.8,
         if_exists=rng.choice(("reuse", "reuse", "reuse", "overwrite", "fail")),
-        durable=rng.random() < 0.9,
+        durable=dag.is_durable,
     )
 
 
@@ -75,10 +79,10 @@ def _task(rng: Random, name: str, make: Callable[[TaskInstance], Any]) -> TaskIn
 
 def image(rng: Random) -> Dag:
     """One to three tasks generate an image at one target, or at two."""
-    dag = Dag()
+    dag = Dag(is_durable=rng.random() < _DURABLE)
     keys = [rng.choice(("a.png", "a.png", "a.png", "images/")) for _ in range(1)] + ["b.png"]
     for name in "ABC"[: rng.choice((1, 1, 2, 2, 3))]:
-        policy = _policy(rng)
+        policy = _policy(rng, dag)
         arguments = {
             **_common(rng, policy),
             "s3_key": f"s3://{BUCKET}/{keys[rng.random() < 0.15]}",
@@ -101,10 +105,10 @@ def _image_of(prompt: str, arguments: dict[str, Any]) -> Callable[[TaskInstance]
 
 def decorator(rng: Random) -> Dag:
     """A function returns the prompt, another one each time that it is called; sometimes of two tasks for one target."""
-    dag = Dag(excluded=frozenset({"inputs changed"}))
+    dag = Dag(is_durable=rng.random() < _DURABLE, excluded=frozenset({"inputs changed"}))
     key = rng.choice(("a.png", "images/"))
     for name in "AB"[: rng.choice((1, 1, 2))]:
-        policy = replace(_policy(rng), is_function=True)
+        policy = replace(_policy(rng, dag), is_function=True)
         arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/{key}"}
         dag.add(_task(rng, name, _decorated_of(name, arguments)), policy)
     return dag
@@ -123,8 +127,8 @@ def _decorated_of(name: str, arguments: dict[str, Any]) -> Callable[[TaskInstanc
 
 def sensor(rng: Random) -> Dag:
     """A task submits a request and ends; a sensor stores its image, at the same target or elsewhere."""
-    dag = Dag()
-    policy = _policy(rng)
+    dag = Dag(is_durable=rng.random() < _DURABLE)
+    policy = _policy(rng, dag)
     arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/a.png", "wait_for_completion": False}
     submitting = _task(rng, "A", _image_of("a lighthouse", arguments))
     dag.add(submitting, policy)
@@ -139,7 +143,7 @@ def sensor(rng: Random) -> Dag:
     task.after = submitting
     dag.add(task, watching)
     if rng.random() < 0.3:
-        policy = _policy(rng)
+        policy = _policy(rng, dag)
         arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/a.png"}
         dag.add(_task(rng, "B", _image_of("a lighthouse", arguments)), policy)
     return dag
@@ -156,27 +160,27 @@ def _sensor_of(submitting: TaskInstance, arguments: dict[str, Any], *, takes_id:
 
 def dataset(rng: Random) -> Dag:
     """One or two tasks generate the same dataset, whose chunks are small."""
-    dag = Dag()
+    dag = Dag(is_durable=rng.random() < _DURABLE)
     rows = rng.choice((2, 4, 7))
     for name in "DE"[: rng.choice((1, 1, 2))]:
-        dag.add(*_dataset_task(rng, name, rows))
+        dag.add(*_dataset_task(rng, name, rows, dag))
     return dag
 
 
 def mixed(rng: Random) -> Dag:
     """A dataset, and single images at some of its keys."""
-    dag = Dag()
+    dag = Dag(is_durable=rng.random() < _DURABLE)
     rows = rng.choice((2, 4))
-    dag.add(*_dataset_task(rng, "D", rows))
+    dag.add(*_dataset_task(rng, "D", rows, dag))
     for number, name in enumerate("AB"[: rng.choice((1, 2))]):
-        policy = _policy(rng)
+        policy = _policy(rng, dag)
         arguments = {**_common(rng, policy), "s3_key": f"s3://{BUCKET}/{_PREFIX}r{number}"}
         dag.add(_task(rng, name, _image_of(_prompt(number, 0), arguments)), policy)
     return dag
 
 
-def _dataset_task(rng: Random, name: str, rows: int) -> tuple[TaskInstance, Policy]:
-    policy = _policy(rng)
+def _dataset_task(rng: Random, name: str, rows: int, dag: Dag) -> tuple[TaskInstance, Policy]:
+    policy = _policy(rng, dag)
     if rng.random() < 0.4:
         policy = replace(policy, max_cost_usd=round(_PRICE * (rows + rng.choice((0, 0, 1))), 2))
     arguments = {

@@ -93,6 +93,7 @@ class Simulation:
                 self._checks.fail(f"{task.name} never succeeds: {task.error}")
         if any(key.startswith(DEFAULT_LEDGER_PREFIX) and FOLDER not in key for key in self._bucket.objects):
             for task in self._dag.tasks:  # what could not be deleted is deleted by the next task for the image
+                task.is_limit_raised = True  # with "overwrite" it pays for all images again
                 self._again(task)
         refused = any(_refuses(task) for task in self._dag.tasks)
         changed = {task.owner for task in self._dag.tasks if task.version}

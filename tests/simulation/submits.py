@@ -62,6 +62,7 @@ class Submit:
     :param deaths: The processes of the task that Airflow had lost until then.
     :param is_answered_5xx: Whether the sender was answered 500, 502 or 503.
     :param is_recorded: Whether the ledger has had its id.
+    :param is_adopted: Whether another task found it in the history, after its own submit in place of this one.
     :param stored_at: When its image was stored at its key.
     :param is_elsewhere: Whether its image was stored at another key.
     :param excuse: Why its image need not be stored.
@@ -80,6 +81,7 @@ class Submit:
     deaths: int
     is_answered_5xx: bool = False
     is_recorded: bool = False
+    is_adopted: bool = False
     stored_at: float | None = None
     is_elsewhere: bool = False
     excuse: str | None = None

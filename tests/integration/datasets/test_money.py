@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_ideogram.datasets import submitting
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree, json_lines, manifest
+from tests.support.world import DAY
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -168,3 +169,17 @@ def test_submit_answered_502_waits_for_a_person(make: Make, task_runner: TaskRun
     assert world.to_end(run, run.retry()).state == "up_for_retry"
     assert world.accepted == 0
     assert_results_agree(world, run, world.to_end(run, run.clear()), total=1)
+
+
+@pytest.mark.parametrize(("limit", "accepted", "said"), [(0.25, 5, "is reached with 4 of 5 items"), (0.3, 6, "None")])
+def test_second_request_after_an_unknown_submit_is_counted(
+    limit: float, accepted: int, said: str, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.configure(history_lag_seconds=DAY)
+    world.emulator.fault("submit", "reset", when="after", times=1)
+    run = task_runner(make(max_cost_usd=limit, max_in_flight=1, on_unknown_submit="resubmit"))
+
+    result = world.to_end(run, run.execute())
+
+    assert said in str(result.error)
+    assert world.accepted == accepted

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_ideogram.datasets.budget import Budget, estimated_cost
-from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
-from tests.unit.datasets.examples import OPTIONS, make_context, make_in_flight, make_item, make_state
+from airflow_provider_ideogram.datasets.budget import Budget, SecondChargeRefused, estimated_cost
+from airflow_provider_ideogram.datasets.slice import SliceProgress
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, UnsettledRequest
+from airflow_provider_ideogram.datasets.submitting import take_items
+from tests.unit.datasets.examples import NOW, OPTIONS, make_context, make_in_flight, make_item, make_state
 
 UNKNOWN = UnsettledRequest(None, counted_usd=0.0, estimate_usd=0.05, fingerprint="")
 CHEAP, DEAR, UNPRICED = "ideogram-2a-txt-2-img", "ideogram-4", "brand-new"
@@ -90,6 +92,34 @@ def test_item_of_an_unsettled_request_needs_no_further_budget() -> None:
     budget = Budget(context.options, context.state)
     assert budget.admits(item)
     assert not budget.admits(make_item("other"))
+
+
+def test_second_request_of_an_item_needs_room_of_its_own() -> None:
+    context = make_context(max_cost_usd=0.1)
+    item = make_item("unknown")
+    context.state.unsettled_requests = {item.key: UNKNOWN}
+    budget = Budget(context.options, context.state)
+    assert budget.admits(item)
+    assert budget.admits_second(item) == 0.05
+    with pytest.raises(SecondChargeRefused):
+        budget.admits_second(item)
+
+
+@pytest.mark.parametrize(
+    ("durable", "limit", "taken", "abandoned"), [(True, 0.05, 1, 0.0), (False, 0.05, 0, 0.05), (False, 0.1, 1, 0.05)]
+)
+def test_item_without_ledger_is_paid_again(durable: bool, limit: float, taken: int, abandoned: float) -> None:
+    context = make_context(max_cost_usd=limit)
+    item = make_item("lost")
+    context.ledger.is_durable = durable
+    context.state.todo_chunks = 0
+    context.state.unsettled_requests = {item.key: UNKNOWN}
+    context.state.delayed = [DelayedItem(item, NOW, NOW)]
+
+    budget = Budget(context.options, context.state)
+    items = take_items(context, SliceProgress(), budget, 5, NOW)
+
+    assert (len(items), context.state.abandoned_usd) == (taken, abandoned)
 
 
 def test_nothing_is_admitted_after_a_cost_that_stays_unknown() -> None:

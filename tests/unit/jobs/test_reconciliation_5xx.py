@@ -172,7 +172,7 @@ def test_other_inputs_leave_another_task_its_target(world: World) -> None:
     assert world.submits() == 0
 
 
-def test_submit_without_response_after_an_answered_one_is_unknown(world: World) -> None:
+def test_lost_response_after_an_answered_submit_is_unknown(world: World) -> None:
     world.emulator.configure(history_lag_seconds=HOUR)
     world.pass_time(_submit(world).delay)
     world.emulator.fault("submit", "reset", when="after")
