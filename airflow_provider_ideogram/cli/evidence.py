@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_ideogram.account.account import FOLDER as ACCOUNT_FOLDER
 from airflow_provider_ideogram.api.history import find_submitted
 from airflow_provider_ideogram.api.parameters import GenerationRequest
+from airflow_provider_ideogram.datasets.attempts import FOLDER as REJECTED_FOLDER
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, LedgerRecord, parse_record
@@ -150,6 +151,9 @@ class Evidence:
     def _add_ledger_object(self, bucket: str, item: ListedObject) -> None:
         name = item.key.removeprefix(self.ledger_prefix)
         if name.startswith((THUMBNAIL_FOLDER, ACCOUNT_FOLDER)):
+            return
+        if name.startswith(REJECTED_FOLDER):
+            self._add_object(Target(bucket, item.key), item.etag)
             return
         file = name.rpartition("/")[2]
         if file.endswith(".jsonl"):
