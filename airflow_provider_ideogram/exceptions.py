@@ -38,7 +38,7 @@ The provider's errors, grouped by whether money was spent.
         ├── IdeogramInvalidImage         what was received is not a complete image
         │   └── IdeogramImageGone            … since its host answered 403, 404 or 410
         ├── IdeogramImageRejected        a gate of a dataset did not accept the image
-        ├── IdeogramGateFailed           a gate of a dataset could not decide
+        │   └── IdeogramGateFailed           … since it could not decide
         └── IdeogramDatasetFailed        more of a dataset's items failed than allowed
             └── IdeogramDatasetStopped   … and another attempt would not help without a person
 
@@ -82,8 +82,7 @@ class IdeogramError(Exception):
     ) -> None:
         end = "" if reason.endswith((".", "?")) else "."
         super().__init__(f"{reason}{end} {advice}" if advice else reason)
-        self.reason = reason.rstrip(".")
-        self.advice = advice
+        self.reason, self.advice = reason.rstrip("."), advice
         if not isinstance(charged, EllipsisType):
             self.charged = charged
         self.request_id = request_id
@@ -108,8 +107,7 @@ class IdeogramInvalidInput(IdeogramNotCharged, ValueError):
 
         :param where: What has the problems, such as ``Task 'generate'``.
         """
-        advice = "Nothing was sent or charged."
-        prefix = f"{where}: " if where else ""
+        prefix, advice = f"{where}: " if where else "", "Nothing was sent or charged."
         error = cls(prefix + "; ".join(problems), advice)
         if len(problems) > 1:
             listed = "".join(f"\n  - {problem}" for problem in problems)
@@ -225,10 +223,8 @@ class IdeogramConnectionMissing(IdeogramTemporaryError):
     @classmethod
     def of(cls, conn_id: str) -> IdeogramConnectionMissing:
         """Return the error of a connection's id."""
-        return cls(
-            f"Connection {conn_id!r} does not exist",
-            "Nothing was charged. Create it under Admin → Connections, or correct the id in the task.",
-        )
+        remedy = "Create it under Admin → Connections, or correct the id in the task."
+        return cls(f"Connection {conn_id!r} does not exist", f"Nothing was charged. {remedy}")
 
 
 class IdeogramStorageError(IdeogramTemporaryError):
@@ -350,12 +346,11 @@ class IdeogramImageRejected(IdeogramJobError):
     charged = True
 
 
-class IdeogramGateFailed(IdeogramJobError):
+class IdeogramGateFailed(IdeogramImageRejected):
     """A gate of a dataset could not decide on the image, which is paid and stored; a retry asks it again."""
 
     code = "gate_failed"
-    needs_ledger = False
-    charged = True
+    retryable = True
 
 
 class IdeogramDatasetFailed(IdeogramJobError):

@@ -69,7 +69,7 @@ class IdeogramTask(BaseOperator):
     durable: bool
     ledger_prefix: str
     thumbnails: bool
-    provenance: str | None
+    provenance: str | None = None
     poll_interval: float | None
     timeout: float
 
