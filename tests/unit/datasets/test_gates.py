@@ -95,7 +95,7 @@ class Vendor:
             spool.write(compressed((blank if self.blank[request_id] else picture)(rng), rng))
             return spool.finish()
 
-    def put(self, job: Job, image: SpooledImage, target: Target, *_: Any) -> ImageRecord:
+    def put(self, job: Job, image: SpooledImage, target: Target, *_: Any, **__: Any) -> ImageRecord:
         self.placed[job.request_id] = target.key
         return ImageRecord.of_upload(job, image, target, {}, Completion(cost_usd=0.05))
 
