@@ -37,6 +37,8 @@ The provider's errors, grouped by whether money was spent.
         ├── IdeogramUnexpectedResponse   a successful response that is not of the API's form
         ├── IdeogramInvalidImage         what was received is not a complete image
         │   └── IdeogramImageGone            … since its host answered 403, 404 or 410
+        ├── IdeogramImageRejected        a gate of a dataset did not accept the image
+        ├── IdeogramGateFailed           a gate of a dataset could not decide
         └── IdeogramDatasetFailed        more of a dataset's items failed than allowed
             └── IdeogramDatasetStopped   … and another attempt would not help without a person
 
@@ -337,6 +339,23 @@ class IdeogramImageGone(IdeogramInvalidImage):
     """The image's host answered 403, 404 or 410."""
 
     code = "image_gone"
+
+
+class IdeogramImageRejected(IdeogramJobError):
+    """A gate of a dataset did not accept the image, which is paid and stored."""
+
+    code = "rejected"
+    retryable = False
+    needs_ledger = False
+    charged = True
+
+
+class IdeogramGateFailed(IdeogramJobError):
+    """A gate of a dataset could not decide on the image, which is paid and stored; a retry asks it again."""
+
+    code = "gate_failed"
+    needs_ledger = False
+    charged = True
 
 
 class IdeogramDatasetFailed(IdeogramJobError):

@@ -52,6 +52,11 @@ def reused(images: int = 1) -> None:
         Stats.incr("ideogram.reused", images)
 
 
+def rejected(gate: str) -> None:
+    """Count an image that a gate of a dataset did not accept."""
+    Stats.incr("ideogram.rejected", tags={"gate": gate})
+
+
 def failed(reason: str) -> None:
     """
     Count an attempt, or a dataset's item, that ended without an image, with a tag and by name.

@@ -4,7 +4,8 @@ A campaign: each product of a table in two styles, two formats and two variants.
 One task makes all images, 3 products x 2 styles x 2 formats x 2 variants = 24 for about 1.20 USD, and writes a manifest
 beside them. The prompts come from the table's columns, and an image's id names its product, format, style and variant:
 `mug-1024x1024-DESIGN-1`. Seeds follow from the rows, so a further run pays only for what is new: a product, a style, a
-format, or a third variant.
+format, or a third variant. A blank image is made again with another seed, three times at most. Each image is marked as
+made by a model, and the manifest is there as Parquet and for Hugging Face's image folders, too.
 
 Before the first run: see `ideogram_one_image`; the bucket is the Airflow variable `ideogram_bucket`.
 """
@@ -48,6 +49,9 @@ def ideogram_campaign():
         variants=2,
         s3_prefix=f"s3://{BUCKET}/campaign",
         key_template="{id}.png",
+        gates={"blank": "redo"},
+        provenance="xmp",
+        outputs=["parquet", "imagefolder"],
         max_cost_usd=5,
         # A retry attempts only what failed, and takes up what is running.
         retries=3,

@@ -11,10 +11,11 @@ class ImageStatus(StrEnum):
     GENERATED = "generated"
     REUSED = "reused"
     CONTENT_BLOCKED = "content_blocked"
+    REJECTED = "rejected"
     FAILED = "failed"
     EXPIRED = "expired"
 
     @classmethod
     def of_error(cls, code: str | None) -> ImageStatus:
         """Return the status of an image that ended with an error, by the error's code."""
-        return cls(code) if code in (cls.CONTENT_BLOCKED, cls.EXPIRED) else cls.FAILED
+        return cls(code) if code in (cls.CONTENT_BLOCKED, cls.REJECTED, cls.EXPIRED) else cls.FAILED

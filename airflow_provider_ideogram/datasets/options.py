@@ -6,7 +6,7 @@ Invariant: the values are rendered, and do not change while a slice runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,9 @@ class DatasetOptions:
     max_in_flight: int
     requests_per_minute: float | None
     max_failures: float
+    outputs: Sequence[str]
+    gates: Mapping[str, str]
+    max_attempts: int
     max_cost_usd: float | None
     price_usd: float | None
     timeout: float

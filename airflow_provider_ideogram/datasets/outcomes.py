@@ -8,17 +8,17 @@ completes the request of an item that failed.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
-from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.budget import estimated_cost
-from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line
+from airflow_provider_ideogram.datasets.manifest import failed_line, rejected_line, stored_line
 from airflow_provider_ideogram.datasets.rows import MAX_LISTED, Item
 from airflow_provider_ideogram.datasets.slice import SliceContext
-from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
+from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import part_name
 from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
@@ -30,6 +30,9 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.storage.image_record import ImageRecord
 
+if TYPE_CHECKING:
+    from airflow_provider_ideogram.datasets.gates import Rejection
+
 #: Times, sizes, addresses and ids in an error's text.
 _WORD_WITH_DIGIT = re.compile(r"\S*\d\S*")
 
@@ -40,27 +43,67 @@ class ItemResult:
     The result of a decided item.
 
     :param line: Its line in the manifest.
+    :param cost_usd: What the run pays for its request; None if unknown.
+    :param record: Its image, accepted or not; None without one.
     :param error: Why it has no image; None if it has one.
     :param unsettled: Its request, if that may still be charged or completed by a later attempt.
+    :param redone: The item of the next attempt; it is not decided then.
     """
 
     line: Mapping[str, Any]
+    cost_usd: float | None
+    record: ImageRecord | None = None
     error: IdeogramError | None = None
     unsettled: UnsettledRequest | None = None
+    redone: Item | None = None
 
     @classmethod
     def of_record(cls, context: SliceContext, item: Item, record: ImageRecord) -> ItemResult:
-        """Return the result of an item whose image is stored; ``price_usd`` replaces a cost that is unknown."""
-        line = stored_line(item, record)
-        if not record.reused and record.cost_usd is None and (price := context.options.price_usd) is not None:
-            line |= {"cost_usd": price, "original_cost_usd": price, "cost_is_estimate": True}
-        return cls(line)
+        """Return the result of an item whose image is stored and accepted."""
+        record = _priced(context, item, record)
+        return cls(stored_line(item, record, context.options.gates), record.cost_usd, record)
+
+    @classmethod
+    def of_rejection(
+        cls,
+        context: SliceContext,
+        item: Item,
+        record: ImageRecord,
+        rejection: Rejection,
+        error: IdeogramError,
+        *,
+        is_redone: bool,
+    ) -> ItemResult:
+        """
+        Return the result of an item whose image is stored and not accepted.
+
+        :param record: The image, at the address where it is kept.
+        :param error: What is wrong with it.
+        :param is_redone: Whether there is another attempt.
+        """
+        record = _priced(context, item, record)
+        known = next((each for each in item.earlier if each["request_id"] == record.request_id), {})
+        attempt = {
+            "attempt": len(item.rejected) + 1,
+            "gate": rejection.gate,
+            "reason": rejection.reason,
+            "seed": record.seed,
+            "request_id": record.request_id,
+            "uri": record.uri,
+            "sha256": record.sha256,
+            "cost_usd": known.get("cost_usd", record.cost_usd),
+            "cost_is_estimate": record.cost_is_estimate and not record.reused,
+        }
+        line = rejected_line(item, error, attempt)
+        if not is_redone:
+            metrics.failed(error.code)
+        return cls(line, record.cost_usd, record, error, redone=item.redone(attempt) if is_redone else None)
 
     @classmethod
     def of_error(cls, item: Item, error: IdeogramError, *, cost_usd: float | None) -> ItemResult:
         """Return the result of an item whose request, if any, has ended; None as the cost means unknown."""
         metrics.failed(error.code)
-        return cls(failed_line(item, error, cost_usd), error)
+        return cls(failed_line(item, error, cost_usd), cost_usd, error=error)
 
     @classmethod
     def of_unsettled(
@@ -69,7 +112,18 @@ class ItemResult:
         """Return the result of an item whose request may still be charged, or is charged and may be completed."""
         metrics.failed(error.code)
         unsettled = unsettled_request(context, item, error.request_id, cost_usd=cost_usd)
-        return cls(failed_line(item, error, cost_usd), error, unsettled)
+        return cls(failed_line(item, error, cost_usd), cost_usd, error=error, unsettled=unsettled)
+
+
+def _priced(context: SliceContext, item: Item, record: ImageRecord) -> ImageRecord:
+    """Return a record with the run's own costs; ``price_usd`` replaces a cost that is unknown."""
+    before = context.state.unsettled_requests.get(item.key)
+    if record.reused and before is not None and before.request_id == record.request_id:  # also after a clear
+        record = replace(record, reused=False, cost_usd=record.original_cost_usd)
+    price = context.options.price_usd
+    if record.reused or record.cost_usd is not None or price is None:
+        return record
+    return replace(record, cost_usd=price, original_cost_usd=price, cost_is_estimate=True)
 
 
 def unsettled_request(
@@ -77,39 +131,40 @@ def unsettled_request(
 ) -> UnsettledRequest:
     """Return an item's request; without a known cost, the estimate is reserved in the budget."""
     estimate = estimated_cost(context.options, context.state, item.request.model) if cost_usd is None else 0.0
-    return UnsettledRequest(request_id, cost_usd or 0.0, estimate, item.request.fingerprint)
+    return UnsettledRequest(request_id, cost_usd or 0.0, estimate, item.fingerprint)
 
 
 def write_outcomes(context: SliceContext, results: Iterable[ItemResult]) -> None:
-    """Write the lines of decided items as a part, and count them in the state."""
-    results = list(results)
-    if not results:
-        return
-    state = context.state
-    name = part_name(state.plan, state.slices, state.parts)
-    context.workspace.write_lines(name, [result.line for result in results])
-    state.parts += 1
+    """Write the lines of decided items as a part, and count them in the state; the others are attempted again."""
+    results, state, now = list(results), context.state, time.time()
+    lines = [result.line for result in results if result.redone is None]
+    if lines:
+        context.workspace.write_lines(part_name(state.plan, state.slices, state.parts), lines)
+        state.parts += 1
     for result in results:
-        context.state.counts[result.line["status"]] += 1
-        _count_cost(context.state, result)
-        _note_failure(context.state, result)
+        _count_cost(state, result)
+        _note_failure(state, result)
+        if result.redone is None:
+            state.counts[result.line["status"]] += 1
+        else:
+            state.delayed.append(DelayedItem(result.redone, now, now))
 
 
 def _count_cost(state: DatasetState, result: ItemResult) -> None:
-    line, cost = result.line, result.line["cost_usd"]
+    line, record = result.line, result.record
     before = state.unsettled_requests.pop(line["key"], None)
     counted = before.counted_usd if before and before.request_id == line["request_id"] else 0.0
-    state.cost_usd += (cost or 0.0) - counted
+    state.cost_usd += (result.cost_usd or 0.0) - counted
     state.original_cost_usd += line["original_cost_usd"] or 0.0
     state.cost_is_estimate |= line["cost_is_estimate"]
     if result.unsettled:
         state.unsettled_requests[line["key"]] = result.unsettled
-    if line["status"] != ImageStatus.GENERATED:
+    if record is None or record.reused:
         return
-    if cost is None:
+    if record.cost_usd is None:
         state.images_without_cost += 1
-    elif not line["cost_is_estimate"]:
-        state.observed_costs[line["model"]] = max(cost, state.observed_costs.get(line["model"], 0.0))
+    elif not record.cost_is_estimate:
+        state.observed_costs[line["model"]] = max(record.cost_usd, state.observed_costs.get(line["model"], 0.0))
 
 
 def _note_failure(state: DatasetState, result: ItemResult) -> None:
@@ -118,7 +173,7 @@ def _note_failure(state: DatasetState, result: ItemResult) -> None:
     if error is None:
         state.last_failure, state.consecutive_same_failures = "", 0
         return
-    if len(state.examples) < MAX_LISTED:
+    if result.redone is None and len(state.examples) < MAX_LISTED:
         state.examples.append(f"{line['id']}: {error}")
     # An outage of submits has an end of its own, and says nothing about the items.
     if not isinstance(error, IdeogramContentBlocked | IdeogramTemporaryError | IdeogramUnknownSubmit):

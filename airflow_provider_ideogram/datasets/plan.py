@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.sanitize import sanitize_text
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.datasets.manifest import gates_of
+from airflow_provider_ideogram.datasets.state import UnsettledRequest
 from airflow_provider_ideogram.datasets.workspace import (
     CHUNK_ROWS,
     GENERATED_STORED,
@@ -30,7 +32,7 @@ from airflow_provider_ideogram.exceptions import IdeogramObjectExists
 if TYPE_CHECKING:
     from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
     from airflow_provider_ideogram.datasets.rows import Item, RowChecker
-    from airflow_provider_ideogram.datasets.state import DatasetState, UnsettledRequest
+    from airflow_provider_ideogram.datasets.state import DatasetState
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,13 @@ class Plan:
         if is_recorded:
             self.recorded[line["key"]] = line
 
+    def add_unchecked(self, item: Item, line: dict[str, Any]) -> None:
+        """Count the cost of a stored image that is still to pass the gates, if the run itself has paid for it."""
+        cost = line.get("cost_usd") or 0.0
+        if line["status"] == ImageStatus.GENERATED:
+            self.own_cost_usd += cost
+            self.continued[item.key] = UnsettledRequest(line["request_id"], cost, 0.0, item.fingerprint)
+
 
 @dataclass(slots=True)
 class _Chunks:
@@ -118,6 +127,7 @@ def make_plan(
     if_exists: str,
     open_requests: Mapping[str, UnsettledRequest],
     records: Container[str] = (),
+    gates: Collection[str] = (),
 ) -> Plan:
     """
     Read and check all rows, and write the plan to the workspace.
@@ -127,6 +137,7 @@ def make_plan(
     :param if_exists: What an object at an item's key means: ``reuse``, ``overwrite`` or ``fail``.
     :param open_requests: Requests of an earlier plan that may be charged, by the item's key.
     :param records: The keys of images that have a record in the ledger.
+    :param gates: The gates that an image must have passed to be reused unseen.
     :raises IdeogramInvalidInput: If a row is not valid; nothing was submitted then.
     :raises IdeogramObjectExists: If ``if_exists`` is ``fail`` and an object is at an item's key.
     """
@@ -136,7 +147,10 @@ def make_plan(
         request = open_requests.get(item.key)
         is_own = earlier.is_own(item, request)
         line = earlier.line_of(item, request) if if_exists == "reuse" or is_own else None
-        if line is not None:
+        if line is not None and not set(gates).issubset(gates_of(line)):
+            plan.add_unchecked(item, line)
+            todo.add(item.to_json())
+        elif line is not None:
             plan.add_stored(line, request, is_recorded=item.key in records)
             parts.add(line)
         elif if_exists == "fail" and earlier.has(item) and not is_own:
@@ -144,7 +158,7 @@ def make_plan(
         elif item.copy_of:
             copies.add(item.to_json())
         else:
-            if request is not None and request.fingerprint == item.request.fingerprint:
+            if request is not None and request.fingerprint == item.fingerprint:
                 plan.continued[item.key] = request
             else:
                 plan.to_do[item.request.model] += 1
@@ -179,19 +193,19 @@ def plan_failed_items(
     :param left_out: The keys of items that are not attempted again.
     :raises PlanLost: If a row can't be copied since another row's stored image was replaced or deleted.
     """
-    status_by_row: dict[int, str] = {}
+    failed: dict[int, tuple[str, Any]] = {}
     for line in map(json.loads, workspace.part_lines(state.plan)):
-        status_by_row.pop(line["row"], None)
+        failed.pop(line["row"], None)
         if line["status"] in statuses and line["key"] not in left_out:
-            status_by_row[line["row"]] = line["status"]
+            failed[line["row"]] = line["status"], line["rejected_attempts"]
     for row in _undecided_rows(workspace, state):
-        status_by_row.pop(row, None)
-    _check_sources(workspace, state, status_by_row)
-    for status in status_by_row.values():
+        failed.pop(row, None)
+    _check_sources(workspace, state, failed)
+    for status, _ in failed.values():
         state.counts[status] -= 1
-    state.todo_chunks = _append(workspace, state.plan, "todo", state.todo_chunks, status_by_row)
-    state.copy_chunks = _append(workspace, state.plan, "copy", state.copy_chunks, status_by_row)
-    state.consecutive_same_failures, state.examples = 0, []
+    state.todo_chunks = _append(workspace, state.plan, "todo", state.todo_chunks, failed)
+    state.copy_chunks = _append(workspace, state.plan, "copy", state.copy_chunks, failed)
+    state.examples = []
 
 
 def _check_sources(workspace: Workspace, state: DatasetState, failed: Container[int]) -> None:
@@ -222,13 +236,17 @@ def _undecided_rows(workspace: Workspace, state: DatasetState) -> Iterator[int]:
             yield line["row"]
 
 
-def _append(workspace: Workspace, plan: int, kind: str, chunks: int, rows: dict[int, str]) -> int:
-    """Move rows from the mapping to new chunks behind those of a kind; return the number of chunks."""
+def _append(workspace: Workspace, plan: int, kind: str, chunks: int, rows: dict[int, tuple[str, Any]]) -> int:
+    """
+    Move rows from the mapping to new chunks behind those of a kind; return the number of chunks.
+
+    :param rows: The status and the rejected attempts by row.
+    """
     appended = _Chunks(workspace, plan, kind, chunks)
     for number in range(chunks) if rows else ():
         for line in workspace.read_lines(chunk_name(plan, kind, number)):
-            if rows.pop(line["row"], None):
-                appended.add(line)
+            if failed := rows.pop(line["row"], None):
+                appended.add(line | {"earlier": failed[1]})
     appended.flush()
     return appended.written
 

@@ -71,7 +71,7 @@ class PrefixUse:
 
         :raises IdeogramInvalidInput: If another task of the same DAG run has written it.
         """
-        found = self._manifest()
+        found = self._head(MANIFEST)
         written_by = {} if found is None else found.get("Metadata", {})
         mine = self._metadata()
         if written_by.get(_RUN) == mine[_RUN] and written_by.get(_TASK) != mine[_TASK]:
@@ -80,7 +80,7 @@ class PrefixUse:
 
     def has_own_manifest(self) -> bool:
         """Return whether an attempt of this task since its last clear has written the manifest."""
-        found = self._manifest()
+        found = self._head(MANIFEST)
         return found is not None and found.get("Metadata", {}).get(_GROUP) == self._metadata()[_GROUP]
 
     def write_manifest(self, body: IO[bytes], replaces: str | None, arguments: Mapping[str, Any]) -> None:
@@ -92,35 +92,53 @@ class PrefixUse:
         :raises IdeogramTargetBusy: If another task instance has written it since.
         :raises IdeogramStorageError: If S3 does not accept it.
         """
+
+        def is_replaceable(found: Mapping[str, Any] | None) -> bool:
+            return found is None or found["ETag"] == replaces or self._is_own(found)
+
+        self._write(MANIFEST, body, arguments, is_replaceable)
+
+    def write_beside_manifest(self, name: str, body: IO[bytes], arguments: Mapping[str, Any]) -> None:
+        """
+        Write a file that belongs to the manifest which this task instance has written; else as :meth:`write_manifest`.
+
+        :param name: Its name below the prefix.
+        """
+        self._write(name, body, arguments, lambda _: self._is_own(self._head(MANIFEST)))
+
+    def _write(
+        self,
+        name: str,
+        body: IO[bytes],
+        arguments: Mapping[str, Any],
+        is_replaceable: Callable[[Mapping[str, Any] | None], bool],
+    ) -> None:
         call = {"advice": GENERATED_STORED, **arguments, "Metadata": self._metadata()}
         for _ in range(_ATTEMPTS):
-            found = self._manifest()
-            is_own = found is not None and found.get("Metadata", {}).get(_TASK) == self._metadata()[_TASK]
-            version = None if found is None else found["ETag"]
-            if version not in (None, replaces) and not is_own:
+            found = self._head(name)
+            if not is_replaceable(found):
                 raise self._replaced()
             body.seek(0)
             with suppress(PreconditionFailed):  # it was written meanwhile, or S3 answered with a single conflict
-                self._put(body, call, version)
+                self._put(name, body, call, None if found is None else found["ETag"])
                 return
         raise IdeogramStorageError(
-            f"Writing {self._uri} failed: S3 answers with conflicts", GENERATED_STORED, charged=None
+            f"Writing {self._prefix.uri}{name} failed: S3 answers with conflicts", GENERATED_STORED, charged=None
         )
 
-    def _put(self, body: IO[bytes], call: Mapping[str, Any], version: str | None) -> None:
-        place = self._prefix.bucket, self._prefix.key + MANIFEST
+    def _put(self, name: str, body: IO[bytes], call: Mapping[str, Any], version: str | None) -> None:
+        place = self._prefix.bucket, self._prefix.key + name
         try:
             self._objects.put(*place, body, if_match=version, if_missing=version is None, **call)
         except ConditionsNotSupported:
             body.seek(0)
             self._objects.put(*place, body, **call)
 
-    @property
-    def _uri(self) -> str:
-        return f"{self._prefix.uri}{MANIFEST}"
+    def _head(self, name: str) -> Mapping[str, Any] | None:
+        return self._objects.head(self._prefix.bucket, self._prefix.key + name)
 
-    def _manifest(self) -> Mapping[str, Any] | None:
-        return self._objects.head(self._prefix.bucket, self._prefix.key + MANIFEST)
+    def _is_own(self, found: Mapping[str, Any] | None) -> bool:
+        return found is not None and found.get("Metadata", {}).get(_TASK) == self._metadata()[_TASK]
 
     def _owner_of_state(self, bucket: str, key: str) -> str | None:
         """Return the task instance that a workspace belongs to, None if its state is gone or has another form."""
@@ -142,7 +160,7 @@ class PrefixUse:
 
     def _replaced(self) -> IdeogramTargetBusy:
         return IdeogramTargetBusy(
-            f"Another task has written {self._uri} since this attempt began",
+            f"Another task has written {self._prefix.uri}{MANIFEST} since this attempt began",
             f"{GENERATED_STORED} It then replaces that manifest. {_OWN_PREFIX}.",
             charged=None,
         )

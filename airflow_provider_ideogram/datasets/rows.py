@@ -11,10 +11,10 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
+from airflow_provider_ideogram.api.parameters import CHECKS, DRAWN_SEEDS, GenerationRequest
 from airflow_provider_ideogram.api.values import shown, whole_number
 from airflow_provider_ideogram.datasets.columns import ID, PROMPT, Columns
 from airflow_provider_ideogram.datasets.expansion import MAX_IMAGES, Expansion
@@ -24,6 +24,8 @@ from airflow_provider_ideogram.storage.target import Target, check_key
 
 #: The manifest's name below the prefix, which no image may have.
 MANIFEST = "manifest.jsonl"
+#: The name of each file that the operator may write beside it; these no image may have either.
+OUTPUT_FILES = {"parquet": "manifest.parquet", "imagefolder": "metadata.jsonl"}
 #: Bad rows that an error lists.
 MAX_LISTED = 20
 #: Characters of a row's problem, which quotes the row's values.
@@ -42,6 +44,10 @@ class Item:
     :param copy_of: The key of another row's image that is copied, empty for an image that is generated. It equals
         ``key`` if both rows have the same id, made from their inputs.
     :param absent: Whether no object was at its key when the run was planned.
+    :param asked: The fingerprint of the row's own request, empty if that is the present one: another attempt has
+        another seed.
+    :param rejected: The rejected attempts of this execution, as the manifest has them.
+    :param earlier: Those of earlier executions of the run, whose images are checked again.
     """
 
     row: int
@@ -50,6 +56,31 @@ class Item:
     key: str
     copy_of: str = ""
     absent: bool = False
+    asked: str = ""
+    rejected: tuple[Mapping[str, Any], ...] = ()
+    earlier: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the row's own request, which its image has, whichever attempt made it."""
+        return self.asked or self.request.fingerprint
+
+    @property
+    def attempts(self) -> Sequence[Mapping[str, Any]]:
+        """The attempts of the run that were rejected at first, whatever a gate says of them now."""
+        return list({attempt["request_id"]: attempt for attempt in (*self.earlier, *self.rejected)}.values())
+
+    def redone(self, attempt: Mapping[str, Any]) -> Item:
+        """
+        Return the item after a rejected attempt, with the seed of the next one, which follows from row and attempt.
+
+        :param attempt: The rejected attempt, as the manifest has it.
+        """
+        rejected = (*self.rejected, attempt)
+        first, last = DRAWN_SEEDS
+        digest = hashlib.sha256(f"{self.fingerprint}/{self.id}/{len(rejected) + 1}".encode()).hexdigest()
+        request = replace(self.request, seed=first + int(digest, 16) % (last - first + 1))
+        return replace(self, request=request, asked=self.fingerprint, rejected=rejected)
 
     def to_json(self) -> dict[str, Any]:
         """Return the item as plain JSON."""
@@ -58,7 +89,8 @@ class Item:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Item:
         """Restore the item from :meth:`to_json`."""
-        return cls(**{**value, "request": GenerationRequest.from_inputs(value["request"])})
+        attempts = {name: tuple(value.get(name, ())) for name in ("rejected", "earlier")}
+        return cls(**{**value, **attempts, "request": GenerationRequest.from_inputs(value["request"])})
 
 
 class RowChecker:
@@ -89,8 +121,9 @@ class RowChecker:
         self._expansion = expansion or Expansion()
         self._prompt_template = prompt_template
         self._columns = Columns(prompt_template.columns if prompt_template else ())
-        # The id of each key's row, None for the manifest; with digests a million rows take about 140 MB.
-        self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + MANIFEST): None}
+        # The id of each key's row, None for the manifest's files; with digests a million rows take about 140 MB.
+        files = (MANIFEST, *OUTPUT_FILES.values())
+        self._ids: dict[bytes, str | None] = {_folded_digest(prefix.key + name): None for name in files}
         self._key_by_fingerprint: dict[str, str] | None = {} if dedupe else None
         self.images = 0
         self.bad_rows = 0
@@ -179,7 +212,7 @@ class RowChecker:
             return
         first = self._ids[digest]
         if first is None:
-            raise ValueError(f"its key {key!r} must not be the manifest's")
+            raise ValueError(f"its key {key!r} must not be the manifest's, or that of a file beside it")
         raise ValueError(
             f"id {item_id!r} and id {first!r} have the same key, or keys that differ only in case or in the form of "
             "accents, which are the same file on macOS and Windows. Give them other ids, or use {row} in key_template. "

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.copying import copy_images
-from airflow_provider_ideogram.datasets.manifest import write_manifest
+from airflow_provider_ideogram.datasets.manifest import manifest_lines
+from airflow_provider_ideogram.datasets.outputs import write_outputs
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
 from airflow_provider_ideogram.datasets.rows import MANIFEST
@@ -52,6 +53,9 @@ log = logging.getLogger(__name__)
 
 #: Requests, downloads and uploads at once: enough to keep a core busy, with at most eight images in memory.
 CONCURRENCY = 8
+#: What an item is after which only a person's clear attempts it again: the same prompt would be blocked, and the same
+#: images would be rejected.
+FINAL_STATUSES = (ImageStatus.CONTENT_BLOCKED, ImageStatus.REJECTED)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,8 +169,8 @@ class DatasetRunner:
         """Continue an earlier attempt; return False if a part of its plan is missing."""
         state = self.state
         log.info("Continuing an earlier attempt: %d of %d items are done", state.done, state.total)
-        # Blocked items are attempted again only after a person cleared the task.
-        statuses = [ImageStatus.FAILED, ImageStatus.EXPIRED, *([ImageStatus.CONTENT_BLOCKED] if is_cleared else [])]
+        # Blocked and rejected items are attempted again only after a person cleared the task.
+        statuses = [ImageStatus.FAILED, ImageStatus.EXPIRED, *(FINAL_STATUSES if is_cleared else [])]
         # Without a ledger nothing reattaches to a request that may be charged: a person decides on a new one.
         left_out = state.unsettled_requests if not self.ledger.is_durable and not is_cleared else ()
         try:
@@ -280,14 +284,8 @@ class DatasetRunner:
         """
         state, options = self.state, self.options
         try:
-            write_manifest(
-                self.workspace,
-                self._use,
-                state.replaced_manifest,
-                state.total,
-                state.plan,
-                options.s3_extra_args,
-            )
+            with manifest_lines(self.workspace, state.total, state.plan) as lines:
+                self._write_files(lines)
         except PlanLost:
             state.input_digest = ""  # the next attempt plans again, and finds the images
             self._write_state()
@@ -300,6 +298,13 @@ class DatasetRunner:
         self._write_state()
         self.workspace.tidy_up(keep_state=options.if_exists != "reuse")  # with reuse, a later attempt finds all images
         return self.result()
+
+    def _write_files(self, lines: IO[bytes]) -> None:
+        """Write the manifest, and then the files beside it."""
+        arguments = {name: value for name, value in self.options.s3_extra_args.items() if name != "Metadata"}
+        content_type = {"ContentType": "application/x-ndjson"}
+        self._use.write_manifest(lines, self.state.replaced_manifest, arguments | content_type)
+        write_outputs(self.options.outputs, lines, self._use, self.output_prefix, arguments)
 
     def result(self) -> dict[str, Any]:
         """Return the task's XCom."""
@@ -359,9 +364,9 @@ class DatasetRunner:
     def _failure(self) -> IdeogramDatasetFailed:
         """Return the error of a run with too many failures; its workspace stays for the next attempt."""
         state = self.state
-        all_blocked = state.failures == state.counts[ImageStatus.CONTENT_BLOCKED]
-        kind = IdeogramDatasetStopped if all_blocked else IdeogramDatasetFailed
-        next_step = "A retry would be blocked again" if all_blocked else "A retry attempts only those that failed"
+        is_final = state.failures == sum(state.counts[status] for status in FINAL_STATUSES)
+        kind = IdeogramDatasetStopped if is_final else IdeogramDatasetFailed
+        next_step = "A retry would end the same" if is_final else "A retry attempts only those that failed"
         examples = "\n".join(f"  - {example}" for example in state.examples)
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",

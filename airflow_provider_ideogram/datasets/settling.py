@@ -18,6 +18,7 @@ from airflow_provider_ideogram.account.reservations import Settlement
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.poll_schedule import EXPECTED_SECONDS
 from airflow_provider_ideogram.api.polling import RESULT_LIFETIME, Outcome, RequestPoll, deadline_of
+from airflow_provider_ideogram.datasets.attempts import Attempts
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, write_outcomes
 from airflow_provider_ideogram.datasets.slice import RETRY_SECONDS, SliceContext, SliceProgress, gather
 from airflow_provider_ideogram.datasets.state import InFlightItem
@@ -30,7 +31,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramTemporaryError,
     job_unreachable,
 )
-from airflow_provider_ideogram.jobs.completion import fetch_and_store, poll_once
+from airflow_provider_ideogram.jobs.completion import poll_once
 from airflow_provider_ideogram.jobs.recovery import recover
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 
@@ -63,7 +64,7 @@ def _cost_of(result: ItemResult) -> tuple[float | None, bool]:
     """Return what the vendor charged for a request that has ended, None if unknown, and whether it made no image."""
     if isinstance(result.error, IdeogramJobFailed):
         return 0.0, True
-    cost: float | None = result.line["cost_usd" if result.error else "original_cost_usd"]
+    cost = result.record.original_cost_usd if result.record else result.cost_usd
     return cost or None, False  # 0 is what this run paid for another task's request
 
 
@@ -120,7 +121,7 @@ class _Settler:
     def _store(self, in_flight: InFlightItem, poll: RequestPoll) -> ItemResult | None:
         context, job = self.context, in_flight.job
         try:
-            record = fetch_and_store(context.hook, context.store, job, poll)
+            result = Attempts(context).fetch(in_flight.item, job, poll)
         except IdeogramTemporaryError as error:
             self.progress.store_errors.append(error)
             text = f"Request {job.request_id} is completed, but its image is not stored yet: {error.reason}"
@@ -131,7 +132,7 @@ class _Settler:
         except IdeogramJobError as error:
             return self._failed(in_flight, poll, error)
         self.progress.stored_ids.add(job.request_id)
-        return ItemResult.of_record(context, in_flight.item, record)
+        return result
 
     def _wait_or_abandon(
         self, in_flight: InFlightItem, poll: RequestPoll, error: IdeogramJobError
@@ -168,4 +169,4 @@ class _Settler:
         if head is None or made_by(head) != job.request_id:
             return None
         record = ImageRecord.of_object(target, head, item.request, own=not job.paid_by_other_task)
-        return ItemResult.of_record(context, item, record)
+        return Attempts(context).accept(item, record)

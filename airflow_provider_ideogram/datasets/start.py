@@ -50,7 +50,7 @@ def input_digest(options: DatasetOptions, output_prefix: Target, objects: Object
     path = options.prompts_path
     rows = _digest_of_rows(options.prompts) if path is None else version_of(path, objects)
     values: list[Any] = [rows, output_prefix.uri, options.key_template, options.if_exists, options.dedupe]
-    values += [options.prompt_template, options.variants, options.matrix]
+    values += [options.prompt_template, options.variants, options.matrix, list(options.gates)]
     text = json.dumps([*values, *options.defaults.values()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -104,7 +104,9 @@ def plan_run(
         rows = read_input(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         records = frozenset(islice(ledger.targets_below(output_prefix), _MAX_LEFTOVERS))
-        plan = make_plan(rows, checker, earlier, workspace, number, options.if_exists, open_requests, records)
+        plan = make_plan(
+            rows, checker, earlier, workspace, number, options.if_exists, open_requests, records, options.gates
+        )
     if not plan.rows and not options.allow_empty:
         raise IdeogramInvalidInput.of([f"{options.prompts_path or 'prompts'}: there are no rows; see allow_empty"])
     _check_cost(options, plan)
@@ -173,7 +175,7 @@ def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, U
             entry.job.request_id,
             counted_usd=0.0,
             estimate_usd=estimated_cost(options, before, entry.item.request.model),
-            fingerprint=entry.item.request.fingerprint,
+            fingerprint=entry.item.fingerprint,
         )
         for entry in before.in_flight
         if not entry.job.paid_by_other_task

@@ -166,6 +166,7 @@ class DatasetState:
         """Take up the state of an earlier attempt: the time since its last slice counts for nothing."""
         if self.finished_at is None and self.written_at is not None:
             self.idle_seconds += now - self.written_at
+        self.consecutive_same_failures = 0
         self.delayed = [replace(delayed, delayed_since=now) for delayed in self.delayed]
         if self.outage.is_open:
             self.outage.since = now

@@ -19,6 +19,7 @@ from airflow_provider_ideogram.account.account import TurnAhead
 from airflow_provider_ideogram.account.limiter import PACE_SECONDS
 from airflow_provider_ideogram.account.store import AccountContended
 from airflow_provider_ideogram.api.back_off import PATIENCE_SECONDS
+from airflow_provider_ideogram.datasets.attempts import Attempts
 from airflow_provider_ideogram.datasets.budget import Budget, SecondChargeRefused
 from airflow_provider_ideogram.datasets.outage import is_outage, is_response, max_concurrent
 from airflow_provider_ideogram.datasets.outcomes import ItemResult, unsettled_request, write_outcomes
@@ -230,7 +231,10 @@ class _BurstSubmitter:
         burst.has_response |= is_response(error)
 
     def _get_or_submit(self, item: Item, admission: Admission, burst: _Burst) -> InFlightItem | ItemResult:
-        context, options = self.context, self.context.options
+        context, options, attempts = self.context, self.context.options, Attempts(self.context)
+        item, result = attempts.take_stored(item)
+        if result is not None:
+            return result
         submitter = Submitter(
             context.hook,
             context.store,
@@ -244,10 +248,8 @@ class _BurstSubmitter:
             resubmit_on_5xx=options.resubmit_on_5xx,
             before_second=lambda: burst.second_usd.update({item.key: burst.budget.admits_second(item)}),
         )
-        result = submitter.get_or_submit(item.request, absent=item.absent)
-        if isinstance(result, ImageRecord):
-            return ItemResult.of_record(context, item, result)
-        return InFlightItem(item, result[0])
+        found = submitter.get_or_submit(item.request, absent=item.absent)
+        return attempts.accept(item, found) if isinstance(found, ImageRecord) else InFlightItem(item, found[0])
 
     def _refused(self, delayed: DelayedItem, error: IdeogramError, burst: _Burst) -> _Decision:
         """Return what an error means for its item; raise an error that concerns all items."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import random
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from airflow_provider_ideogram.api.parameters import RESOLUTIONS
 from airflow_provider_ideogram.emulator.jobs import Job
@@ -41,6 +41,7 @@ class Picture:
     style_type: str
     seed: int
     image_format: str
+    is_blank: bool = field(default=False, repr=False)  # repr() is the landscape's seed
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,6 +60,7 @@ def picture_of(job: Job, output: int = 0) -> Picture:
         style_type=str(job.inputs.get("style_type", "GENERAL")),
         seed=job.seed + output,
         image_format=job.image_format,
+        is_blank=job.outcome.is_blank,
     )
 
 
@@ -73,8 +75,11 @@ def _resolution(sent: object) -> str:
 @lru_cache(maxsize=_CACHED_IMAGES)
 def draw(picture: Picture) -> bytes:
     """Return the encoded image: a landscape that depends on all inputs, with prompt, seed and resolution."""
-    image = landscape(picture.size, random.Random(repr(picture)))
-    _draw_caption(ImageDraw.Draw(image, "RGBA"), picture)
+    if picture.is_blank:
+        image = Image.new("RGB", picture.size, (18, 18, 20))
+    else:
+        image = landscape(picture.size, random.Random(repr(picture)))
+        _draw_caption(ImageDraw.Draw(image, "RGBA"), picture)
     encoded = io.BytesIO()
     image.save(encoded, picture.image_format, **_ENCODING[picture.image_format])
     return encoded.getvalue()

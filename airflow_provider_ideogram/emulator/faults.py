@@ -8,14 +8,14 @@ A fault names an operation (``on``) and a ``kind``:
 - ``credits_402``, ``credits_406``, ``spend_limit``, ``parameter_refused``, ``invalid_content_type``,
   ``model_forbidden`` and ``model_retired`` are errors with the vendor's status and a typical text.
 - ``truncated``, ``not_image``, ``oversize``, ``endless``, ``redirect`` and ``content_type`` change a response.
-- ``failed``, ``blocked``, ``invalid``, ``retried``, ``result_form`` and ``job_seconds`` apply to ``job``. They are
-  taken when a job is accepted, and determine how it ends.
+- ``failed``, ``blocked``, ``invalid``, ``blank`` (its image shows nothing), ``retried``, ``result_form`` and
+  ``job_seconds`` apply to ``job``. They are taken when a job is accepted, and determine how it ends.
 
-A prompt can contain any number of marks: for the job ``[[fault:failed]]``, ``[[fault:blocked]]`` and
-``[[fault:invalid]]``; for the submit ``[[fault:reset-before]]``, ``[[fault:reset-after]]``, ``[[fault:503]]`` (any HTTP
-status) and the vendor's errors, such as ``[[fault:spend-limit]]``; for the image ``[[fault:truncated]]``,
-``[[fault:not-image]]`` and ``[[fault:endless]]``; ``[[result:base64]]`` (a form of :data:`RESULT_FORMS`), and
-``[[slow:30]]`` (seconds that the job is PROCESSING).
+A prompt can contain any number of marks: for the job ``[[fault:failed]]``, ``[[fault:blocked]]``,
+``[[fault:invalid]]`` and ``[[fault:blank]]``; for the submit ``[[fault:reset-before]]``, ``[[fault:reset-after]]``,
+``[[fault:503]]`` (any HTTP status) and the vendor's errors, such as ``[[fault:spend-limit]]``; for the image
+``[[fault:truncated]]``, ``[[fault:not-image]]`` and ``[[fault:endless]]``; ``[[result:base64]]`` (a form of
+:data:`RESULT_FORMS`), and ``[[slow:30]]`` (seconds that the job is PROCESSING).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _VENDOR_ERRORS = {
 }
 _INTERRUPTIONS = ("error", "reset", "slow", *_VENDOR_ERRORS)
 _ALTERATIONS = ("truncated", "not_image", "oversize", "endless", "redirect", "content_type")
-_OUTCOMES = ("failed", "blocked", "invalid", "retried", "result_form", "job_seconds")
+_OUTCOMES = ("failed", "blocked", "invalid", "blank", "retried", "result_form", "job_seconds")
 
 #: The observed forms of error bodies.
 ERROR_BODIES = ("error", "message", "detail", "text", "html", "empty", "binary")
@@ -139,6 +139,8 @@ class Fault:
             return replace(outcome, form=self.form)
         if self.kind == "job_seconds":
             return replace(outcome, seconds=self.seconds)
+        if self.kind == "blank":
+            return replace(outcome, is_blank=True)
         if self.kind == "retried":
             return replace(outcome, retries=outcome.retries + 1)
         if self.kind == "invalid":
@@ -155,6 +157,7 @@ _MARKED_FAULTS = {
     "failed": Fault(on=JOB, kind="failed"),
     "blocked": Fault(on=JOB, kind="blocked"),
     "invalid": Fault(on=JOB, kind="invalid"),
+    "blank": Fault(on=JOB, kind="blank"),
     "reset-before": Fault(on="submit", kind="reset"),
     "reset-after": Fault(on="submit", kind="reset", when="after"),
     "truncated": Fault(on="image", kind="truncated"),

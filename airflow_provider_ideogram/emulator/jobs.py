@@ -43,6 +43,7 @@ class Outcome:
     :param queue_seconds: Seconds that the job is QUEUED, None for the setting's.
     :param seconds: Seconds that the job is PROCESSING, None for the setting's.
     :param retries: How often the vendor ran the model again.
+    :param is_blank: Whether its images show nothing.
     """
 
     error: str | None = None
@@ -50,6 +51,7 @@ class Outcome:
     queue_seconds: float | None = None
     seconds: float | None = None
     retries: int = 0
+    is_blank: bool = False
 
     @classmethod
     def invalid(cls, error: str) -> Outcome:

@@ -67,6 +67,7 @@ class SpooledImage:
     :param extension: The usual file name extension, without a dot.
     :param width: The width in pixels.
     :param height: The height in pixels.
+    :param provenance: The mark that it has, None if none was added.
     """
 
     file: IO[bytes]
@@ -76,6 +77,7 @@ class SpooledImage:
     extension: str
     width: int
     height: int
+    provenance: str | None = None
 
     def __enter__(self) -> Self:
         """Return the image."""

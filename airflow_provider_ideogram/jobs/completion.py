@@ -27,10 +27,13 @@ from airflow_provider_ideogram.storage.image_record import Completion, ImageReco
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_ideogram.api.image_source import ImageSource
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.storage.image_store import ImageStore
 
 
@@ -43,11 +46,20 @@ def poll_once(hook: IdeogramHook, poll: RequestPoll) -> None:
 
 
 def fetch_and_store(
-    hook: IdeogramHook, store: ImageStore, job: Job, poll: RequestPoll, *, if_missing: bool = False
+    hook: IdeogramHook,
+    store: ImageStore,
+    job: Job,
+    poll: RequestPoll,
+    *,
+    place: Callable[[SpooledImage], Target] | None = None,
+    asked: str | None = None,
+    if_missing: bool = False,
 ) -> ImageRecord:
     """
     Store a completed request's image in S3.
 
+    :param place: Returns the address for an image; None takes the job's.
+    :param asked: The fingerprint that the image is found by, if the request is another attempt of what was asked.
     :param if_missing: Whether it must not replace an object, see :meth:`ImageStore.put`.
     :raises IdeogramTemporaryError: If the vendor or S3 can't do their part now.
     :raises IdeogramJobError: If there is no image, or none that may be stored.
@@ -56,8 +68,8 @@ def fetch_and_store(
     completion = Completion(poll.completed_at, poll.inference_seconds, poll.cost_usd)
     try:
         with hook.download_image(source) as image:
-            target = Target.parse(job.target).named(job.request_id, image.extension)
-            record = store.put(job, image, target, completion, if_missing=if_missing)
+            target = place(image) if place else Target.parse(job.target).named(job.request_id, image.extension)
+            record = store.put(job, image, target, completion, asked, if_missing=if_missing)
     except IdeogramImageGone as problem:
         if not _is_gone(problem, time.time() - job.submitted_at):
             raise IdeogramServerUnavailable(

@@ -24,6 +24,7 @@ from airflow_provider_ideogram.operators.templates import has_template, is_liter
 from airflow_provider_ideogram.storage.target import (
     DEFAULT_LEDGER_PREFIX,
     IF_EXISTS,
+    PROVENANCE,
     Target,
     check_extra_args,
     check_ledger_prefix,
@@ -68,6 +69,7 @@ class IdeogramTask(BaseOperator):
     durable: bool
     ledger_prefix: str
     thumbnails: bool
+    provenance: str | None
     poll_interval: float | None
     timeout: float
 
@@ -112,6 +114,8 @@ class IdeogramTask(BaseOperator):
             problems += problem_of("ideogram_conn_id", _check_conn_id, self.ideogram_conn_id)
         if self.aws_conn_id is not None and is_final(self.aws_conn_id):
             problems += problem_of("aws_conn_id", _check_conn_id, self.aws_conn_id)
+        if self.provenance is not None:
+            problems += problem_of("provenance", check_choice, self.provenance, PROVENANCE)
         for name, valid in self.choices.items():
             problems += problem_of(name, check_choice, getattr(self, name), valid)
         for name in self.flags:
@@ -189,7 +193,9 @@ class IdeogramTask(BaseOperator):
     def _store(self) -> ImageStore:
         from airflow_provider_ideogram.storage.image_store import ImageStore
 
-        return ImageStore(self.aws_conn_id, self.s3_extra_args, self.ledger_prefix if self.thumbnails else None)
+        return ImageStore(
+            self.aws_conn_id, self.s3_extra_args, self.ledger_prefix if self.thumbnails else None, self.provenance
+        )
 
 
 class IdeogramBaseOperator(IdeogramTask):
@@ -239,6 +245,7 @@ class IdeogramBaseOperator(IdeogramTask):
         durable: bool = True,
         ledger_prefix: str = DEFAULT_LEDGER_PREFIX,
         thumbnails: bool = True,
+        provenance: str | None = None,
         on_unknown_submit: str = "fail",
         resubmit_on_5xx: bool = True,
         on_budget: str = "fail",
@@ -261,6 +268,7 @@ class IdeogramBaseOperator(IdeogramTask):
         self.durable = durable
         self.ledger_prefix = ledger_prefix
         self.thumbnails = thumbnails
+        self.provenance = provenance
         self.on_unknown_submit = on_unknown_submit
         self.resubmit_on_5xx = resubmit_on_5xx
         self.on_budget = on_budget

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
 from airflow_provider_ideogram.datasets.expansion import check_expansion
+from airflow_provider_ideogram.datasets.gates import check_gates, unusable_gates
 from airflow_provider_ideogram.datasets.key_template import check_key_template
+from airflow_provider_ideogram.datasets.outputs import check_outputs, missing_packages
 from airflow_provider_ideogram.datasets.passed_rows import check_passed_rows
 from airflow_provider_ideogram.datasets.prompt_template import check_prompt_template
 from airflow_provider_ideogram.datasets.row_files import check_rows_path
@@ -85,6 +87,11 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
     :param price_usd: The estimated cost of an image in USD, until a completed image of the model shows its true cost;
         None takes the vendor's list price. Without either, one image is generated first.
     :param allow_empty: Whether a dataset without rows is a success.
+    :param gates: Checks of each image, ``blank`` or the import path of a function of the decoded image and its item,
+        and what follows when it is rejected: ``{"blank": "redo", "my_checks.is_sharp": "fail"}``.
+    :param max_attempts: Images of an item at most, where a rejected one is redone.
+    :param outputs: Files beside the manifest: ``parquet`` (``manifest.parquet``, by the extra ``parquet``) and
+        ``imagefolder`` (``metadata.jsonl``, with which Hugging Face's ``datasets`` opens a copy of the prefix).
     :param dedupe: Generate rows with identical inputs once, and copy the image for the others.
     """
 
@@ -120,6 +127,9 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         price_usd: float | None = None,
         dedupe: bool = False,
         allow_empty: bool = False,
+        gates: Mapping[str, str] | None = None,
+        max_attempts: int = 3,
+        outputs: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -137,6 +147,9 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self.price_usd = read_if_valid(number, price_usd)
         self.dedupe = dedupe
         self.allow_empty = allow_empty
+        self.gates = gates
+        self.max_attempts = read_if_valid(whole_number, max_attempts)
+        self.outputs = outputs
         self._check_arguments()
 
     def _problems(self, is_final: Callable[[Any], bool]) -> list[str]:
@@ -159,7 +172,13 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         if self.prompt_template is not None:
             problems += check_prompt_template(self.prompt_template)
         problems += check_expansion(self.variants, self.matrix if is_final(self.matrix) else None)
+        problems += check_gates({} if self.gates is None else self.gates, self.max_attempts)
+        problems += check_outputs(self.outputs, self.key_template)
         return problems + check_key_template(self.key_template, needs_id=self.variants is not None or bool(self.matrix))
+
+    def _check_rendered(self) -> None:
+        super()._check_rendered()
+        self._raise_for([*missing_packages(self.outputs), *unusable_gates(self.gates or {})])
 
     def _path(self, path: Any) -> Any:
         """Return a path as text, without the connection of an ObjectStoragePath if it is that of the operator."""
@@ -282,6 +301,9 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             max_in_flight=self.max_in_flight,
             requests_per_minute=self.requests_per_minute,
             max_failures=self.max_failures,
+            outputs=self.outputs,
+            gates=self.gates or {},
+            max_attempts=self.max_attempts,
             max_cost_usd=self.max_cost_usd,
             price_usd=self.price_usd,
             dedupe=self.dedupe,

@@ -73,6 +73,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param durable: Keep a record of each request in S3 until its image is stored, so that no attempt pays twice.
     :param ledger_prefix: The prefix of the records' keys in the target's bucket, at most 64 bytes.
     :param thumbnails: Also store a thumbnail of the image below ``ledger_prefix``, which the gallery shows.
+    :param provenance: ``xmp`` marks the image as made by a model, without a change of its pixels: XMP with IPTC's
+        digital source type, the model, the request and the date. None stores it as it was received.
     :param on_unknown_submit: What to do about a submit without a response that the account's history does not show:
         ``fail`` until a person clears the task, or ``resubmit`` and risk paying twice.
     :param resubmit_on_5xx: Submit again after an answered 500, 502 or 503, once the account's history shows no such

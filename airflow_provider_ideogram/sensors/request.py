@@ -69,6 +69,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     :param timeout: Seconds or a timedelta from the submission until the task fails.
     :param on_content_blocked: ``fail`` or ``skip`` the task if the vendor blocks the content.
     :param thumbnails: Also store a thumbnail of the image below ``_ideogram/``, which the gallery shows.
+    :param provenance: ``xmp`` marks the image as made by a model, without a change of its pixels.
     """
 
     template_fields: Sequence[str] = (
@@ -104,6 +105,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         timeout: float | timedelta = 3600,
         on_content_blocked: str = "fail",
         thumbnails: bool = True,
+        provenance: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # without the durations, for which Airflow raises an error that it retries
@@ -112,6 +114,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self.timeout = read_if_valid(seconds, timeout)
         self.request = request
         self.thumbnails = thumbnails
+        self.provenance = provenance
         self.s3_key = path_text(s3_key)
         self.s3_bucket = s3_bucket
         self.s3_extra_args = s3_extra_args

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "ideogram-"
 _FINGERPRINT = "ideogram-fingerprint"
+#: Of the inputs that were sent, if they are another attempt of those that were asked for.
+_SENT_FINGERPRINT = "ideogram-sent-fingerprint"
 _ATTEMPT_GROUP = "ideogram-attempt-group"
 _THUMBNAIL = "ideogram-thumbnail"
 
@@ -44,6 +46,7 @@ _IN_METADATA: dict[str, Any] = {
     "completed_at": str,
     "original_cost_usd": float,
     "cost_is_estimate": _flag,
+    "provenance": str,
 }
 
 
@@ -95,6 +98,7 @@ class ImageRecord:
     reused: bool
     submitted_at: str | None
     completed_at: str | None
+    provenance: str | None = None
 
     def to_xcom(self) -> dict[str, Any]:
         """Return the flat dict for downstream tasks."""
@@ -118,6 +122,7 @@ class ImageRecord:
             width=image.width,
             height=image.height,
             sha256=image.sha256.hex(),
+            provenance=image.provenance,
             request_id=job.request_id,
             model=job.request.model if job.request else None,
             seed=job.request.seed if job.request else None,
@@ -157,13 +162,19 @@ class ImageRecord:
         )
 
 
-def metadata_of(job: Job, image: SpooledImage, completion: Completion) -> dict[str, str]:
-    """Return the S3 metadata that :meth:`ImageRecord.of_object` reads; ASCII, far below S3's 2 KB."""
+def metadata_of(job: Job, image: SpooledImage, completion: Completion, asked: str | None = None) -> dict[str, str]:
+    """
+    Return the S3 metadata that :meth:`ImageRecord.of_object` reads; ASCII, far below S3's 2 KB.
+
+    :param asked: The fingerprint that the image is found by; None for the job's.
+    """
     from airflow_provider_ideogram.storage.target import Target
 
     record = ImageRecord.of_upload(job, image, Target("", ""), {}, completion)
     known = {name: getattr(record, name) for name in _IN_METADATA}
-    own = {_FINGERPRINT: job.fingerprint, _ATTEMPT_GROUP: job.attempt_group}
+    own = {_FINGERPRINT: asked or job.fingerprint, _ATTEMPT_GROUP: job.attempt_group}
+    if own[_FINGERPRINT] != job.fingerprint:
+        own[_SENT_FINGERPRINT] = job.fingerprint
     return {
         **{name: value for name, value in own.items() if value},
         **{_metadata_name(name): str(value) for name, value in known.items() if value is not None},
@@ -171,8 +182,8 @@ def metadata_of(job: Job, image: SpooledImage, completion: Completion) -> dict[s
 
 
 def made_from(head: Mapping[str, Any], request: GenerationRequest) -> bool:
-    """Return whether an object, by S3's description of it, was made from these inputs."""
-    return fingerprint_of(head) == request.fingerprint
+    """Return whether an object, by S3's description of it, was made from these inputs, or as an attempt of them."""
+    return request.fingerprint in (fingerprint_of(head), head.get("Metadata", {}).get(_SENT_FINGERPRINT))
 
 
 def fingerprint_of(head: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,17 +24,17 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramStorageRefused,
     completed_not_stored,
 )
-from airflow_provider_ideogram.hooks.image import EXTENSIONS
+from airflow_provider_ideogram.hooks.image import EXTENSIONS, ImageSpool
 from airflow_provider_ideogram.storage.image_record import (
     ImageRecord,
     fingerprint_of,
     made_by,
-    made_from,
     metadata_of,
     thumbnail_metadata,
     thumbnail_pointer,
 )
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, ObjectStore
+from airflow_provider_ideogram.storage.provenance import mark
 from airflow_provider_ideogram.storage.s3_client import make_client
 from airflow_provider_ideogram.storage.target import Target, check_extra_args
 from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CHUNK_BYTES = 1 << 18
+
 #: Headers of an object that a copy with metadata of its own does not take from its source.
 _CONTENT_HEADERS = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType")
 
@@ -57,6 +60,7 @@ class ImageStore:
     :param aws_conn_id: The Airflow connection of type ``aws``.
     :param extra_args: Arguments of ``put_object`` for each upload, such as ``ServerSideEncryption``.
     :param thumbnail_prefix: The ledger's prefix, below which thumbnails are stored; None for no thumbnails.
+    :param provenance: The mark that images get before they are stored, None for none.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class ImageStore:
         aws_conn_id: str | None,
         extra_args: Mapping[str, Any] | None = None,
         thumbnail_prefix: str | None = None,
+        provenance: str | None = None,
     ) -> None:
         self._hook = S3Hook(aws_conn_id=aws_conn_id)
         self._extra_args = dict(extra_args or {})
         self._thumbnail_prefix = thumbnail_prefix
+        self._provenance = provenance
 
     def use_connection(self, connection: Any) -> None:
         """Take a connection that was read already, as on an event loop, where reading it must not block."""
@@ -130,18 +136,51 @@ class ImageStore:
                 return target, head
         return None
 
+    def read(self, bucket: str, key: str) -> SpooledImage:
+        """
+        Read a stored image, which the caller closes.
+
+        :raises IdeogramStorageError: If it can't be read.
+        :raises IdeogramInvalidImage: If it is not a complete image.
+        """
+        with self.objects.open(bucket, key) as body, ImageSpool() as spool:
+            while chunk := body.read(_CHUNK_BYTES):
+                spool.write(chunk)
+            return spool.finish()
+
     def put(
-        self, job: Job, image: SpooledImage, target: Target, completion: Completion, *, if_missing: bool = False
+        self,
+        job: Job,
+        image: SpooledImage,
+        target: Target,
+        completion: Completion,
+        asked: str | None = None,
+        *,
+        if_missing: bool = False,
     ) -> ImageRecord:
         """
-        Store the image of a completed request, and then its thumbnail, whose failure is a warning.
+        Mark and store the image of a completed request, and then its thumbnail, whose failure is a warning.
 
         :param completion: When it was completed and what it cost.
+        :param asked: The fingerprint that the image is found by; None for the job's.
         :param if_missing: Whether it must not replace an object.
         :raises IdeogramStorageError: If the image is not stored.
         :raises PreconditionFailed: If it must not replace the object that is there.
         :raises ConditionsNotSupported: If the store can't keep that.
         """
+        with (mark(job, image) if self._provenance else None) or nullcontext(image) as stored:
+            return self._put(job, stored, target, completion, asked, if_missing=if_missing)
+
+    def _put(
+        self,
+        job: Job,
+        image: SpooledImage,
+        target: Target,
+        completion: Completion,
+        asked: str | None,
+        *,
+        if_missing: bool,
+    ) -> ImageRecord:
         prefix = self._thumbnail_prefix
         thumbnail = None if prefix is None else thumbnail_key(prefix, target, image.sha256)
         # S3 compares names of metadata without case: the user's must not replace the provider's.
@@ -157,7 +196,7 @@ class ImageStore:
             **{
                 **self._extra_args,
                 "Metadata": metadata
-                | metadata_of(job, image, completion)
+                | metadata_of(job, image, completion, asked)
                 | (thumbnail_pointer(thumbnail) if thumbnail else {}),
                 "ContentLength": image.size_bytes,
                 "ContentType": image.content_type,
@@ -182,10 +221,16 @@ class ImageStore:
         except Exception as error:  # of any class, by a decoder or by S3: the image is paid and stored
             log.warning("The image of request %s is stored without a thumbnail: %s", job.request_id, error)
 
-    def copy(self, source: Target, target: Target, request: GenerationRequest) -> ImageRecord | None:
-        """Copy an image made from the same inputs, with its metadata; return None if the source has no such image."""
+    def copy(
+        self, source: Target, target: Target, request: GenerationRequest, asked: str | None = None
+    ) -> ImageRecord | None:
+        """
+        Copy an image made from the same inputs, with its metadata; return None if the source has no such image.
+
+        :param asked: The fingerprint of the inputs; None for the request's.
+        """
         head = self.head(source)
-        if head is None or not made_from(head, request):
+        if head is None or fingerprint_of(head) != (asked or request.fingerprint):
             return None
         return ImageRecord.of_object(target, self._copy(source, head, target), request)
 

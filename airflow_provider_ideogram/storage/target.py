@@ -15,6 +15,8 @@ from typing import Any
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 
 IF_EXISTS = ("reuse", "overwrite", "fail")
+#: The marks that an image may get.
+PROVENANCE = ("xmp",)
 #: The default prefix of a bucket's ledger.
 DEFAULT_LEDGER_PREFIX = "_ideogram/"
 
@@ -35,7 +37,7 @@ _OWN_UPLOAD_ARGS = ("Bucket", "Key", "Body", "ContentLength", "ContentMD5", "Con
 #: A name of metadata is a header's name.
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: The maximum size of the provider's own metadata.
-OWN_METADATA_BYTES = 1080
+OWN_METADATA_BYTES = 1180
 #: S3 accepts 2 KB of names and values in total.
 _MAX_METADATA_BYTES = 2048 - OWN_METADATA_BYTES
 

@@ -31,7 +31,7 @@ from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.earlier_images import EarlierImages
-from airflow_provider_ideogram.datasets.manifest import failed_line, stored_line, write_manifest
+from airflow_provider_ideogram.datasets.manifest import failed_line, manifest_lines, stored_line
 from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
@@ -111,13 +111,13 @@ TO_DO = Item(0, "lighthouse", ASKED, TARGET.key, absent=True)
 COPY = Item(1, "twin", ASKED, "images/twin.png", copy_of=TARGET.key)
 FAILED = Item(2, "failed", replace(ASKED, prompt="fails"), "images/failed.png")
 BLOCKED = Item(3, "blocked", replace(ASKED, prompt="is blocked"), "images/blocked.png")
+ATTEMPT = {"attempt": 1, "gate": "blank", "reason": "it is near-uniform", "seed": 7, "request_id": "request-0"}
+ATTEMPT |= {"uri": "s3://formats/kept", "sha256": "0" * 64, "cost_usd": 0.05, "cost_is_estimate": False}
 PART = [
     failed_line(BLOCKED, IdeogramContentBlocked("Request request-3 was blocked", request_id="request-3"), 0.0),
-    stored_line(TO_DO, RECORD),
+    stored_line(replace(TO_DO, rejected=(ATTEMPT,)), RECORD, ["blank"]),
     failed_line(FAILED, IdeogramServerUnavailable("The API failed"), None),
-    stored_line(
-        COPY, replace(RECORD, uri="s3://formats/images/twin.png", key="images/twin.png", reused=True, cost_usd=0.0)
-    ),
+    stored_line(COPY, replace(RECORD, uri=f"{IMAGES.uri}twin.png", key=COPY.key, reused=True, cost_usd=0.0)),
 ]
 STATE_OF_RUN = DatasetState(
     owner=OWNER,
@@ -154,7 +154,7 @@ STATE_OF_RUN = DatasetState(
     copy_chunks=1,
     copied_chunks=1,
     in_flight=[InFlightItem(TO_DO, JOB)],
-    delayed=[DelayedItem(FAILED, NOW + 30, NOW)],
+    delayed=[DelayedItem(FAILED.redone(ATTEMPT), NOW + 30, NOW)],
 )
 
 
@@ -175,8 +175,9 @@ def check_written(name: str, text: str) -> None:
         file.write_text(text if in_lines else json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n")
         pytest.skip(f"written to {file}")
     written = [json.loads(line) for line in text.splitlines()] if in_lines else json.loads(text)
-    known = read_lines(VERSIONS[-1], name) if in_lines else read(VERSIONS[-1], name)
-    assert written == known, CHANGED.format(name=name, version=VERSIONS[-1])
+    assert written == (read_lines if in_lines else read)(VERSIONS[-1], name), CHANGED.format(
+        name=name, version=VERSIONS[-1]
+    )
 
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -429,7 +430,8 @@ def test_datasets_lines_are_written_as_before(name: str, workspace: Workspace, b
 
 def test_manifest_is_written_as_before(workspace: Workspace, bucket: S3Client) -> None:
     workspace.write_lines(part_name(1, 1, 0), PART)
-    write_manifest(workspace, PrefixUse(ObjectStore(bucket), IMAGES, OWNER, 0), None, len(PART), 1, {})
+    with manifest_lines(workspace, len(PART), 1) as lines:
+        PrefixUse(ObjectStore(bucket), IMAGES, OWNER, 0).write_manifest(lines, None, {})
 
     check_written("manifest.jsonl", content(bucket, "images/manifest.jsonl"))
 
@@ -462,10 +464,10 @@ def test_images_that_every_version_made_are_reused(name: str, key: str, version:
     earlier = EarlierImages(ObjectStore(bucket), IMAGES, "_ideogram/images/.dataset/", "own/")
 
     reused = replace(RECORD, reused=True, cost_usd=0.0)
-    assert earlier.line_of(TO_DO, None) == stored_line(TO_DO, reused)
-    twin = replace(reused, key=COPY.key, uri=f"s3://{BUCKET}/{COPY.key}")
-    assert earlier.line_of(COPY, None) == stored_line(COPY, twin)
-    assert earlier.line_of(FAILED, None) is None
+    attempt = {**ATTEMPT, "cost_usd": 0.0}
+    assert earlier.line_of(TO_DO) == stored_line(replace(TO_DO, rejected=(attempt,)), reused, ["blank"])
+    assert earlier.line_of(COPY) == stored_line(COPY, replace(reused, key=COPY.key, uri=f"{IMAGES.uri}twin.png"))
+    assert earlier.line_of(FAILED) is None
     earlier.close()
 
 
@@ -488,10 +490,8 @@ def test_image_of_every_version_is_known_for_what_it_is(version: str, bucket: S3
     assert head is not None
     assert ImageRecord.of_object(TARGET, head, ASKED, own=True) == RECORD
     assert ImageRecord.of_object(TARGET, head, ASKED) == replace(RECORD, cost_usd=0.0, reused=True)
-    assert made_from(head, ASKED)
-    assert not made_from(head, SENT)
-    assert made_by(head) == "request-1"
-    assert paid_by_group(head, INTENT.attempt_group)
+    assert (made_from(head, ASKED), made_from(head, SENT)) == (True, False)
+    assert (made_by(head), paid_by_group(head, INTENT.attempt_group)) == ("request-1", True)
 
 
 def test_every_file_is_of_one_of_these_forms() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import TYPE_CHECKING
+from unittest import mock
 
+import pyarrow.parquet
+
+from airflow_provider_ideogram.datasets import outputs
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from tests.integration.datasets.results import PREFIX, Make, assert_results_agree, manifest
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.support.task_runner import TaskRunner
     from tests.support.world import World
 
@@ -45,6 +54,23 @@ def test_prompt_is_made_of_a_files_columns_and_recorded(make: Make, task_runner:
 
     (line,) = manifest(world)
     assert (line["id"], line["prompt"]) == ("mug-1", "a {{ var.value.x }} for 3.50 EUR on 26 November")
+
+
+def test_file_that_can_not_be_written_costs_no_manifest(
+    make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = task_runner(make(outputs=["parquet", "imagefolder"], key_template="{id}.png"))
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "_write_parquet", mock.Mock(side_effect=IdeogramStorageError("S3 is away", "Retry.")))
+        result = world.to_end(run, run.execute())
+    assert (result.state, len(manifest(world)), world.accepted) == ("up_for_retry", 5, 5)
+
+    assert_results_agree(world, run, world.to_end(run, run.retry()))
+    assert world.accepted == 5
+    assert pyarrow.parquet.read_table(io.BytesIO(world.stored(f"{PREFIX}manifest.parquet"))).num_rows == 5
+    assert [json.loads(line)["file_name"] for line in world.stored(f"{PREFIX}metadata.jsonl").splitlines()] == [
+        f"item-{number}.png" for number in range(5)
+    ]
 
 
 def test_nothing_is_paid_if_a_column_is_missing_or_empty(make: Make, task_runner: TaskRunner, world: World) -> None:

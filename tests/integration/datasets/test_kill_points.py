@@ -50,7 +50,7 @@ def _dying_at(number: int, when: str) -> Iterator[None]:
         yield
 
 
-def _kill(run_slice: Callable[[], Slice], number: int, when: str) -> bool:
+def kill(run_slice: Callable[[], Slice], number: int, when: str) -> bool:
     """Run a slice in a child that dies at its n-th request, or when it is done; return whether it died before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside the servers' threads, from 3.12 on
@@ -86,7 +86,7 @@ def test_worker_that_is_killed_costs_nothing_and_loses_nothing(
         assert act().state == "deferred"
         act = partial(run.resume, run.fire())
 
-    _kill(act, number, when)
+    kill(act, number, when)
     world.pass_time(1)
     result = world.to_end(run, run.retry())
 
@@ -99,7 +99,7 @@ def test_workers_that_are_killed_one_after_the_other(make: Make, task_runner: Ta
     act: Callable[[], Slice] = run.execute
     died = 0
     for number in (33, 12, 20, 9, 5):
-        died += _kill(act, number, "after")
+        died += kill(act, number, "after")
         world.pass_time(2)
         result = run.retry()
         if result.state != "deferred":

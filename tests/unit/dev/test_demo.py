@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from PIL import Image
 
 from dev import demo
 from dev.demo import DemoFailed
 from dev.demo_report import Console, Progress, image_table
 from dev.emulator_server import EmulatorServer
 from dev.processes import Processes
+from tests.support.photo import encoded
 
 KEY = "sg-very-secret"
 CONTENT = b"bytes of an image"
+#: Colour and compression: the first two images have the same pixels.
+MADE = [("red", 1), ("red", 0), ("blue", 1)]
 
 
 def _image(**changes: Any) -> dict[str, Any]:
@@ -55,6 +59,16 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "OUTPUT", tmp_path)
     (tmp_path / "lighthouse.png").write_bytes(CONTENT)
     return tmp_path
+
+
+def test_marked_image_is_compared_by_its_pixels(output: Path) -> None:
+    files = [encoded(Image.new("RGB", (9, 9), colour), "PNG", compress_level=level) for colour, level in MADE]
+    made, marked, other = files
+    (output / "lighthouse.png").write_bytes(marked)
+    image = _image(sha256=hashlib.sha256(marked).hexdigest(), size_bytes=len(marked), provenance="xmp")
+    demo.verify([image], cast("EmulatorServer", _Emulator(made)))
+    with pytest.raises(DemoFailed, match="differs from the image that the emulator made"):
+        demo.verify([image], cast("EmulatorServer", _Emulator(other)))
 
 
 @pytest.mark.usefixtures("output")

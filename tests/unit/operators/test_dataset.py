@@ -26,6 +26,8 @@ def _operator(**arguments: Any) -> IdeogramGenerateDatasetOperator:
         {"prompts": "{{ ti.xcom_pull('rows') }}", "requests_per_minute": 0, "dedupe": True},
         {"variants": 4, "matrix": {"style_type": ["{{ params.style }}"]}, "key_template": "{row}/{id}"},
         {"matrix": "{{ params.matrix }}"},
+        {"gates": {"blank": "redo", "my_checks.is_sharp": "fail"}, "max_attempts": 20, "provenance": "xmp"},
+        {"outputs": ["parquet", "imagefolder"], "key_template": "{id}.webp"},
     ],
 )
 def test_valid_arguments(arguments: dict[str, Any]) -> None:
@@ -69,6 +71,11 @@ def test_paths_of_airflows_object_storage_are_read() -> None:
         ({"prompts": PurePosixPath("rows.csv")}, "not PurePosixPath; pass a file as prompts_path"),
         ({"prompts": {"prompt": "a cat"}}, "prompts: must be a list of rows"),
         ({"prompts": {"a cat"}}, "numpy, not set"),
+        ({"gates": ["blank"]}, "gates: must be a mapping of gates to 'fail' or 'redo', not list"),
+        ({"gates": {"blank": "redo"}, "max_attempts": 0}, "max_attempts: 0 is not a whole number from 1 to 20"),
+        ({"outputs": "parquet"}, "outputs: must be a list of parquet and imagefolder, not str"),
+        ({"outputs": ["imagefolder"]}, "outputs, key_template: an image folder needs keys that end in .png"),
+        ({"provenance": "c2pa"}, "provenance: 'c2pa' is not valid. Valid are xmp"),
         ({"prompts": (prompt for prompt in ["a cat"])}, "prompts: is a generator, which can be read once only"),
         ({"prompts": map(str, [1])}, "prompts: is a map, which can be read once only"),
         ({"prompts_path": "rows.xlsx"}, "prompts_path: 'rows.xlsx' does not end in .jsonl"),

@@ -23,6 +23,7 @@ ALWAYS = {
     exceptions.IdeogramLedgerError,
     exceptions.IdeogramInvalidRecord,
     exceptions.IdeogramJobFailed,
+    exceptions.IdeogramGateFailed,
     exceptions.IdeogramDatasetFailed,
 }
 NEVER = {
@@ -38,6 +39,7 @@ NEVER = {
     exceptions.IdeogramNotFound,
     exceptions.IdeogramObjectExists,
     exceptions.IdeogramContentBlocked,
+    exceptions.IdeogramImageRejected,
     exceptions.IdeogramDatasetStopped,
     exceptions.IdeogramStorageRefused,
     exceptions.IdeogramLedgerRefused,

@@ -28,7 +28,7 @@ from airflow_provider_ideogram.storage.thumbnail import thumbnail_key
 ASKED = GenerationRequest("a cat \u2013 猫", "OFF", "1024x768", "ANIME")
 SENT = replace(ASKED, seed=42)
 JOB = Job("r-1", 1795392000.0, SENT, ASKED.fingerprint, "s3://bucket/cat.png")
-IMAGE = SpooledImage(io.BytesIO(), 1234, bytes(range(32)), "image/png", "png", 1024, 768)
+IMAGE = SpooledImage(io.BytesIO(), 1234, bytes(range(32)), "image/png", "png", 1024, 768, "xmp")
 COMPLETION = Completion(completed_at=1795392014.5, inference_seconds=13.06, cost_usd=0.0512)
 TARGET = Target("bucket", "cat.png")
 
@@ -58,6 +58,7 @@ XCOM = {
     "reused": False,
     "submitted_at": "2026-11-23T00:00:00.000+00:00",
     "completed_at": "2026-11-23T00:00:14.500+00:00",
+    "provenance": "xmp",
 }
 
 
@@ -189,7 +190,7 @@ def test_metadata_fits_into_its_reserved_size() -> None:
     job = Job("r" * 128, JOB.submitted_at, request, request.fingerprint, "", attempt_group=attempt_group("me", 1))
     image = replace(IMAGE, width=10**5, height=10**5)
     longest = -1.2345678901234567e-100
-    metadata = metadata_of(job, image, replace(COMPLETION, inference_seconds=longest, cost_usd=longest))
+    metadata = metadata_of(job, image, replace(COMPLETION, inference_seconds=longest, cost_usd=longest), "f" * 64)
     metadata |= thumbnail_pointer(thumbnail_key("é" * (MAX_LEDGER_PREFIX_BYTES // 2), TARGET, image.sha256))
     assert len("".join(name + value for name, value in metadata.items()).encode()) <= OWN_METADATA_BYTES
 

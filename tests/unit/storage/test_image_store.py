@@ -15,8 +15,8 @@ from PIL import Image
 from airflow_provider_ideogram.api.job import Job
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramStorageRefused
-from airflow_provider_ideogram.hooks.image import SpooledImage
-from airflow_provider_ideogram.storage.image_record import Completion, made_by, made_from, thumbnail_of
+from airflow_provider_ideogram.hooks.image import ImageSpool, SpooledImage
+from airflow_provider_ideogram.storage.image_record import Completion, ImageRecord, made_by, made_from, thumbnail_of
 from airflow_provider_ideogram.storage.image_store import ImageStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.photo import photo
@@ -45,6 +45,40 @@ def test_image_is_stored_and_found_again(s3: Any, s3_bucket: str) -> None:
     assert found is not None
     assert made_by(found) == "r-1"
     assert made_from(found, ASKED)
+
+
+def test_marked_image_is_hashed_as_stored_and_found_again(s3: Any, s3_bucket: str) -> None:
+    target, file = Target(s3_bucket, "cat.webp"), photo("WEBP")
+    with ImageSpool() as spool:
+        spool.write(file)
+        image = spool.finish()
+    store = ImageStore("aws_default", provenance="xmp")
+    with image:
+        record = store.put(JOB, image, target, Completion())
+
+    body = s3.get_object(Bucket=s3_bucket, Key=target.key)["Body"].read()
+    assert body != file
+    assert b"trainedAlgorithmicMedia" in body
+    assert (record.sha256, record.size_bytes) == (hashlib.sha256(body).hexdigest(), len(body))
+    head = store.find(target)
+    assert head is not None
+    assert made_from(head, ASKED)
+    assert ImageRecord.of_object(target, head, ASKED).provenance == record.provenance == "xmp"
+
+
+def test_image_that_can_not_be_marked_is_stored_as_it_is(s3: Any, s3_bucket: str) -> None:
+    record = ImageStore("aws_default", provenance="xmp").put(JOB, _image(), Target(s3_bucket, "cat"), Completion())
+    assert s3.get_object(Bucket=s3_bucket, Key="cat")["Body"].read() == DATA
+    assert (record.provenance, record.sha256) == (None, hashlib.sha256(DATA).hexdigest())
+
+
+def test_rejected_attempt_is_found_by_what_was_asked_and_sent(s3_bucket: str) -> None:
+    asked = replace(ASKED, seed=1)
+    store, target = ImageStore("aws_default"), Target(s3_bucket, "cat")
+    store.put(JOB, _image(), target, Completion(), asked.fingerprint)
+    head = store.find(target)
+    assert head is not None
+    assert [made_from(head, replace(ASKED, seed=seed)) for seed in (1, 42, 3)] == [True, True, False]
 
 
 def test_object_below_a_prefix_is_found_by_its_metadata(s3_bucket: str) -> None:
