@@ -192,6 +192,9 @@ class Checks:
             submit.is_recorded = True
             submit.is_adopted |= record["owner"] != submit.task.owner
         elif record["request_id"] is None:
+            if before is not None and before["request_id"] is None and before["owner"] != record["owner"]:
+                for earlier in self._of_image[_image_of(record)]:
+                    earlier.is_adopted |= not earlier.is_recorded
             self._kernel.routine.notes["intent"] = record
 
     def _give_up(self, record: Mapping[str, Any]) -> None:
@@ -253,7 +256,9 @@ class Checks:
         if said != counted:
             self.fail(f"{task.name}: counts {said}, and truly {dict(counted)}")
         # ``cost_usd`` has what the lines have, and the lost images of all attempts as far as the task knows them.
-        cost, spent = sum(line["cost_usd"] or 0.0 for line in lines), self._spent(task)
+        named = [self.submits[line["request_id"]] for line in lines if line["request_id"] in self.submits]
+        adopted = sum(each.job.price for each in named if each.is_adopted and each.task is not task)
+        cost, spent = sum(line["cost_usd"] or 0.0 for line in lines), self._spent(task) + adopted
         if not cost - _TOLERANCE <= result["cost_usd"] <= spent + _TOLERANCE:
             self.fail(
                 f"{task.name}: cost_usd is {result['cost_usd']}, its lines have {cost:.2f}, and {spent:.2f} was spent"

