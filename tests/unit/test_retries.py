@@ -35,6 +35,9 @@ NO_RETRY = {
     "IdeogramObjectExists",
     "IdeogramContentBlocked",
     "IdeogramDatasetStopped",
+    "IdeogramImageRejected",
+    "IdeogramNotApproved",
+    "IdeogramReviewTimeout",
 }
 
 

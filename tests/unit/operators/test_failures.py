@@ -40,6 +40,8 @@ NEVER = {
     exceptions.IdeogramObjectExists,
     exceptions.IdeogramContentBlocked,
     exceptions.IdeogramImageRejected,
+    exceptions.IdeogramNotApproved,
+    exceptions.IdeogramReviewTimeout,
     exceptions.IdeogramDatasetStopped,
     exceptions.IdeogramStorageRefused,
     exceptions.IdeogramLedgerRefused,
