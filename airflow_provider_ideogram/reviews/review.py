@@ -71,7 +71,7 @@ class Review:
     :param opened_at: When it was opened, in seconds since the epoch.
     :param deadline: When the task stops waiting, in seconds since the epoch.
     :param write_args: The arguments of ``put_object`` that the bucket may require.
-    :param finished_by: Who ended it before all images were decided, None if the operator did.
+    :param finished_by: Who ended it before all images were decided, None if no person did.
     :param closed_at: When the task took the result, in seconds since the epoch; None until then.
     :param timed_out: Whether it was closed at its deadline, with undecided images.
     :param entries: All decisions, the oldest first.
