@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 XCOM_KEYS = {
     *("uri", "bucket", "key", "etag", "version_id", "content_type", "size_bytes", "width", "height", "sha256"),
+    "provenance",
     *("request_id", "model", "prompt", "magic_prompt_option", "resolution", "style_type", "seed"),
     *(
         "inference_seconds",
@@ -88,6 +89,7 @@ def test_stores_the_vendors_image_unchanged(
         "width": 1344,
         "height": 768,
         "sha256": hashlib.sha256(content).hexdigest(),
+        "provenance": None,
         "request_id": request.request_id,
         "model": "ideogram-2a-txt-2-img",
         "prompt": "a lighthouse",

@@ -42,7 +42,7 @@ class TestRateLimit:
         trigger = run.trigger()
         assert isinstance(trigger, IdeogramTurnTrigger)
         assert world.submits == 1
-        world.pass_time(MINUTE)
+        world.pass_time(MINUTE + 5)
         result = run.resume(run.fire())
 
         assert_succeeded(world.to_end(run, result))
