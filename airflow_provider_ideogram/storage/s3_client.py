@@ -21,7 +21,7 @@ def make_client(hook: S3Hook) -> Any:
     Return boto3's S3 client of a hook's connection.
 
     ``S3Hook.get_conn()`` names the calling operator to AWS, for which it reads the source file of each frame on the
-    stack: 0.3 CPU seconds in a task, more than all else that the client takes.
+    stack. In a task this takes more CPU than all else about the client.
     """
     config: Any = hook.config
     agent = f"{config.user_agent_extra or ''} airflow-provider-ideogram/{__version__}".strip()
