@@ -14,9 +14,23 @@ import sys
 from benchmarks import completion_delay, on_airflow, parsing, polls, report, upload
 from benchmarks.dags.benchmark_dag import JOB_SECONDS, MAPPED
 
-PARTS = ("completion-delay", "parsing", "upload", "ledger", "dataset-rows", "polls", "end-to-end", "triggerer")
+PARTS = (
+    "completion-delay",
+    "parsing",
+    "upload",
+    "ledger",
+    "dataset-rows",
+    "polls",
+    "end-to-end",
+    "triggerer",
+    "worker-cpu",
+)
 #: Parts that are programs of their own.
-MODULES = {"ledger": "benchmarks.ledger_cost", "dataset-rows": "benchmarks.dataset_rows"}
+MODULES = {
+    "ledger": "benchmarks.ledger_cost",
+    "dataset-rows": "benchmarks.dataset_rows",
+    "worker-cpu": "benchmarks.worker_cpu",
+}
 
 
 def main() -> None:
