@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
-from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.compare_and_swap import Contended, compare_and_swap
+from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore
 
 log = logging.getLogger(__name__)
 State = TypeVar("State")
@@ -30,8 +29,8 @@ VERSION = 1
 #: Seconds for which a change is attempted again after others' changes: of a task that can wait in the triggerer
 #: instead, and at the end of a request, which nothing later repeats.
 ADMISSION_PATIENCE, PATIENCE_SECONDS = 5.0, 60.0
-#: The range of the first back-off in seconds, and its limit: it doubles.
-_FIRST_BACK_OFF, _MAX_BACK_OFF = 0.1, 4.0
+#: The range of the first pause between two attempts in seconds, which doubles, and its limit.
+_PAUSES = (0.1, 4.0)
 _ADVICE = (
     "Nothing was charged by this attempt. Give the role of workers and triggerers read and write access to the "
     "account's objects, see docs/account.md."
@@ -82,23 +81,17 @@ class AccountStore:
         :raises IdeogramInvalidInput: If the store has no conditional writes.
         """
         with _updating:
-            give_up_at, back_off = time.monotonic() + patience, _FIRST_BACK_OFF
-            while True:
-                state, etag = self._read(key, parse)
-                new, result = change(state)
-                if new is None:
-                    return result
-                try:
-                    self._write(key, new, etag)
-                except PreconditionFailed as error:
-                    pause = random.uniform(0.0, back_off)
-                    if time.monotonic() + pause > give_up_at:
-                        what = f"The account's object s3://{self._bucket}/{key}: others change it all the time"
-                        raise AccountContended(what, "Nothing was charged by this attempt.") from error
-                    time.sleep(pause)
-                    back_off = min(2 * back_off, _MAX_BACK_OFF)
-                else:
-                    return result
+            try:
+                return compare_and_swap(
+                    lambda: self._read(key, parse),
+                    change,
+                    lambda new, etag: self._write(key, new, etag),
+                    patience,
+                    _PAUSES,
+                )
+            except Contended as error:
+                what = f"The account's object s3://{self._bucket}/{key}: others change it all the time"
+                raise AccountContended(what, "Nothing was charged by this attempt.") from error
 
     def _read(self, key: str, parse: Parse[State]) -> tuple[State | None, str | None]:
         stored = self._objects.get(self._bucket, key, advice=_ADVICE)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
@@ -18,7 +16,8 @@ from typing import Any
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramInvalidRecord, IdeogramStorageError
 from airflow_provider_ideogram.reviews.review import Review
 from airflow_provider_ideogram.storage.bucket_arguments import with_every_write
-from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.compare_and_swap import Contended, compare_and_swap
+from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 
 #: The name of the review, and of the lines of its images.
@@ -26,8 +25,8 @@ REVIEW, IMAGES = "review.json", "images.jsonl"
 _FOLDER = ".reviews/"
 #: Seconds for which a worker attempts a change again after others' changes.
 PATIENCE_SECONDS = 60.0
-#: The range of the first back-off in seconds, and its limit: it doubles.
-_FIRST_BACK_OFF, _MAX_BACK_OFF = 0.05, 1.0
+#: The range of the first pause between two attempts in seconds, which doubles, and its limit.
+_PAUSES = (0.05, 1.0)
 _MAX_BYTES = 16 << 20
 _ADVICE = "Nothing was charged: a review spends no money. The decisions that were saved are kept."
 
@@ -79,21 +78,15 @@ class ReviewStore:
         :raises IdeogramStorageError: If S3 can't be used, the object is not a review, or others change it all the time.
         :raises IdeogramInvalidInput: If the store has no conditional writes.
         """
-        give_up_at, back_off = time.monotonic() + self._patience, _FIRST_BACK_OFF
-        while True:
-            before, etag = self._read()
+
+        def changed(before: Review | None) -> tuple[Review | None, Review | None]:
             after = change(before)
-            if after is None:
-                return before
-            try:
-                self._write(after, etag)
-            except PreconditionFailed as error:
-                if time.monotonic() > give_up_at:
-                    raise IdeogramStorageError(f"{self.uri}: others change it all the time", _ADVICE) from error
-                time.sleep(random.uniform(0.0, back_off))
-                back_off = min(2 * back_off, _MAX_BACK_OFF)
-            else:
-                return after
+            return after, before if after is None else after
+
+        try:
+            return compare_and_swap(self._read, changed, self._write, self._patience, _PAUSES)
+        except Contended as error:
+            raise IdeogramStorageError(f"{self.uri}: others change it all the time", _ADVICE) from error
 
     def write_images(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Write the lines of the images."""

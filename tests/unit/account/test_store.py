@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_ideogram.account import store as store_module
 from airflow_provider_ideogram.account.store import ADMISSION_PATIENCE, AccountContended, AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
+from airflow_provider_ideogram.storage import compare_and_swap
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.support.s3 import answered, conditions_refused, response_lost
 
@@ -46,7 +47,7 @@ def test_nothing_is_written_for_no_change(store: AccountStore) -> None:
 
 
 def test_no_change_is_lost(store: AccountStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr(store_module, "_PAUSES", (0.001, 4.0))
     monkeypatch.setattr(store_module, "_updating", nullcontext())  # the threads stand for processes
     results: list[int] = []
     threads = [
@@ -67,10 +68,10 @@ def test_contention_without_an_end_is_an_error(store: AccountStore, client: S3Cl
 
 def test_patience_bounds_the_pauses(store: AccountStore, client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(store_module, "_FIRST_BACK_OFF", 0.1)
+    monkeypatch.setattr(store_module, "_PAUSES", (0.1, 4.0))
     clock = mock.Mock(monotonic=lambda: sum(pauses), sleep=pauses.append)
     with (
-        mock.patch.object(store_module, "time", clock),
+        mock.patch.object(compare_and_swap, "time", clock),
         answered(client, "PutObject", 412, "PreconditionFailed"),
         pytest.raises(AccountContended),
     ):

@@ -45,7 +45,7 @@ def test_review_and_images_are_read_as_they_were_written(store: ReviewStore) -> 
 
 
 def test_no_decision_of_several_people_is_lost(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr(store_module, "_PAUSES", (0.001, 1.0))
     images = [f"{who}-{number}" for who in "xyz" for number in range(5)]
     store.update(lambda _: review(*images))
 
