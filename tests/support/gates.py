@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pytest
 from PIL.Image import Image
+
+#: The import path of :func:`scripted`.
+SCRIPTED = "tests.support.gates.scripted"
 
 #: What the gates were told and when they began and ended.
 calls: list[Any] = []
@@ -21,6 +25,14 @@ def scripted(image: Image, item: Mapping[str, Any]) -> Any:
     if isinstance(verdict, BaseException):
         raise verdict
     return verdict
+
+
+@pytest.fixture(autouse=True)
+def forgotten_gates() -> Iterator[None]:
+    """Forget calls and verdicts after each test of the module that imports this fixture."""
+    yield
+    calls.clear()
+    verdicts.clear()
 
 
 not_a_function = "text"

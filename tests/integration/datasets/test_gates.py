@@ -11,21 +11,15 @@ from airflow_provider_ideogram.datasets import runner
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
 from tests.integration.datasets.test_kill_points import kill
 from tests.support import gates
+from tests.support.gates import SCRIPTED, forgotten_gates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support.task_runner import Slice, TaskRun, TaskRunner
     from tests.support.world import World
 
-SCRIPTED = "tests.support.gates.scripted"
-
-
-@pytest.fixture(autouse=True)
-def _no_verdicts() -> Iterator[None]:
-    yield
-    gates.calls.clear()
-    gates.verdicts.clear()
+__all__ = ["forgotten_gates"]  # the fixture is used in each test
 
 
 def plant_blanks(world: World, number: int, times: int | None = 1) -> None:

@@ -26,23 +26,15 @@ from airflow_provider_ideogram.emulator.scenery import landscape
 from airflow_provider_ideogram.hooks.image import ImageSpool, SpooledImage
 from airflow_provider_ideogram.storage.image_record import Completion, ImageRecord
 from tests.support import gates
+from tests.support.gates import SCRIPTED, forgotten_gates
 from tests.unit.datasets.examples import NOW, make_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_ideogram.storage.target import Target
 
 SIDE = 256
 IMAGES = 1_000
-SCRIPTED = "tests.support.gates.scripted"
-
-
-@pytest.fixture(autouse=True)
-def _no_verdicts() -> Iterator[None]:
-    yield
-    gates.calls.clear()
-    gates.verdicts.clear()
+__all__ = ["forgotten_gates"]  # the fixture is used in each test
 
 
 def blank(rng: random.Random) -> Image.Image:
