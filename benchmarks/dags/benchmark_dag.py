@@ -1,10 +1,12 @@
-"""One image, and many mapped images; each compared with a task that only defers for the duration of the job."""
+"""Images, one and many, and what they are compared with: tasks that only defer as long as a job, and uploads."""
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.amazon.aws.transfers.local_to_s3 import LocalFilesystemToS3Operator
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator
 
@@ -37,10 +39,16 @@ with DAG("one_image", schedule=None, default_args=RETRIES):
 with DAG("one_deferral", schedule=None, default_args=RETRIES):
     DeferOnly(task_id="task")
 
-with DAG("many_images", schedule=None, default_args=RETRIES):
-    IdeogramGenerateImageOperator.partial(task_id="task", s3_key="s3://benchmark/many/").expand(
-        prompt=[f"cat number {number}" for number in range(MAPPED)]
-    )
+for name, thumbnails in (("many_images", True), ("many_images_without_thumbnails", False)):
+    with DAG(name, schedule=None, default_args=RETRIES):
+        IdeogramGenerateImageOperator.partial(
+            task_id="task", s3_key=f"s3://benchmark/{name}/", thumbnails=thumbnails
+        ).expand(prompt=[f"cat number {number}" for number in range(MAPPED)])
+
+with DAG("many_uploads", schedule=None, default_args=RETRIES):
+    LocalFilesystemToS3Operator.partial(
+        task_id="task", filename=os.environ.get("BENCHMARK_IMAGE", ""), dest_bucket="benchmark", replace=True
+    ).expand(dest_key=[f"uploads/{number}.png" for number in range(MAPPED)])
 
 with DAG("many_deferrals", schedule=None, default_args=RETRIES):
     DeferOnly.partial(task_id="task").expand(number=list(range(MAPPED)))
