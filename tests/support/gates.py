@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-#: What the gates were told and when they began and ended.
+#: The size and mode of each image, its item, and the thread of the call.
 calls: list[Any] = []
 #: The verdicts of :func:`scripted`, in order.
 verdicts: list[Any] = []
