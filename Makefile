@@ -57,7 +57,7 @@ coverage: venv ## Run all tests but those in Chromium with branch coverage, of w
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-fast: venv ## Run the unit tests that need no S3 server and no processes, in less than a minute
+test-fast: venv ## Run the unit tests that need no S3 server and no processes
 	$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses=auto --dist=worksteal
 
 browser-test: venv | /usr/bin/chromium ## Test the gallery and the connection form in Chromium (SCREENSHOTS=folder)

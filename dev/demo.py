@@ -254,13 +254,17 @@ def verify(images: Sequence[Json], emulator: EmulatorServer | None) -> None:
         content = (OUTPUT / Path(image["key"]).name).read_bytes()
         if (len(content), hashlib.sha256(content).hexdigest()) != (image["size_bytes"], image["sha256"]):
             raise DemoFailed(f"{image['uri']} differs from what its task reported")
-        made = emulator.image(image["request_id"], image["content_type"]) if emulator else content
-        # A mark of the provenance is in the file, not in the pixels.
-        if pixels(content) != pixels(made) if image.get("provenance") else content != made:
+        if emulator and not is_made_by(emulator, image, content):
             raise DemoFailed(f"{image['uri']} differs from the image that the emulator made")
     if emulator and sorted(emulator.charged_requests()) != sorted(image["request_id"] for image in images):
         charged = len(emulator.charged_requests())
         raise DemoFailed(f"{charged} charges for {len(images)} images, not one for each")
+
+
+def is_made_by(emulator: EmulatorServer, image: Json, content: bytes) -> bool:
+    """Return whether the emulator made an image; a mark of the provenance is in the file, not in the pixels."""
+    made = emulator.image(image["request_id"], image["content_type"])
+    return pixels(content) == pixels(made) if image.get("provenance") else content == made
 
 
 def pixels(content: bytes) -> tuple[str, bytes]:

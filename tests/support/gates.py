@@ -12,7 +12,7 @@ from PIL.Image import Image
 #: The import path of :func:`scripted`.
 SCRIPTED = "tests.support.gates.scripted"
 
-#: What the gates were told and when they began and ended.
+#: The size and mode of each image, its item, and the thread of the call.
 calls: list[Any] = []
 #: The verdicts of :func:`scripted`, in order.
 verdicts: list[Any] = []
