@@ -15,7 +15,7 @@ The provider's errors, grouped by whether money was spent.
     │   ├── IdeogramModelRetired         410
     │   ├── IdeogramObjectExists         if_exists="fail" and the target holds an object
     │   └── IdeogramNotApproved          a review ended without enough approved images
-    │       └── IdeogramReviewTimeout        … since nobody decided in time
+    │       └── IdeogramReviewTimeout        … since it was not finished in time
     ├── IdeogramTemporaryError           another attempt may succeed
     │   ├── IdeogramRateLimited          429
     │   ├── IdeogramServerUnavailable    5xx, no connection, no response

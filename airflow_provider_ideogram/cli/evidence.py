@@ -89,7 +89,7 @@ class Evidence:
         self._database.close()
 
     def add_requests(self, request_ids: Iterable[str]) -> None:
-        """Add requests that are the deployment's, without more being known of them."""
+        """Add requests that are the deployment's, of which nothing else is known."""
         rows = ((request_id, None, None) for request_id in request_ids)
         self._database.executemany("insert or ignore into known values (?, ?, ?)", rows)
 

@@ -53,7 +53,7 @@ class PlannedRun:
 
 def runs_of(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> Iterator[PlannedRun]:
     """
-    Yield the scheduled runs of a DAG between two days in UTC; of a DAG that no clock schedules, one on the first day.
+    Yield the scheduled runs of a DAG between two days in UTC; of a DAG without a schedule, one on the first day.
 
     :param last: The last day, which is included.
     :param conf: The configuration of the runs.

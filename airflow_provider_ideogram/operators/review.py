@@ -198,7 +198,7 @@ class IdeogramReviewOperator(IdeogramTask):
         counts = self._push(context, store, review, len(lines))
         if review.timed_out and self.on_timeout != "continue":
             raise IdeogramReviewTimeout(
-                f"The review has no end in time: {counts['undecided']} of {len(review.images)} images are undecided",
+                f"The review was not finished in time: {counts['undecided']} of {len(review.images)} images are undecided",
                 _AGAIN,
             )
         self._check_enough(counts["approved"] + counts["redo"], len(review.images))

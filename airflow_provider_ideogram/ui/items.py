@@ -1,5 +1,5 @@
 """
-Single images by the names that addresses have.
+Single images: found by the names in addresses, and their address in the S3 console.
 
 Invariant: an image is named by task, map index and row, never by its key.
 """

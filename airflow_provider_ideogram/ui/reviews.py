@@ -49,7 +49,7 @@ class RunReview:
 
 
 def review_prefix(instance: Instance) -> Target | None:
-    """Return the address of a task instance's review, None if its XCom names none of its own."""
+    """Return the address of a task instance's own review; None if its XCom has no such address."""
     xcom = instance.xcoms.get(REVIEW_XCOM)
     uri = xcom.get("uri") if isinstance(xcom, Mapping) else None
     try:
