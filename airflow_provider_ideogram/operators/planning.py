@@ -116,10 +116,7 @@ class Forecast:
         if self.seconds is not None:
             words = f"{self.seconds:.0f} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
             time_taken = f"about {words} at {self.per_minute:g} a minute"
-        names = [
-            f"{use.cap}{f' of {use.dag_id}' if use.dag_id else ''} has {use.left:.2f} USD left" for use in self.short
-        ]
-        return "; ".join([time_taken, *names])
+        return "; ".join([time_taken, *(f"{use.name} has {use.left:.2f} USD left" for use in self.short)])
 
 
 def forecast(operator: PlannableTask, images: Iterable[PlannedImages]) -> Forecast:
