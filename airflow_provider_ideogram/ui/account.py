@@ -29,6 +29,7 @@ from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError
 from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
+from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.ui.chart import Chart, DayCost, chart_of
 from airflow_provider_ideogram.ui.pages import why_not_read
 from airflow_provider_ideogram.ui.runs import plain_value
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONN_TYPE = "ideogram"
 DAYS = 30
 #: Seconds for which the credits are kept, so that reloads of the page do not call the vendor each time.
 _CREDITS_SECONDS = 60.0
@@ -108,7 +108,7 @@ class AccountPage:
 
 def connections(session: Session) -> list[str]:
     """Return the ids of the connections of type ideogram in Airflow's database."""
-    return list(session.scalars(select(Connection.conn_id).where(Connection.conn_type == CONN_TYPE)))
+    return list(session.scalars(select(Connection.conn_id).where(Connection.conn_type == IdeogramHook.conn_type)))
 
 
 def read_account(reader: Reader, conn_id: str, permitted: Collection[str], now: float) -> AccountPage | None:
@@ -121,7 +121,7 @@ def read_account(reader: Reader, conn_id: str, permitted: Collection[str], now: 
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         return None
-    if connection.conn_type != CONN_TYPE:
+    if connection.conn_type != IdeogramHook.conn_type:
         return None
     page = AccountPage(conn_id)
     settings = _or_problem(page, "The connection", lambda: ConnectionSettings.of(connection, connection.extra_dejson))
