@@ -7,11 +7,13 @@ HTTP nor S3. All rendered arguments are checked before the first call.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
+from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, get_current_context
@@ -340,6 +342,13 @@ def read_if_valid(read: Callable[[Any], Any], value: Any) -> Any:
         return read(value)
     except ValueError:
         return value
+
+
+def check_number(value: Any, kind: type | UnionType, least: int, words: str) -> None:
+    """Raise ValueError unless a value is a finite number of this type, and not less than the least one."""
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or not least <= value < math.inf:
+        raise ValueError(f"{shown(value)} is not {words}")
 
 
 def _check_flag(value: Any) -> None:

@@ -7,13 +7,12 @@ Invariant: it uses a worker for slices of work only. Between slices nothing of t
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_provider_ideogram.api.values import number, path_text, shown, whole_number
+from airflow_provider_ideogram.api.values import number, path_text, whole_number
 from airflow_provider_ideogram.datasets.expansion import check_expansion
 from airflow_provider_ideogram.datasets.gates import check_gates, unusable_gates
 from airflow_provider_ideogram.datasets.key_template import check_key_template
@@ -23,7 +22,7 @@ from airflow_provider_ideogram.datasets.prompt_template import check_prompt_temp
 from airflow_provider_ideogram.datasets.row_files import check_rows_path
 from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed
 from airflow_provider_ideogram.jobs.identity import owner_id
-from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, problem_of, read_if_valid
+from airflow_provider_ideogram.operators.base import IdeogramBaseOperator, check_number, problem_of, read_if_valid
 from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
 from airflow_provider_ideogram.operators.task_states import is_at_work
 from airflow_provider_ideogram.storage.target import Target, check_key
@@ -168,7 +167,7 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         for name, valid in _NUMBERS.items():
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL_NUMBERS:
-                problems += problem_of(name, _check_number, value, *valid)
+                problems += problem_of(name, check_number, value, *valid)
         if self.prompt_template is not None:
             problems += check_prompt_template(self.prompt_template)
         problems += check_expansion(self.variants, self.matrix if is_final(self.matrix) else None)
@@ -344,12 +343,6 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         from airflow_provider_ideogram.operators.openlineage import lineage_of_dataset
 
         return lineage_of_dataset(self.prompts_path, self._result)
-
-
-def _check_number(value: Any, kind: type | UnionType, least: int, words: str) -> None:
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
-        raise ValueError(f"{shown(value)} is not {words}")
 
 
 def _reports(event: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -14,11 +14,11 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_provider_ideogram.api.values import number, seconds, shown
+from airflow_provider_ideogram.api.values import number, seconds
 from airflow_provider_ideogram.exceptions import IdeogramNotApproved, IdeogramReviewTimeout, IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import attempt_group, owner_id
 from airflow_provider_ideogram.links.ideogram import gallery_address, has_gallery
-from airflow_provider_ideogram.operators.base import IdeogramTask, problem_of, read_if_valid
+from airflow_provider_ideogram.operators.base import IdeogramTask, check_number, problem_of, read_if_valid
 from airflow_provider_ideogram.operators.failures import airflow_failures, deferral_ended
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target, check_ledger_prefix
 
@@ -101,7 +101,7 @@ class IdeogramReviewOperator(IdeogramTask):
             from airflow_provider_ideogram.reviews.images import check_images
 
             problems += problem_of("images", check_images, self.images)
-        problems += problem_of("min_approved", _check_number, self.min_approved)
+        problems += problem_of("min_approved", check_number, self.min_approved, int | float, 0, "a number from 0 up")
         return problems + check_ledger_prefix(self.ledger_prefix)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -197,10 +197,8 @@ class IdeogramReviewOperator(IdeogramTask):
             return []
         counts = self._push(context, store, review, len(lines))
         if review.timed_out and self.on_timeout != "continue":
-            raise IdeogramReviewTimeout(
-                f"The review was not finished in time: {counts['undecided']} of {len(review.images)} images are undecided",
-                _AGAIN,
-            )
+            undecided = f"{counts['undecided']} of {len(review.images)} images are undecided"
+            raise IdeogramReviewTimeout(f"The review was not finished in time: {undecided}", _AGAIN)
         self._check_enough(counts["approved"] + counts["redo"], len(review.images))
         entries = [asdict(entry) for entry in islice(decisions.values(), _MAX_IN_EVENT)]
         event = {**counts, "review_uri": store.uri, "decisions": entries}
@@ -229,8 +227,3 @@ def _there(review: Review | None, store: ReviewStore) -> Review:
             "Nothing was charged. It was removed, with its decisions: a retry opens a new one.",
         )
     return review
-
-
-def _check_number(value: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{shown(value)} is not a number from 0 up")

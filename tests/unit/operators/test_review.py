@@ -45,6 +45,7 @@ def test_output_of_another_task_is_taken_and_durations_are_read() -> None:
         ({"images": 7}, "images: must be what tasks of this provider return, not int"),
         ({"images": {"uri": "s3://bucket/cat.png"}}, "images: must be what a task of this provider returns"),
         ({"min_approved": -1}, "min_approved: -1 is not a number from 0 up"),
+        ({"min_approved": float("nan")}, "min_approved: nan is not a number from 0 up"),
         ({"min_approved": "many"}, "min_approved: 'many' is not a number from 0 up"),
         ({"allow_redo": "yes"}, "allow_redo: 'yes' is neither True nor False"),
         ({"timeout": 0}, "timeout: 0"),
