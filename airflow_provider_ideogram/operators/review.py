@@ -114,7 +114,9 @@ class IdeogramReviewOperator(IdeogramTask):
             lines = read_images(self.images, self._store.objects)
             if not lines:
                 self.log.info("There are no images to review")
-                return self._end(context, None, [], None)
+                context["ti"].xcom_push(key="redo", value=[])
+                self._check_enough(0, 0)
+                return []
             bucket = lines[0]["bucket"]
             store = ReviewStore.of(self._store.objects, bucket, self.ledger_prefix, owner_id(context["ti"]))
             review = self._open(context, store, lines)
@@ -182,19 +184,14 @@ class IdeogramReviewOperator(IdeogramTask):
                 ),
                 "execute_complete",
             )
-        return self._end(context, store, list(store.read_images()), review)
+        return self._end(context, store, review)
 
-    def _end(
-        self, context: Context, store: ReviewStore | None, lines: list[dict[str, Any]], review: Review | None
-    ) -> list[dict[str, Any]]:
+    def _end(self, context: Context, store: ReviewStore, review: Review) -> list[dict[str, Any]]:
         """Push and return the result; raise IdeogramNotApproved if it is not enough."""
         from airflow_provider_ideogram.reviews.images import approved_images, redo_rows
 
-        decisions = review.decisions() if review else {}
+        lines, decisions = list(store.read_images()), review.decisions()
         context["ti"].xcom_push(key="redo", value=redo_rows(lines, decisions))
-        if review is None or store is None:
-            self._check_enough(0, 0)
-            return []
         counts = self._push(context, store, review, len(lines))
         if review.timed_out and self.on_timeout != "continue":
             undecided = f"{counts['undecided']} of {len(review.images)} images are undecided"
@@ -214,9 +211,9 @@ class IdeogramReviewOperator(IdeogramTask):
             )
 
     def _push(self, context: Context, store: ReviewStore, review: Review, rows: int) -> dict[str, int]:
+        """Push the counts and the address of the review, and return the counts."""
         counts = review.counts()
-        value = {"uri": store.uri, "total": rows, **counts}
-        context["ti"].xcom_push(key="review", value=value)
+        context["ti"].xcom_push(key="review", value={"uri": store.uri, "total": rows, **counts})
         return counts
 
 
