@@ -10,7 +10,7 @@ fresh and has no record was never submitted. Whatever else happens, the amount s
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -181,14 +181,13 @@ class DayBudget:
 
     def used_usd(self, dag_id: str | None = None) -> tuple[float, float]:
         """Return what was charged and what is reserved in USD, of one DAG or of all."""
-        own = (total for spender, total in self.totals.items() if dag_id in (None, spender.dag_id))
-        held = (each for each in self.reservations.values() if dag_id in (None, each.spender.dag_id))
-        return _spent(own) / _MICROS, _reserved(held) / _MICROS
+        spent, reserved = self._used(dag_id)
+        return spent / _MICROS, reserved / _MICROS
 
     @property
     def used_micros(self) -> int:
         """What was charged and what is reserved."""
-        return _spent(self.totals.values()) + _reserved(self.reservations.values())
+        return sum(self._used())
 
     @property
     def spenders(self) -> set[Spender]:
@@ -232,15 +231,17 @@ class DayBudget:
         lost = {text(key): spenders[count(number)] for key, number in value.get("lost", {}).items()}
         return cls(value["date"], count(value["before_micros"]), totals, reservations, lost)
 
+    def _used(self, dag_id: str | None = None) -> tuple[int, int]:
+        """Return what was charged and what is reserved, of one DAG or of all."""
+        spent = sum(total.micros for spender, total in self.totals.items() if dag_id in (None, spender.dag_id))
+        held = (each.micros for each in self.reservations.values() if dag_id in (None, each.spender.dag_id))
+        return spent, sum(held)
+
     def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
         day_end, month_end = window_ends(self.date)
-        spent, reserved = _spent(self.totals.values()), _reserved(self.reservations.values())
-        of_dag = (
-            _spent(total for spender, total in self.totals.items() if spender.dag_id == dag_id),
-            _reserved(each for each in self.reservations.values() if each.spender.dag_id == dag_id),
-        )
+        spent, reserved = self._used()
         windows = (
-            ("max_cost_usd_per_dag_and_day", caps.per_dag_and_day, *of_dag, day_end),
+            ("max_cost_usd_per_dag_and_day", caps.per_dag_and_day, *self._used(dag_id), day_end),
             ("max_cost_usd_per_day", caps.per_day, spent, reserved, day_end),
             ("max_cost_usd_per_month", caps.per_month, self.before_micros + spent, reserved, month_end),
         )
@@ -274,11 +275,3 @@ def window_ends(date: str) -> tuple[float, float]:
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     month_end = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     return (day + timedelta(days=1)).timestamp(), month_end.timestamp()
-
-
-def _spent(totals: Iterable[Total]) -> int:
-    return sum(total.micros for total in totals)
-
-
-def _reserved(reservations: Iterable[Reservation]) -> int:
-    return sum(each.micros for each in reservations)
