@@ -31,7 +31,7 @@ from airflow_provider_ideogram.hooks.client import SegmindClient
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.ui.chart import Chart, DayCost, chart_of
-from airflow_provider_ideogram.ui.pages import why_not_read
+from airflow_provider_ideogram.ui.objects import why_not_read
 from airflow_provider_ideogram.ui.runs import plain_value
 from airflow_provider_ideogram.ui.work import LimitReached
 

@@ -40,8 +40,8 @@ from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import Gate, busy
 from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.items import NO_ROW, console_address, find_item, find_named
-from airflow_provider_ideogram.ui.objects import NotShown, open_image, open_thumbnail
-from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_neighbours, read_page, why_not_read
+from airflow_provider_ideogram.ui.objects import NotShown, open_image, open_thumbnail, why_not_read
+from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_neighbours, read_page
 from airflow_provider_ideogram.ui.query import DECISIONS, ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.rendering import address, render
 from airflow_provider_ideogram.ui.review_api import may_decide

@@ -26,8 +26,7 @@ from airflow_provider_ideogram.storage.image_record import ImageRecord
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, storage_errors
 from airflow_provider_ideogram.ui.handlers import METHODS, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.items import find_named
-from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image
-from airflow_provider_ideogram.ui.pages import why_not_read
+from airflow_provider_ideogram.ui.objects import NotShown, Reader, open_image, why_not_read
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.reviews import Decisions, read_reviews
 from airflow_provider_ideogram.ui.runs import review_instances
@@ -61,7 +60,7 @@ def send_table(request: Request, dag_id: str, run_id: str, image: Selected) -> R
     reader = reader_of(request)
     with create_session(scoped=False) as session:
         reviews = review_instances(session, dag_id, run_id)
-    decisions = Decisions(read_reviews(reader, reviews, [], why_not_read))
+    decisions = Decisions(read_reviews(reader, reviews, []))
     items = [decisions.on(find_named(reader, dag_id, run_id, name)) for name in dict.fromkeys(image)]
     return Response(table(items), headers=_attached(run_id, "csv"), media_type="text/csv; charset=utf-8")
 

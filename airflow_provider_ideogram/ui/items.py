@@ -14,8 +14,8 @@ from fastapi import HTTPException
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.links.ideogram import s3_console
 from airflow_provider_ideogram.ui.compare import place_of
-from airflow_provider_ideogram.ui.objects import Reader
-from airflow_provider_ideogram.ui.pages import read_item, why_not_read
+from airflow_provider_ideogram.ui.objects import Reader, why_not_read
+from airflow_provider_ideogram.ui.pages import read_item
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.runs import Scope
 from airflow_provider_ideogram.ui.work import LimitReached

@@ -32,7 +32,7 @@ from airflow_provider_ideogram.storage.objects import (
 )
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.client import object_store
-from airflow_provider_ideogram.ui.work import Work
+from airflow_provider_ideogram.ui.work import LimitReached, Work
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def _is_shown(head: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     return made_by(head) == facts["request_id"] and head.get("ContentType") in IMAGE_TYPES
 
 
-def for_viewers(error: IdeogramStorageError) -> str:
+def _for_viewers(error: IdeogramStorageError) -> str:
     """Log an error with S3's text, and return its code, which says nothing of buckets and keys."""
     log.warning("The gallery can't read from S3: %s", error.reason)
     cause = error.__cause__
@@ -228,6 +228,11 @@ def for_viewers(error: IdeogramStorageError) -> str:
         code = str(cause.response.get("Error", {}).get("Code", ""))
         return code if _CODE.fullmatch(code) else f"HTTP {error.status_code}"
     return "NoSuchKey" if cause is None else type(cause).__name__  # a missing object is no error of boto
+
+
+def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
+    """Return what users are told of an error."""
+    return str(error) if isinstance(error, LimitReached) else f"S3 answers {_for_viewers(error)}"
 
 
 def _missing(target: Target) -> IdeogramStorageError:

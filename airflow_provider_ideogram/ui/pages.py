@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.ui.datasets import Dataset
-from airflow_provider_ideogram.ui.objects import Reader, for_viewers
+from airflow_provider_ideogram.ui.objects import Reader, why_not_read
 from airflow_provider_ideogram.ui.query import Query
 from airflow_provider_ideogram.ui.records import Instance, Item, item_of_instance, item_of_line
 from airflow_provider_ideogram.ui.reviews import Decisions, RunReview, read_reviews
@@ -79,7 +79,7 @@ def read_page(
     sources = _read_sources(scope, *((0, MAX_SEARCHED) if is_search else (offset, limit)))
     problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
     reads = with_reviews or query.decision
-    reviews = read_reviews(reader, sources.reviews, problems, why_not_read) if reads else []
+    reviews = read_reviews(reader, sources.reviews, problems) if reads else []
     decisions = Decisions(reviews)
     if is_search:
         page = _search(reader, sources, problems, (offset, limit), query, decisions)
@@ -130,11 +130,6 @@ def _all_items(reader: Reader, sources: _Sources, problems: list[str]) -> Iterat
                 yield item_of_line(dataset.instance, row, line)
         except (IdeogramStorageError, LimitReached) as error:
             problems.append(f"Not all rows of {dataset.instance.label} are searched: {why_not_read(error)}.")
-
-
-def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
-    """Return what users are told of an error."""
-    return str(error) if isinstance(error, LimitReached) else f"S3 answers {for_viewers(error)}"
 
 
 def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:

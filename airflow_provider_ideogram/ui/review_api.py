@@ -28,7 +28,7 @@ from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageE
 from airflow_provider_ideogram.reviews.review import MAX_NOTE, Decision, DecisionRefused, Entry, Review, ReviewClosed
 from airflow_provider_ideogram.reviews.store import ReviewStore
 from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
-from airflow_provider_ideogram.ui.objects import Reader, for_viewers
+from airflow_provider_ideogram.ui.objects import Reader, why_not_read
 from airflow_provider_ideogram.ui.records import Instance
 from airflow_provider_ideogram.ui.reviews import checked, store_of
 from airflow_provider_ideogram.ui.runs import Scope, instances
@@ -187,13 +187,10 @@ def _state(review: Review, since: int) -> Response:
 
 def _problem(error: IdeogramError | LimitReached) -> Response:
     """Return what users are told of an error of S3."""
+    text = why_not_read(error) if isinstance(error, IdeogramStorageError | LimitReached) else str(error)
     if isinstance(error, IdeogramStorageRefused):
-        text = (
-            f"S3 answers {for_viewers(error)}: the API server may not write the review. Its AWS connection needs "
-            "s3:PutObject below _ideogram/.reviews/, see the page on reviews in the provider's documentation."
+        text += (
+            ": the API server may not write the review. Its AWS connection needs s3:PutObject below "
+            "_ideogram/.reviews/, see the page on reviews in the provider's documentation"
         )
-    elif isinstance(error, IdeogramStorageError):
-        text = f"S3 answers {for_viewers(error)}."
-    else:
-        text = f"{error}."
-    return JSONResponse({"problem": text}, HTTPStatus.BAD_GATEWAY)
+    return JSONResponse({"problem": f"{text}."}, HTTPStatus.BAD_GATEWAY)

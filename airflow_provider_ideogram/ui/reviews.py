@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.jobs.identity import owner_id
@@ -17,7 +16,7 @@ from airflow_provider_ideogram.reviews.review import Entry, Review
 from airflow_provider_ideogram.reviews.store import REVIEW, ReviewStore, name_of
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED
 from airflow_provider_ideogram.storage.target import Target
-from airflow_provider_ideogram.ui.objects import Reader
+from airflow_provider_ideogram.ui.objects import Reader, why_not_read
 from airflow_provider_ideogram.ui.records import Instance, Item
 from airflow_provider_ideogram.ui.work import LimitReached
 
@@ -74,12 +73,11 @@ def checked(review: Review | None, instance: Instance) -> Review:
     return review
 
 
-def read_reviews(reader: Reader, instances: Iterable[Instance], problems: list[str], why: Any) -> list[RunReview]:
+def read_reviews(reader: Reader, instances: Iterable[Instance], problems: list[str]) -> list[RunReview]:
     """
     Read the reviews of a run.
 
     :param problems: Takes what can't be read.
-    :param why: Returns what users are told of an error.
     """
     found = []
     for instance in instances:
@@ -89,7 +87,7 @@ def read_reviews(reader: Reader, instances: Iterable[Instance], problems: list[s
             if store is not None:
                 review = checked(store.read(), instance)
         except (IdeogramStorageError, LimitReached) as error:
-            problems.append(f"The review {instance.label} can't be read: {why(error)}.")
+            problems.append(f"The review {instance.label} can't be read: {why_not_read(error)}.")
         found.append(RunReview(instance, review))
     return found
 
