@@ -13,19 +13,18 @@ import tempfile
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import IO, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, PlanLost, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramError
-from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.image_record import RECORD_FIELDS, ImageRecord
 
 #: Bytes of a manifest that are kept in memory while it is made; the rest is on disk.
 SPOOL_BYTES = 8 << 20
 _NO_LINE = -1
-_RECORD_FIELDS = tuple(item.name for item in fields(ImageRecord))
 #: The keys of a line, in their order.
 LINE_FIELDS = (
     "row",
@@ -36,7 +35,7 @@ LINE_FIELDS = (
     "model_params",
     "gates",
     "rejected_attempts",
-    *_RECORD_FIELDS,
+    *RECORD_FIELDS,
 )
 
 
@@ -69,10 +68,10 @@ def failed_line(item: Item, error: IdeogramError, cost_usd: float | None) -> dic
 
     :param cost_usd: What the vendor charged; None if that is unknown.
     """
-    inputs = {name: value for name, value in item.request.inputs().items() if name in _RECORD_FIELDS}
+    inputs = {name: value for name, value in item.request.inputs().items() if name in RECORD_FIELDS}
     known = {"key": item.key, "request_id": error.request_id, "reused": False}
     head = _head(item, ImageStatus.of_error(error.code), str(error))
-    return {**head, **dict.fromkeys(_RECORD_FIELDS), **inputs, **known, **_costs(item, cost_usd)}
+    return {**head, **dict.fromkeys(RECORD_FIELDS), **inputs, **known, **_costs(item, cost_usd)}
 
 
 def rejected_line(item: Item, error: IdeogramError, attempt: Mapping[str, Any]) -> dict[str, Any]:

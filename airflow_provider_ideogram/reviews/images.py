@@ -12,20 +12,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.reviews.review import MAX_IMAGES, Decision, Entry
-from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.image_record import RECORD_FIELDS
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
 
-_RECORD_FIELDS = tuple(field.name for field in fields(ImageRecord))
 _NAMED = ("bucket", "key", "request_id")
 #: The inputs of a request that an image is made again with.
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "model")
@@ -92,12 +90,12 @@ def _line(row: int, image: Mapping[str, Any]) -> dict[str, Any]:
     name = image.get("id") or str(PurePosixPath(image["key"]).with_suffix("")).replace("/", "-")
     head = {"row": row, "id": str(name), "status": status.value, "error": None}
     inputs = {"fingerprint": str(image.get("fingerprint") or ""), "model_params": image.get("model_params")}
-    return head | inputs | {name: image.get(name) for name in _RECORD_FIELDS}
+    return head | inputs | {name: image.get(name) for name in RECORD_FIELDS}
 
 
 def approved_images(lines: Iterable[Mapping[str, Any]], decisions: Mapping[str, Entry]) -> list[dict[str, Any]]:
     """Return the descriptions of the approved images, as the operators return them."""
-    return [{name: line[name] for name in _RECORD_FIELDS} for line in _with(lines, decisions, Decision.APPROVE)]
+    return [{name: line[name] for name in RECORD_FIELDS} for line in _with(lines, decisions, Decision.APPROVE)]
 
 
 def redo_rows(lines: Iterable[Mapping[str, Any]], decisions: Mapping[str, Entry]) -> list[dict[str, Any]]:

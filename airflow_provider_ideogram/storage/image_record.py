@@ -8,7 +8,7 @@ generated or reused: the object's metadata holds what S3 itself does not return.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -160,6 +160,10 @@ class ImageRecord:
             cost_usd=known["original_cost_usd"] if own else 0.0,
             reused=not own,
         )
+
+
+#: The names of the fields, in their order.
+RECORD_FIELDS = tuple(field.name for field in fields(ImageRecord))
 
 
 def metadata_of(job: Job, image: SpooledImage, completion: Completion, asked: str | None = None) -> dict[str, str]:

@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 from zipfile import ZipFile, ZipInfo
@@ -22,7 +21,7 @@ from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
-from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.image_record import RECORD_FIELDS
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED, storage_errors
 from airflow_provider_ideogram.ui.handlers import METHODS, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.items import find_named
@@ -39,7 +38,6 @@ _ZIP_SECONDS = 600.0
 _CHUNK_BYTES = 256 * 1024
 _NOT_IN_NAMES = re.compile(r"[^\w.()\[\]-]+")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_FIELDS = tuple(field.name for field in fields(ImageRecord))
 Selected = Annotated[list[str], Query(min_length=1, max_length=MAX_SELECTED)]
 router = dag_router()
 
@@ -74,11 +72,11 @@ def table(items: Sequence[Item]) -> bytes:
     """Return a line of values for each image, as a CSV file that spreadsheets open."""
     text = io.StringIO()
     lines = csv.writer(text)
-    lines.writerow(("name", "task", "map_index", "status", "decision", "note", "decided_by", *_FIELDS))
+    lines.writerow(("name", "task", "map_index", "status", "decision", "note", "decided_by", *RECORD_FIELDS))
     for item in items:
         place = (item.name, item.instance.task_id, item.instance.map_index, item.status)
         decided = (item.decision, item.note, item.decided_by)
-        lines.writerow(map(_cell, (*place, *decided, *(item.facts.get(name) for name in _FIELDS))))
+        lines.writerow(map(_cell, (*place, *decided, *(item.facts.get(name) for name in RECORD_FIELDS))))
     return text.getvalue().encode("utf-8-sig", "replace")
 
 

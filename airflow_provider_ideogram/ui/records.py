@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
-from airflow_provider_ideogram.storage.image_record import ImageRecord
+from airflow_provider_ideogram.storage.image_record import RECORD_FIELDS
 from airflow_provider_ideogram.storage.target import Target
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 _STATUSES = tuple(status.value for status in ImageStatus)
 #: Of the values that are shown; a search asks this for all fields of thousands of lines.
 _KINDS = (str, int, float)
-_FIELDS = tuple(field.name for field in fields(ImageRecord))
 #: The state of a task instance that was never scheduled.
 NO_STATE = "no status"
 #: The status of an image whose request was submitted by a task that does not wait for it.
@@ -90,7 +89,7 @@ class Item:
     :param row: The row's name, see :mod:`airflow_provider_ideogram.ui.datasets`; None for the image of a task instance.
     :param name: The task instance's label or the row's id.
     :param status: An :class:`ImageStatus`, or the task instance's state.
-    :param facts: The known fields of :class:`ImageRecord`.
+    :param facts: The known fields of :class:`~airflow_provider_ideogram.storage.image_record.ImageRecord`.
     :param reason: The code of the error, if there is no image.
     :param error: What happened, if there is no image.
     :param advice: What happened to the money, and what to do.
@@ -206,7 +205,7 @@ def _requested(instance: Instance) -> dict[str, Any]:
 def _known(value: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: one if not isinstance(one, str) or one.isascii() else _text(one)
-        for name in _FIELDS
+        for name in RECORD_FIELDS
         if isinstance(one := value.get(name), _KINDS)
     }
 
