@@ -16,10 +16,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
+from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.cli.reconcile import Scope
-    from airflow_provider_ideogram.storage.target import Target
 
 #: The rows to print, and the exit code.
 Result: TypeAlias = tuple[list[dict[str, Any]], int]
@@ -144,7 +144,6 @@ def _recover(options: argparse.Namespace) -> Result:
 
 def _scope(options: argparse.Namespace) -> Scope:
     from airflow_provider_ideogram.cli.reconcile import Scope
-    from airflow_provider_ideogram.storage.target import Target
 
     url = _account_url(options)
     bucket = url.removeprefix("s3://").partition("/")[0]
@@ -154,8 +153,6 @@ def _scope(options: argparse.Namespace) -> Scope:
 
 def _folder(text: str) -> Target:
     """Return the prefix of an address ``s3://bucket/prefix/``, whose prefix may be empty."""
-    from airflow_provider_ideogram.storage.target import Target
-
     bucket, _, key = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not bucket:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address s3://BUCKET/PREFIX/")
@@ -194,7 +191,7 @@ def commands() -> list[Command]:
         Argument(("-v", "--verbose"), {"action": "store_true", "help": "Show log lines, too"}),
     ]
     account = _option("--account-url", "Where the account's objects are; the connection's by default")
-    ledger = _option("--ledger-prefix", "The prefix of the ledger", default="_ideogram/")
+    ledger = _option("--ledger-prefix", "The prefix of the ledger", default=DEFAULT_LEDGER_PREFIX)
     month = _days("First UTC day", "Last UTC day, included", today.replace(day=1), today)
     by = _option("--by", "What to sum by", choices=("day", "dag", "task", "model"), default="day")
     bucket = _option("--bucket", "The bucket of the images; without it, S3 is not checked")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_ideogram.account.spend import COLUMNS
 from airflow_provider_ideogram.cli.commands import commands
 from airflow_provider_ideogram.cli.definition import airflow_commands
 from airflow_provider_ideogram.cli.main import _parser
+from airflow_provider_ideogram.cli.reconcile import State
 from airflow_provider_ideogram.get_provider_info import get_provider_info
 
 ARGUMENTS = {
@@ -44,6 +46,17 @@ def test_both_read_the_same_arguments(name: str) -> None:
     own: dict[str, Any] = vars(_parser().parse_args([name, *ARGUMENTS[name]]))
     assert own.pop("command").name == name
     assert own == vars(of_airflow(name).parse_args(ARGUMENTS[name]))
+
+
+def test_choices_are_those_of_the_commands() -> None:
+    choices = {
+        (command.name, flag): argument.options.get("choices")
+        for command in commands()
+        for argument in command.arguments
+        for flag in argument.flags
+    }
+    assert choices["spend", "--by"] == tuple(COLUMNS)
+    assert choices["reconcile", "--list"] == tuple(State)
 
 
 @pytest.mark.parametrize("address", ["images", "https://images/", "s3://", "s3://images/"])
