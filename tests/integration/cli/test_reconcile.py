@@ -30,8 +30,7 @@ from tests.support.s3 import answered_for
 from tests.support.world import DAY, HOUR
 
 if TYPE_CHECKING:
-    from tests.support.s3 import answered_for
-from tests.support.world import World
+    from tests.support.world import World
 
 OWNER = "posters/run/image/-1"
 SPENDER = Spender("posters", "image", "ideogram-2a-txt-2-img")
