@@ -76,10 +76,10 @@ def read_page(
     :param with_reviews: Whether the run's reviews are read, and the decisions on the items.
     """
     is_search = query != _EVERYTHING
-    sources = _read_sources(scope, *((0, MAX_SEARCHED) if is_search else (offset, limit)))
+    reads_reviews = with_reviews or bool(query.decision)
+    sources = _read_sources(scope, *((0, MAX_SEARCHED) if is_search else (offset, limit)), with_reviews=reads_reviews)
     problems = [dataset.problem for dataset in sources.datasets if dataset.problem is not None]
-    reads = with_reviews or query.decision
-    reviews = read_reviews(reader, sources.reviews, problems) if reads else []
+    reviews = read_reviews(reader, sources.reviews, problems)
     decisions = Decisions(reviews)
     if is_search:
         page = _search(reader, sources, problems, (offset, limit), query, decisions)
@@ -167,7 +167,7 @@ def read_neighbours(
     return (near[at - 1] if at else None), near[at + 1]
 
 
-def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
+def _read_sources(scope: Scope, offset: int, limit: int, *, with_reviews: bool) -> _Sources:
     with create_session(scoped=False) as session:
         tasks = image_tasks(session, scope)
         if scope.task_id is None:  # the images of a review are those of other tasks
@@ -179,5 +179,5 @@ def _read_sources(scope: Scope, offset: int, limit: int) -> _Sources:
             sum((Counter(task.states) for task in tasks if not task.is_dataset), Counter()),
             instances(session, scope, singles, offset, limit) if singles else [],
             [Dataset.of(one) for one in instances(session, scope, datasets)] if datasets else [],
-            review_instances(session, scope.dag_id, scope.run_id),
+            review_instances(session, scope.dag_id, scope.run_id) if with_reviews else [],
         )
