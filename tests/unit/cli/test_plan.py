@@ -61,18 +61,23 @@ def record(s3: S3Client, bucket: str, key: str, owner: str = "posters/run/image/
     ledger.record_request(ledger.write_intent(ledger.key_of(target, owner), intent), "request-1")
 
 
-def plan(dag: DAG, first: date = DAY, last: date = DAY, **conf: Any) -> list[tuple[str, str, int, str]]:
-    """Return task, verdict, number of images and cost of each row, and check that S3 is only read."""
+def rows(dag: DAG, first: date = DAY, last: date = DAY, **conf: Any) -> list[dict[str, Any]]:
+    """Return the rows of a plan, and check that S3 is only read."""
     with calls_recorded() as calls:
         found = plan_module.plan(dag, first, last, conf)
     assert {call.split()[0] for call in calls} <= {"GetObject", "HeadObject", "HeadBucket", "ListObjectsV2"}
-    plan.details = [row["detail"] for row in found]  # type: ignore[attr-defined]
+    return found
+
+
+def plan(dag: DAG, first: date = DAY, last: date = DAY, **conf: Any) -> list[tuple[str, str, int, str]]:
+    """Return task, verdict, number of images and cost of each row."""
+    found = rows(dag, first, last, **conf)
     return [(row["task_id"], row["plan"], row["images"], row["usd_at_most"]) for row in found]
 
 
-def details() -> list[str]:
-    """Return the details of the last plan's rows."""
-    return plan.details  # type: ignore[attr-defined, no-any-return]
+def details(dag: DAG) -> list[str]:
+    """Return the details of the rows."""
+    return [row["detail"] for row in rows(dag)]
 
 
 class TestImages:
@@ -94,8 +99,8 @@ class TestImages:
             ("image", "refuse", 1, "0.00"),
             ("ideogram_default", "total", 2, "0.10"),
         ]
-        assert any("with other inputs has the target" in detail for detail in details())
-        assert any("prompt: must not be empty" in detail for detail in details())
+        assert any("with other inputs has the target" in detail for detail in details(dag))
+        assert any("prompt: must not be empty" in detail for detail in details(dag))
 
     def test_object_that_must_not_be_replaced_is_refused(self, dag: DAG, s3: S3Client, s3_bucket: str) -> None:
         with dag:
@@ -109,7 +114,7 @@ class TestImages:
         with dag:
             IdeogramGenerateImageOperator(task_id="image", prompt="new", s3_key="s3://missing-bucket/1.png")
         assert plan(dag)[0] == ("image", "refuse", 1, "0.00")
-        assert "missing-bucket" in details()[0]
+        assert "missing-bucket" in details(dag)[0]
 
     def test_argument_that_is_not_valid_is_refused(self, dag: DAG, account: Account, s3_bucket: str) -> None:
         account(requests_per_minute=10)
@@ -118,7 +123,7 @@ class TestImages:
                 s3_key=["no-bucket.png", f"s3://{s3_bucket}/1.png"]
             )
         assert [row[1:3] for row in plan(dag)] == [("generate", 1), ("refuse", 1), ("total", 1)]
-        assert "names no bucket" in details()[1]
+        assert "names no bucket" in details(dag)[1]
 
     def test_folder_is_listed_once_it_is_large(
         self, dag: DAG, s3: S3Client, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
@@ -192,13 +197,13 @@ class TestDatasets:
             ("refuse", 2),
             ("total", 0),
         ]
-        assert "has no prompt" in details()[1]
-        assert "submits nothing" in details()[3]
+        assert "has no prompt" in details(dag)[1]
+        assert "submits nothing" in details(dag)[3]
 
     def test_cost_above_the_tasks_limit_refuses_all(self, dag: DAG, s3_bucket: str) -> None:
         self.dataset(dag, s3_bucket, max_cost_usd=0.10)
         assert plan(dag)[0] == ("set", "refuse", 3, "0.00")
-        assert "0.15 USD, and 0.10 may be spent" in details()[0]
+        assert "0.15 USD, and 0.10 may be spent" in details(dag)[0]
 
     def test_file_that_is_missing_is_refused(self, dag: DAG, s3_bucket: str) -> None:
         self.dataset(dag, s3_bucket, prompts=None, prompts_path=f"s3://{s3_bucket}/none.jsonl")
@@ -231,7 +236,7 @@ class TestRuns:
                 task_id="image", s3_bucket=s3_bucket, s3_key="{{ ti.map_index }}.png"
             ).expand(prompt=[f"number {number}" for number in range(10)])
         assert plan(dag)[-1] == ("ideogram_default", "total", 10, "0.50")
-        assert details()[-1] == "about 2 min at 5 a minute; max_cost_usd_per_day has 0.25 USD left"
+        assert details(dag)[-1] == "about 2 min at 5 a minute; max_cost_usd_per_day has 0.25 USD left"
 
 
 class TestCommand:
