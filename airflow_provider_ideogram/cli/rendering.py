@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import Variable
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
-from airflow_provider_ideogram.jobs.preview import PlannedImage, Verdict, refused
+from airflow_provider_ideogram.jobs.preview import PlannedImages, Verdict, refused
 from airflow_provider_ideogram.operators.base import IdeogramBaseOperator
 
 if TYPE_CHECKING:
@@ -86,14 +86,16 @@ def planned_tasks(task: Any, run: PlannedRun) -> Iterator[PlannedTask]:
     :param task: An operator, or a mapped one.
     """
     if any(True for _ in task.iter_mapped_task_groups()):
-        yield PlannedImage(Verdict.UNKNOWN, None, "the task is in a mapped group: its instances show only in a run")
+        yield PlannedImages(
+            Verdict.UNKNOWN, "the task is in a mapped group: its instances show only in a run", usd=None
+        )
         return
     if not task.is_mapped:
         yield _planned(task, run, -1)
         return
     instances = _instances(task)
     if instances is None:
-        yield PlannedImage(Verdict.UNKNOWN, None, "the task is mapped over what only a run knows")
+        yield PlannedImages(Verdict.UNKNOWN, "the task is mapped over what only a run knows", usd=None)
         return
     for index in range(instances):
         yield _planned(task, run, index)
@@ -113,7 +115,7 @@ def _planned(task: Any, run: PlannedRun, map_index: int) -> PlannedTask:
     try:
         operator = _rendered(task, _context(task, run, instance))
     except OnlyInARun as unknown:
-        return PlannedImage(Verdict.UNKNOWN, None, f"a template has {unknown}, which shows only in a run")
+        return PlannedImages(Verdict.UNKNOWN, f"a template has {unknown}, which shows only in a run", usd=None)
     except IdeogramError as error:
         return refused(error)
     except Exception as error:  # of a template: of any class

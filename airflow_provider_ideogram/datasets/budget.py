@@ -8,6 +8,7 @@ stays unknown ends the submits.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,8 @@ class Budget:
         self._state = state
         self._left = options.max_cost_usd
         self._lock = Lock()
+        #: The estimates of second requests, by the item's key.
+        self.second_usd: dict[str, float] = defaultdict(float)
         #: Whether a request without an estimate is running.
         self._is_learning = False
         if self._left is None:
@@ -70,9 +73,9 @@ class Budget:
         self._reserve(estimate)
         return True
 
-    def admits_second(self, item: Item) -> float:
+    def reserve_second(self, item: Item) -> None:
         """
-        Reserve the estimated cost of a second request of an admitted item, and return it; worker threads call this.
+        Reserve the estimated cost of a second request of an admitted item; worker threads call this.
 
         :raises SecondChargeRefused: If the budget does not cover it.
         """
@@ -81,7 +84,7 @@ class Budget:
             if self._left is not None and estimate > self._left + TOLERANCE:
                 raise SecondChargeRefused
             self._reserve(estimate)
-        return estimate
+            self.second_usd[item.key] += estimate
 
     def _estimate(self, item: Item) -> float | None:
         return estimated_cost(self._options, self._state, item.request.model)

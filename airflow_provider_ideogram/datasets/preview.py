@@ -17,7 +17,6 @@ from airflow_provider_ideogram.datasets.start import read_input, row_checker
 from airflow_provider_ideogram.datasets.workspace import Workspace
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.preview import (
-    PlannedImage,
     PlannedImages,
     Preview,
     Verdict,
@@ -52,17 +51,17 @@ def preview_run(
     except IdeogramError as error:
         return sum_up([refused(error)])
     more = checker.bad_rows - len(checker.problems)
-    bad = [PlannedImages(Verdict.REFUSE, problem, 1) for problem in checker.problems]
+    bad = [PlannedImages(Verdict.REFUSE, problem) for problem in checker.problems]
     bad += [PlannedImages(Verdict.REFUSE, "more rows that can't be used", more)] if more else []
     cost = sum(each.usd or 0.0 for each in sums if each.verdict is Verdict.GENERATE)
-    if options.max_cost_usd is not None and cost > options.max_cost_usd + TOLERANCE:
-        reason = (
-            f"max_cost_usd: the images would cost about {cost:.2f} USD, and {options.max_cost_usd:.2f} may be spent"
-        )
-        return sum_up([*bad, *_refuse(sums, reason)])
-    if not bad and not any(each.verdict is Verdict.REFUSE for each in sums):
+    limit = options.max_cost_usd
+    if limit is not None and cost > limit + TOLERANCE:
+        reason = f"max_cost_usd: the images would cost about {cost:.2f} USD, and {limit:.2f} may be spent"
+    elif bad or any(each.verdict is Verdict.REFUSE for each in sums):
+        reason = _ALL_REFUSED
+    else:
         return sums
-    return sum_up([*bad, *_refuse(sums, _ALL_REFUSED)])
+    return sum_up([*bad, *_refuse(sums, reason)])
 
 
 def _refuse(sums: Iterable[PlannedImages], reason: str) -> Iterator[PlannedImages]:
@@ -73,16 +72,16 @@ def _refuse(sums: Iterable[PlannedImages], reason: str) -> Iterator[PlannedImage
 
 def _images(
     options: DatasetOptions, preview: Preview, prefix: Target, checker: RowChecker, owner: str, *, durable: bool
-) -> Iterator[WantedImage | PlannedImage]:
+) -> Iterator[WantedImage | PlannedImages]:
     workspaces = Workspace.all_of(prefix, options.ledger_prefix)
     own = Workspace.of(preview.objects, prefix, options.ledger_prefix, owner).parts_of(0)
     rows = read_input(options, preview.objects, checker.needed_columns)
     with closing(EarlierImages(preview.objects, prefix, workspaces, own)) as earlier:
         for item in checker.items(rows):
-            if options.if_exists == "reuse" and earlier.line_of(item, None) is not None:
-                yield PlannedImage(Verdict.REUSE)
+            if options.if_exists == "reuse" and earlier.line_of(item) is not None:
+                yield PlannedImages(Verdict.REUSE)
             elif item.copy_of:
-                yield PlannedImage(Verdict.REUSE, reason="a copy of the image of another row with the same inputs")
+                yield PlannedImages(Verdict.REUSE, "a copy of the image of another row with the same inputs")
             else:
                 yield _wanted(options, prefix, item, owner, durable=durable)
 

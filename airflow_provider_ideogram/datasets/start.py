@@ -156,7 +156,7 @@ def _delete_leftover(
     if record is None:
         return
     is_of_image = record.is_of_image(line["request_id"], line["submitted_at"])
-    if not is_of_image and not record.is_moot(owner, line["fingerprint"], time.time()):
+    if not is_of_image and not record.is_ended_by_image(owner, line["fingerprint"], time.time()):
         return
     cost = line["original_cost_usd"] if is_of_image else None
     if settle(objects, [Settlement(record.intent.reservation, cost)]):

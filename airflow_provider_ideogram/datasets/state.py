@@ -103,7 +103,8 @@ class DatasetState:
     :param parts: The number of parts with lines of decided items.
     :param counts: The number of decided items by status.
     :param cost_usd: What the vendor charged for the run's requests, as far as it is known.
-    :param abandoned_usd: The estimate of requests that no item waits for, since the input was changed.
+    :param abandoned_usd: The estimate of requests that no item waits for, since the input was changed or another
+        request was submitted in their place.
     :param original_cost_usd: What the vendor charged for all images, reused ones included, when they were generated.
     :param cost_is_estimate: Whether a cost is a list price.
     :param observed_costs: The highest true cost of an image by model.

@@ -8,7 +8,6 @@ submitted.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -86,7 +85,6 @@ class _Burst:
     :param permits: Limits the submits on their way.
     :param started_at: When it began, in seconds since the epoch.
     :param budget: What is left of the budget.
-    :param second_usd: The estimates of second requests, by the item's key.
     :param sent_at: When each submit was answered, except those answered 429.
     :param rate_limit_delays: The seconds to wait after each 429.
     :param is_stopped: Whether an error concerns all items.
@@ -98,7 +96,6 @@ class _Burst:
     permits: Semaphore
     started_at: float
     budget: Budget
-    second_usd: Counter[str] = field(default_factory=Counter)
     sent_at: list[float] = field(default_factory=list)
     rate_limit_delays: list[float] = field(default_factory=list)
     is_stopped: bool = False
@@ -246,7 +243,7 @@ class _BurstSubmitter:
             resubmit=options.resubmit,
             admission=admission,
             resubmit_on_5xx=options.resubmit_on_5xx,
-            before_second=lambda: burst.second_usd.update({item.key: burst.budget.admits_second(item)}),
+            before_second=lambda: burst.budget.reserve_second(item),
         )
         found = submitter.get_or_submit(item.request, absent=item.absent)
         return attempts.accept(item, found) if isinstance(found, ImageRecord) else InFlightItem(item, found[0])
@@ -282,7 +279,7 @@ class _BurstSubmitter:
             is_delayed = isinstance(decision, _Delay) and decision.may_be_charged
             is_failed = isinstance(decision, ItemResult) and decision.unsettled is not None
             if is_delayed or is_failed or isinstance(decision, InFlightItem):
-                self.context.state.abandoned_usd += burst.second_usd[delayed.item.key]
+                self.context.state.abandoned_usd += burst.budget.second_usd[delayed.item.key]
 
     def _apply(self, items: list[DelayedItem], decisions: list[_Decision | None]) -> None:
         """Write the lines of decided items, and put the others into the state."""

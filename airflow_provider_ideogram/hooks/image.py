@@ -2,7 +2,8 @@
 An image in a temporary file.
 
 Invariant: a :class:`SpooledImage` is a complete image of bounded size: it was decoded once, and hashed as it was
-written. Its type follows from its bytes, not from a header or a file name.
+written. Its type follows from its bytes, not from a header or a file name. Pillow is imported only to decode: a slice
+that submits does without.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Self
-
-from PIL import Image, UnidentifiedImageError
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidImage, IdeogramStorageError
 
@@ -141,6 +140,8 @@ def _disk_errors() -> Iterator[None]:
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
     """Return the formats that this build of Pillow can read: some have no AVIF or JPEG 2000."""
+    from PIL import Image
+
     for plugin in _PLUGINS:
         with suppress(ImportError):  # before Pillow 11.3 there is none for AVIF
             importlib.import_module(f"PIL.{plugin}ImagePlugin")
@@ -154,6 +155,8 @@ def large_image_turn(width: int, height: int) -> AbstractContextManager[object]:
 
 def _decode(file: IO[bytes], size_bytes: int) -> tuple[str, int, int]:
     """Return Pillow's format, width and height; decode the whole image, since the start of a cut one is valid."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(file, formats=readable_formats()) as image:
             kind, (width, height) = image.format or "", image.size

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.prices import list_price
 from airflow_provider_ideogram.exceptions import IdeogramError
@@ -48,19 +48,6 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """
-    What a task would do for an image, and why.
-
-    :param usd: What it may cost by the list price; None if that is unknown.
-    """
-
-    verdict: Verdict
-    usd: float | None = 0.0
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class WantedImage:
     """
     An image that a task makes.
@@ -91,14 +78,14 @@ class WantedImage:
 @dataclass(slots=True)
 class PlannedImages:
     """
-    Images with the same plan.
+    What a task would do for one or several images, and why.
 
-    :param usd: What they may cost; None if that is unknown of one of them.
+    :param usd: What they may cost by the list price; None if that is unknown of one of them.
     """
 
     verdict: Verdict
-    reason: str
-    images: int = 0
+    reason: str = ""
+    images: int = 1
     usd: float | None = 0.0
 
     def __str__(self) -> str:
@@ -108,28 +95,25 @@ class PlannedImages:
             filter(None, [f"{self.verdict}: {self.images} images", cost, self.reason and f"({self.reason})"])
         )
 
-    def add(self, other: PlannedImage | PlannedImages) -> None:
-        """Count an image, or several, with the same plan."""
-        self.images += other.images if isinstance(other, PlannedImages) else 1
+    def add(self, other: PlannedImages) -> None:
+        """Count images with the same plan."""
+        self.images += other.images
         self.usd = None if self.usd is None or other.usd is None else self.usd + other.usd
 
 
-Planned: TypeAlias = PlannedImage | PlannedImages
-
-
-def sum_up(images: Iterable[Planned]) -> list[PlannedImages]:
+def sum_up(images: Iterable[PlannedImages]) -> list[PlannedImages]:
     """Return the images by verdict and reason, in the order of the verdicts."""
     sums: dict[tuple[Verdict, str], PlannedImages] = {}
     for image in images:
         key = image.verdict, image.reason
-        sums.setdefault(key, PlannedImages(*key)).add(image)
+        sums.setdefault(key, PlannedImages(*key, images=0)).add(image)
     order = list(Verdict)
     return sorted(sums.values(), key=lambda each: order.index(each.verdict))
 
 
-def refused(error: IdeogramError) -> PlannedImage:
+def refused(error: IdeogramError) -> PlannedImages:
     """Return the plan of an image that an error prevents."""
-    return PlannedImage(Verdict.REFUSE, reason=error.reason)
+    return PlannedImages(Verdict.REFUSE, error.reason)
 
 
 @dataclass(slots=True)
@@ -146,33 +130,34 @@ class Preview:
     _buckets: set[str] = field(default_factory=set, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
-    def of(self, images: Iterable[WantedImage | Planned]) -> Iterator[Planned]:
+    def of(self, images: Iterable[WantedImage | PlannedImages]) -> Iterator[PlannedImages]:
         """Yield the plan of each image; what is planned already stays as it is."""
         remaining = iter(images)
         with ThreadPoolExecutor(_THREADS, "ideogram-preview") as pool:
             while batch := list(islice(remaining, _BATCH)):
                 yield from pool.map(self._plan, batch)
 
-    def _plan(self, image: WantedImage | Planned) -> Planned:
+    def _plan(self, image: WantedImage | PlannedImages) -> PlannedImages:
         if not isinstance(image, WantedImage):
             return image
         try:
-            return self._of_object(image) or self._of_record(image) or PlannedImage(Verdict.GENERATE, image.usd)
+            known = self._of_object(image) or self._of_record(image)
+            return known or PlannedImages(Verdict.GENERATE, usd=image.usd)
         except IdeogramError as error:
             return refused(error)
 
-    def _of_object(self, image: WantedImage) -> PlannedImage | None:
+    def _of_object(self, image: WantedImage) -> PlannedImages | None:
         """Return the plan if the object at the target decides it."""
         head = self._head(image.target)
         if head is None:
             return None
         if image.if_exists == "fail":
-            return PlannedImage(Verdict.REFUSE, reason="an object is at the target and if_exists is 'fail'")
+            return PlannedImages(Verdict.REFUSE, "an object is at the target and if_exists is 'fail'")
         if image.if_exists == "reuse" and image.request is not None and made_from(head, image.request):
-            return PlannedImage(Verdict.REUSE)
+            return PlannedImages(Verdict.REUSE)
         return None
 
-    def _of_record(self, image: WantedImage) -> PlannedImage | None:
+    def _of_record(self, image: WantedImage) -> PlannedImages | None:
         """Return the plan if the ledger's record of the target decides it."""
         record = self._record(image)
         if record is None or record.not_submitted:
@@ -180,10 +165,10 @@ class Preview:
         whose = f"of {record.intent.owner}"
         if image.request is not None and record.intent.fingerprint != image.request.fingerprint:
             if record.intent.owner == image.owner:
-                return PlannedImage(Verdict.GENERATE, image.usd, f"request {record.request_id} is abandoned")
-            return PlannedImage(Verdict.REFUSE, reason=f"a request {whose} with other inputs has the target")
+                return PlannedImages(Verdict.GENERATE, f"request {record.request_id} is abandoned", usd=image.usd)
+            return PlannedImages(Verdict.REFUSE, f"a request {whose} with other inputs has the target")
         reason = f"the running request {whose}" if record.request_id else f"the submit {whose} without a response"
-        return PlannedImage(Verdict.CONTINUE, image.usd, reason)
+        return PlannedImages(Verdict.CONTINUE, reason, usd=image.usd)
 
     def _record(self, image: WantedImage) -> LedgerRecord | None:
         if image.ledger_prefix is None:

@@ -130,9 +130,11 @@ class LedgerRecord:
             return iso_utc(self.intent.intent_at) == submitted_at
         return self.request_id == request_id
 
-    def is_moot(self, owner: str, fingerprint: str, now: float) -> bool:
+    def is_ended_by_image(self, owner: str, fingerprint: str, now: float) -> bool:
         """
-        Return whether a stored image of the same inputs settles the record: of no submit, or of a past unknown one.
+        Return whether a stored image of the same inputs ends the record.
+
+        It does if nothing was submitted, or if its own task submitted more than two minutes ago without a response.
 
         :param owner: The task instance that has the image.
         :param fingerprint: The fingerprint of the image's inputs.

@@ -199,8 +199,8 @@ class Submitter:
             self._record.take_back(record, replaced)
             raise
         if stored is not None:
-            is_moot = replaced is not None and self._record.is_moot(replaced, request.fingerprint)
-            self._record.take_back(record, None if is_moot else replaced)
+            is_ended = replaced is not None and self._record.is_ended_by_image(replaced, request.fingerprint)
+            self._record.take_back(record, None if is_ended else replaced)
         return stored
 
     def _reattach(

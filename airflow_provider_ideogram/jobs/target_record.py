@@ -116,7 +116,7 @@ class TargetRecord:
 
     def end(self, record: LedgerRecord, image: ImageRecord, fingerprint: str, *, is_result: bool = True) -> None:
         """
-        Delete a record whose end is the image at the target: that of its request, or an unknown submit.
+        Settle and delete a record that the image at the target ends: that of its request, or of no known one.
 
         :param fingerprint: The fingerprint of the image's inputs.
         :param is_result: Whether the image is the task's result.
@@ -124,14 +124,14 @@ class TargetRecord:
         cost = None
         if record.is_of_image(image.request_id, image.submitted_at):
             cost = image.original_cost_usd
-        elif not is_result or not self.is_moot(record, fingerprint):
+        elif not is_result or not self.is_ended_by_image(record, fingerprint):
             return
         if self.admission.settle(record.intent.reservation, cost):
             self.ledger.delete(record.key, record.etag)
 
-    def is_moot(self, record: LedgerRecord, fingerprint: str) -> bool:
-        """Return whether a stored image of these inputs settles the record."""
-        return record.is_moot(self.owner, fingerprint, time.time())
+    def is_ended_by_image(self, record: LedgerRecord, fingerprint: str) -> bool:
+        """Return whether a stored image of these inputs ends the record, which is of another request."""
+        return record.is_ended_by_image(self.owner, fingerprint, time.time())
 
     def _admitted(self, intent: Intent) -> AbstractContextManager[Intent]:
         return admitted(self.admission, intent, self.ledger.url_of(self.key))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.jobs.ledger import Ledger, NoLedger
-    from airflow_provider_ideogram.jobs.preview import PlannedImage, PlannedImages, Preview, WantedImage
+    from airflow_provider_ideogram.jobs.preview import PlannedImages, Preview, WantedImage
     from airflow_provider_ideogram.reviews.trigger import IdeogramReviewTrigger
     from airflow_provider_ideogram.storage.image_store import ImageStore
     from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -288,7 +288,7 @@ class IdeogramBaseOperator(IdeogramTask):
 
         log_plan(self)
 
-    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | PlannedImage | PlannedImages]:
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | PlannedImages]:
         """
         Return the images that the task makes, with its arguments as rendered; nothing is submitted or written.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from airflow_provider_ideogram.account.account import is_shared
 from airflow_provider_ideogram.account.overview import BudgetUse, read_budgets, read_rate
 from airflow_provider_ideogram.exceptions import IdeogramError
-from airflow_provider_ideogram.jobs.preview import Planned, PlannedImages, Preview, Verdict, refused, sum_up
+from airflow_provider_ideogram.jobs.preview import PlannedImages, Preview, Verdict, refused, sum_up
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -47,13 +47,13 @@ class PlannableTask(Protocol):
     def ledger_url(self) -> str:
         """The address below which the ledger's records are."""
 
-    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | Planned]:
+    def planned_images(self, preview: Preview, owner: str) -> Iterable[WantedImage | PlannedImages]:
         """Return the images that the task makes."""
 
 
 #: A rendered operator with its task instance, ``dag_id/run_id/task_id/map_index``; or the plan of one that can't be
 #: rendered.
-PlannedTask: TypeAlias = tuple[PlannableTask, str] | Planned
+PlannedTask: TypeAlias = tuple[PlannableTask, str] | PlannedImages
 #: The verdicts that may end in a charge.
 _CHARGEABLE = (Verdict.GENERATE, Verdict.CONTINUE, Verdict.UNKNOWN)
 
@@ -71,9 +71,9 @@ class Planner:
         :return: Their images, summed up by what would be done for them; and an operator with valid arguments, which
             :func:`forecast` takes, None if there is none.
         """
-        planned: list[Planned] = []
+        planned: list[PlannedImages] = []
         example: PlannableTask | None = None
-        wanted: dict[tuple[str | None, str], list[WantedImage | Planned]] = defaultdict(list)
+        wanted: dict[tuple[str | None, str], list[WantedImage | PlannedImages]] = defaultdict(list)
         for task in tasks:
             if not isinstance(task, tuple):
                 planned.append(task)

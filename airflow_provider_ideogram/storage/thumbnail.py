@@ -11,6 +11,8 @@ import hashlib
 import io
 from typing import IO, TYPE_CHECKING
 
+from airflow_provider_ideogram.hooks.image import large_image_turn, readable_formats
+
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.target import Target
 
@@ -45,8 +47,6 @@ def make_thumbnail(file: IO[bytes]) -> bytes:
     :raises Exception: Of any class, by Pillow, if it can't be decoded.
     """
     from PIL import Image, ImageOps  # a slice that submits does without
-
-    from airflow_provider_ideogram.hooks.image import large_image_turn, readable_formats
 
     file.seek(0)
     with Image.open(file, formats=readable_formats()) as image, large_image_turn(*image.size):

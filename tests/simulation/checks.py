@@ -84,7 +84,7 @@ class Checks:
             intent_at=intent["intent_at"],
             visible_at=self.vendor.account.visible_at[job.request_id],
             history_read_at=routine.notes.pop("history read at", None),
-            deaths=task.deaths - routine.process.is_orphan,  # of which Airflow already knows
+            deaths=task.deaths - routine.process.is_orphan,  # the loss of its own process excuses later submits
         )
         routine.notes["submit"] = submit
         for earlier in self._of_image[submit.image]:
@@ -102,7 +102,7 @@ class Checks:
             return None
         now = self._kernel.now
         return {
-            "target": f"{task.name}: {job.prompt}",  # where that is stored is not known
+            "target": f"{task.name}: {job.prompt}",  # the request has no key, so no image counts as stored
             "owner": task.owner,
             "fingerprint": str(job.prompt),
             "max_tries": task.max_tries,
@@ -112,7 +112,7 @@ class Checks:
     def _check_budget(self, submit: Submit, policy: Policy) -> None:
         """Check that a dataset task does not spend more than it may; a clear does not raise the limit."""
         limit = None if submit.task.is_limit_raised else policy.max_cost_usd
-        # A submit that was answered 500, 502 or 503 does not count, though it may have been accepted.
+        # Documented of ``max_cost_usd``: a submit that was answered 500, 502 or 503 does not count, even if accepted.
         answered = sum(each.job.price for each in self._of_task(submit) if each.excuse == Reason.ANSWERED_5XX)
         spent = self._spent(submit.task, submit.max_tries) - answered
         if limit is not None and spent > limit + _TOLERANCE:
@@ -136,9 +136,10 @@ class Checks:
         is_same_call = policy.is_function and earlier.task is submit.task and earlier.max_tries == submit.max_tries
         if earlier.fingerprint != submit.fingerprint and not is_same_call:
             return
+        # Documented of an unknown submit: of several that may have been accepted, a search takes the oldest.
         if earlier.excuse is None and self._is_one_of_several(earlier):
             earlier.excuse = "the history showed an older one, which was taken"
-        is_stored = earlier.stored_at is not None and policy.durable
+        is_stored = earlier.stored_at is not None
         reason = (
             self._may_replace(earlier, submit, policy)
             if is_stored
@@ -148,6 +149,7 @@ class Checks:
             self.count(f"paid again: {reason}")
         elif earlier.excuse is None:
             self.fail(f"{submit.image}: {submit.request_id[:8]} pays again for {earlier.request_id[:8]}")
+        # It may have followed several: one that may have been accepted outweighs the others.
         submit.consent = reason if reason in AFTER_UNKNOWN else submit.consent or reason
         if not is_stored:
             earlier.excuse = earlier.excuse or reason or "a violation"
@@ -255,7 +257,9 @@ class Checks:
         said = {status.value: result[status.value] for status in ImageStatus if result[status.value]}
         if said != counted:
             self.fail(f"{task.name}: counts {said}, and truly {dict(counted)}")
-        # ``cost_usd`` has what the lines have, and the lost images of all attempts as far as the task knows them.
+        # Documented of ``cost_usd``: what the run was charged, all attempts included. Beside the lines these are lost
+        # images, as far as a worker lived to count them, and requests of another task that this one takes from the
+        # history after its own submit.
         named = [self.submits[line["request_id"]] for line in lines if line["request_id"] in self.submits]
         adopted = sum(each.job.price for each in named if each.is_adopted and each.task is not task)
         cost, spent = sum(line["cost_usd"] or 0.0 for line in lines), self._spent(task) + adopted
@@ -291,6 +295,8 @@ class Checks:
         is_own = is_own and line["key"].startswith(submit.key)  # and is not the copy for another row
         if line["reused"] and is_own:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
+        # Documented: a sensor reports the charge of the request that another task submitted. A task that submits after
+        # another one's unknown submit, and then takes that from the history, has its charge.
         may_be_others = self._policies[task.name].is_sensor or submit.is_adopted
         if not line["reused"] and submit.task is not task and not may_be_others:
             self.fail(f"{task.name} did not pay for {submit.request_id[:8]} and calls it its own")
@@ -310,17 +316,19 @@ class Checks:
         for submit in self.submits.values():
             is_stored = submit.stored_at is not None or submit.is_elsewhere
             is_lost = submit.job.file_expires_at <= healed_at
-            # A task that refuses to replace an image, or may leave rows without one, leaves the record to the next one.
+            # The second guarantee: the next attempt finds it by its record. Which records may be left is checked below.
             is_held = submit.request_id in held or (submit.image, submit.fingerprint) in in_doubt
             is_excused = submit.excuse or self._is_one_of_several(submit)
+            # Documented of ``durable=False``: without a ledger the second guarantee ends with the process.
             is_excused = is_excused or not self._policies[submit.task.name].durable
             if submit.is_live and not (is_stored or is_excused or is_lost or is_held):
                 self.fail(f"{submit.image}: {submit.request_id[:8]} is paid, and its image was given up")
         # A dataset's state stays unless images are reused; the object of a killed worker's probe and thumbnails stay.
         left = [key for key in own if not key.endswith("/state.json") and "/.probe-" not in key and FOLDER not in key]
-        # The request of a row that was changed, and changed back while its first image is stored, stays as well.
+        # Documented of "reuse": an image of the same inputs is the result, whatever the record says. So the record of a
+        # row that was changed, and changed back while its first image is stored, stays as well.
         left = [key for key in left if key not in records or not self._is_of_changed(records[key], changed)]
-        # So does that of a row that ``max_failures`` leaves without an image.
+        # So does that of a row that ``max_failures`` leaves without an image: it is kept for the next attempt.
         lines = [line for manifest in self._manifests.values() for line in manifest if line["error"]]
         without_image = {f"{DEFAULT_LEDGER_PREFIX}{line['key']}.json" for line in lines}
         left = [key for key in left if key not in without_image]

@@ -100,9 +100,10 @@ def test_second_request_of_an_item_needs_room_of_its_own() -> None:
     context.state.unsettled_requests = {item.key: UNKNOWN}
     budget = Budget(context.options, context.state)
     assert budget.admits(item)
-    assert budget.admits_second(item) == 0.05
+    budget.reserve_second(item)
+    assert budget.second_usd == {item.key: 0.05}
     with pytest.raises(SecondChargeRefused):
-        budget.admits_second(item)
+        budget.reserve_second(item)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -115,6 +117,12 @@ def test_kind_that_pillow_cannot_read_is_refused(monkeypatch: pytest.MonkeyPatch
             _spooled(data)
     finally:
         image.readable_formats.cache_clear()
+
+
+@pytest.mark.slow
+def test_slice_that_decodes_no_image_does_without_pillow() -> None:
+    script = "import sys, airflow_provider_ideogram.storage.image_store; assert 'PIL.Image' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 8, 11, 12])

@@ -118,16 +118,16 @@ class TestStored:
         assert world.record() is not None  # the submit may still be on its way
 
     @pytest.mark.parametrize("absent", [True, False])
-    @pytest.mark.parametrize(("owner", "is_moot"), [(ME, True), (OTHER_TASK, False)])
+    @pytest.mark.parametrize(("owner", "is_ended"), [(ME, True), (OTHER_TASK, False)])
     def test_past_unknown_submit_ends_with_an_image(
-        self, owner: str, is_moot: bool, absent: bool, world: World
+        self, owner: str, is_ended: bool, absent: bool, world: World
     ) -> None:
         left_unknown(world, owner)
         world.pass_time(121.0)
         world.store_image("stored-meanwhile")
 
         assert world.find_image(absent=absent).request_id == "stored-meanwhile"
-        assert (world.record() is None) == is_moot
+        assert (world.record() is None) == is_ended
 
     def test_unknown_submit_is_kept_where_the_image_is_replaced(self, world: World) -> None:
         left_unknown(world, ME, accepted=True)
