@@ -153,7 +153,7 @@ def _error(record: ImageRecord, rejection: Rejection) -> IdeogramJobError:
     if rejection.is_error:
         return IdeogramGateFailed(
             f"Gate {rejection.reason} on the image of request {record.request_id}",
-            f"{paid} A retry checks it again, and pays for none that was made.",
+            f"{paid} A retry checks it again, and does not pay for it again.",
             request_id=record.request_id,
         )
     return IdeogramImageRejected(

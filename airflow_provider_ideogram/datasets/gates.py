@@ -74,7 +74,7 @@ def check_gates(gates: Any, max_attempts: Any) -> list[str]:
 def unusable_gates(gates: Mapping[str, str]) -> list[str]:
     """Return the problems of gates that this worker can't import."""
     problems = []
-    for name in gates:
+    for name in (each for each in gates if each != BLANK):
         try:
             _load(name)
         except Exception as problem:  # of any class: importing runs the user's module
@@ -149,8 +149,6 @@ def _load(name: str) -> Callable[..., Any]:
     """Return a gate by its import path."""
     from airflow.providers.common.compat.module_loading import import_string
 
-    if name == BLANK:
-        return is_blank
     gate = import_string(name)
     if not callable(gate):
         raise TypeError("it is not a function")

@@ -67,7 +67,7 @@ class Item:
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """The attempts of the run that were rejected at first, whatever a gate says of them now."""
+        """The rejected attempts of all executions of the run, also those whose image a gate accepts now."""
         return list({attempt["request_id"]: attempt for attempt in (*self.earlier, *self.rejected)}.values())
 
     def redone(self, attempt: Mapping[str, Any]) -> Item:

@@ -53,8 +53,7 @@ log = logging.getLogger(__name__)
 
 #: Requests, downloads and uploads at once: enough to keep a core busy, with at most eight images in memory.
 CONCURRENCY = 8
-#: What an item is after which only a person's clear attempts it again: the same prompt would be blocked, and the same
-#: images would be rejected.
+#: The statuses of items that are attempted again only after a clear: a retry would be blocked or rejected again.
 FINAL_STATUSES = (ImageStatus.CONTENT_BLOCKED, ImageStatus.REJECTED)
 
 
