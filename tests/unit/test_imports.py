@@ -114,6 +114,13 @@ def test_dag_file_that_imports_the_operators_stays_cheap() -> None:
     assert not {name for name in loaded if name.startswith("airflow.providers.amazon")}
 
 
+@pytest.mark.slow
+def test_preload_imports_what_a_task_needs() -> None:
+    own = ("account.account", "hooks.download", "jobs.submission", "jobs.completion", "storage.image_store", "triggers")
+    needed = {"boto3", "httpx", "PIL.WebPImagePlugin", *(f"airflow_provider_ideogram.{name}" for name in own)}
+    assert needed <= _loaded_by("airflow_provider_ideogram.preload")
+
+
 def test_protocol_is_free_of_airflow_and_of_http_clients() -> None:
     modules = [f"{api.__name__}.{module.name}" for module in pkgutil.iter_modules(api.__path__)]
     assert f"{api.__name__}.calls" in modules
