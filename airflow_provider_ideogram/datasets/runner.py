@@ -28,7 +28,7 @@ from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.start import input_digest, plan_run
 from airflow_provider_ideogram.datasets.state import DatasetState
 from airflow_provider_ideogram.datasets.submitting import submit
-from airflow_provider_ideogram.datasets.waiting import MAX_SAME_FAILURES, Wait, next_wait, raise_if_stopped
+from airflow_provider_ideogram.datasets.waiting import Wait, next_wait, raise_if_stopped
 from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, PlanLost, Workspace, invalid_state
 from airflow_provider_ideogram.exceptions import (
     IdeogramDatasetFailed,
@@ -251,7 +251,7 @@ class DatasetRunner:
         try:
             with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="ideogram") as pool:
                 errors = settle(context, progress, pool, reports)
-                if not errors and self.state.consecutive_same_failures < MAX_SAME_FAILURES:
+                if not errors and not self.state.is_failing:
                     errors = submit(context, progress, pool)
                 return errors or copy_images(context, pool)
         except PlanLost as lost:

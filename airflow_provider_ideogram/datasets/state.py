@@ -18,6 +18,8 @@ from airflow_provider_ideogram.datasets.outage import SubmitOutage
 from airflow_provider_ideogram.datasets.rows import Item
 
 VERSION = 1
+#: Equal failures, with no other result between them, that end the run.
+MAX_SAME_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,11 @@ class DatasetState:
     def has_more(self) -> bool:
         """Whether items are still to be submitted."""
         return self.next_chunk < self.todo_chunks or bool(self.delayed)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether so many items in a row failed for the same reason that nothing more is submitted."""
+        return self.consecutive_same_failures >= MAX_SAME_FAILURES
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""

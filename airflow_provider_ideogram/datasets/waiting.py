@@ -34,8 +34,6 @@ SLICE_SECONDS = 12.0
 MIN_WAIT_SECONDS = 5.0
 #: Seconds after which a run asks for its turn that was not called.
 MAX_TURN_SECONDS = 900.0
-#: Equal failures, with no other result between them, that end the run.
-MAX_SAME_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     state, now = context.state, time.time()
     if not state.has_more and not state.in_flight:
         return None
-    may_submit = state.has_more and not progress.is_storage_blocked
+    may_submit = state.has_more and not state.is_failing and not progress.is_storage_blocked
     if progress.refusal is not None and not state.in_flight:
         return _await_budget(context, progress.refusal)
     if (progress.budget_reached or progress.refusal) and state.in_flight:
@@ -117,13 +115,13 @@ def raise_if_stopped(context: SliceContext) -> None:
     """
     Raise an error if nothing more is submitted.
 
-    :raises IdeogramDatasetStopped: If too many items in a row failed for the same reason, and a retry would not help.
+    :raises IdeogramDatasetStopped: If too many items in a row failed for the same reason, a retry would not help, and
+        no request is running: one that succeeds shows that not all fail.
     :raises IdeogramDatasetFailed: If a retry can help, also after an outage of submits.
     """
     state = context.state
     if not state.has_more:
         return
-    retry = "A retry reattaches to running requests and attempts what failed."
     if state.outage.is_too_long(time.time()):
         raise IdeogramDatasetFailed(
             f"The API accepted no submit for {PATIENCE_SECONDS / 60:.0f} minutes: {state.outage.reason}",
@@ -131,16 +129,12 @@ def raise_if_stopped(context: SliceContext) -> None:
             f"{state.in_doubt} submits in doubt, and submits the other items.",
             charged=state.cost_usd > 0,
         )
-    if state.consecutive_same_failures >= MAX_SAME_FAILURES:
+    if state.is_failing and not state.in_flight:
         kind = IdeogramDatasetFailed if state.last_failure_is_temporary else IdeogramDatasetStopped
-        clear = (
-            retry
-            if state.last_failure_is_temporary
-            else ("Clear the task when the cause is gone: it reattaches to running requests and attempts what failed.")
-        )
+        what_next = "A retry" if state.last_failure_is_temporary else "Clear the task when the cause is gone: it"
         raise kind(
             f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
-            f"{state.charged_text}. {clear}",
+            f"{state.charged_text}. {what_next} attempts what failed.",
             charged=state.cost_usd > 0,
         )
 

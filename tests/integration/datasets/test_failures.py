@@ -202,11 +202,12 @@ class TestFailures:
         self, make: Make, task_runner: TaskRunner, world: World
     ) -> None:
         world.emulator.fault("job", "failed", times=None)
-        run = task_runner(make(prompts=[f"p {n}" for n in range(60)], max_in_flight=10, max_failures=1000))
+        prompts = ["p 0 [[slow:8]]", *(f"p {n}" for n in range(1, 60))]
+        run = task_runner(make(prompts=prompts, max_in_flight=25, max_failures=1000))
 
         result = world.to_end(run, run.execute())
 
-        assert result.state == "failed"
+        assert result.state == "failed"  # with the last request: one that ended later would not be attempted again
         assert "items failed for the same reason" in str(result.error)
         assert 20 <= world.accepted <= 40
         world.emulator.clear_faults()

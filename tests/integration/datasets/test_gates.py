@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_ideogram.datasets import runner
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
 from tests.integration.datasets.test_kill_points import kill
 from tests.support import gates
@@ -166,8 +165,7 @@ def test_redone_images_count_in_the_budget(make: Make, task_runner: TaskRunner, 
 def test_gates_that_reject_everything_stop_the_run(
     make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MAX_SAME_FAILURES", 3)
-    monkeypatch.setattr("airflow_provider_ideogram.datasets.waiting.MAX_SAME_FAILURES", 3)
+    monkeypatch.setattr("airflow_provider_ideogram.datasets.state.MAX_SAME_FAILURES", 3)
     world.emulator.fault("job", "blank", times=None)
     run = task_runner(make(gates={"blank": "redo"}, max_attempts=20, max_in_flight=1))
     result = world.to_end(run, run.execute())
