@@ -175,6 +175,7 @@ class DatasetRunner:
         try:
             if state.failures:
                 plan_failed_items(self.workspace, state, statuses, left_out)
+                self._write_state()  # else lines of a slice that dies would contradict its counts
         except PlanLost as error:
             log.warning("%s. The run is planned again", error.reason)
             return False

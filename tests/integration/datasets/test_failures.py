@@ -13,6 +13,8 @@ from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from tests.support.task_runner import TaskRunner
     from tests.support.world import World
 
@@ -231,3 +233,27 @@ def test_run_succeeds_though_its_workspace_cannot_be_deleted(
     assert result.state == "success"
     assert "The images and the manifest are stored" in result.log_text
     assert len(manifest(world)) == world.accepted == len(ROWS)
+
+
+def test_lines_of_a_slice_that_died_do_not_contradict_the_counts(
+    make: Make, task_runner: TaskRunner, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.emulator.fault("job", "failed")
+    run = task_runner(make())
+    assert world.to_end(run, run.execute()).state == "up_for_retry"
+    assert world.run(task_runner(make(), run_id="other")).state == "success"  # it stores the missing image
+    write = Workspace.write_lines
+
+    def write_and_fail(workspace: Workspace, name: str, values: Iterable[Mapping[str, Any]]) -> None:
+        write(workspace, name, values)
+        if name.startswith("part-"):
+            raise IdeogramStorageError("No response")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "write_lines", write_and_fail)
+        assert "No response" in str(run.retry().error)
+    result = world.to_end(run, run.retry())
+
+    assert result.state == "success", result.log_text
+    assert_results_agree(world, run, result)
+    assert (run.xcom()["reused"], run.xcom()["failed"], world.charged_usd) == (1, 0, 0.05 * len(ROWS))
