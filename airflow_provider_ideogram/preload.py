@@ -8,6 +8,7 @@ Import it in ``airflow_local_settings.py``: each task then finds these modules i
 from __future__ import annotations
 
 import airflow_provider_ideogram.account.account
+import airflow_provider_ideogram.datasets.runner
 import airflow_provider_ideogram.hooks.download
 import airflow_provider_ideogram.hooks.ideogram
 import airflow_provider_ideogram.jobs.completion

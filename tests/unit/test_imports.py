@@ -116,7 +116,7 @@ def test_dag_file_that_imports_the_operators_stays_cheap() -> None:
 
 @pytest.mark.slow
 def test_preload_imports_what_a_task_needs() -> None:
-    own = ("account.account", "hooks.download", "jobs.submission", "jobs.completion", "storage.image_store", "triggers")
+    own = ("account.account", "datasets.runner", "hooks.download", "jobs.submission", "jobs.completion", "triggers")
     needed = {"boto3", "httpx", "PIL.WebPImagePlugin", *(f"airflow_provider_ideogram.{name}" for name in own)}
     assert needed <= _loaded_by("airflow_provider_ideogram.preload")
 
