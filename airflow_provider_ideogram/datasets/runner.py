@@ -22,17 +22,16 @@ from airflow_provider_ideogram.datasets.manifest import manifest_lines
 from airflow_provider_ideogram.datasets.outputs import write_outputs
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
+from airflow_provider_ideogram.datasets.report import failure_of, log_progress, result_of
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.settling import Reports, settle
 from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
 from airflow_provider_ideogram.datasets.start import input_digest, plan_run
-from airflow_provider_ideogram.datasets.state import DatasetState
+from airflow_provider_ideogram.datasets.state import FINAL_STATUSES, DatasetState
 from airflow_provider_ideogram.datasets.submitting import submit
 from airflow_provider_ideogram.datasets.waiting import Wait, next_wait, raise_if_stopped
 from airflow_provider_ideogram.datasets.workspace import IN_LEDGER, STATE, PlanLost, Workspace, invalid_state
 from airflow_provider_ideogram.exceptions import (
-    IdeogramDatasetFailed,
-    IdeogramDatasetStopped,
     IdeogramError,
     IdeogramJobUnreachable,
     IdeogramLedgerError,
@@ -53,8 +52,6 @@ log = logging.getLogger(__name__)
 
 #: Requests, downloads and uploads at once: enough to keep a core busy, with at most eight images in memory.
 CONCURRENCY = 8
-#: The statuses of items that are attempted again only after a clear: a retry would be blocked or rejected again.
-FINAL_STATUSES = (ImageStatus.CONTENT_BLOCKED, ImageStatus.REJECTED)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -290,10 +287,10 @@ class DatasetRunner:
             state.input_digest = ""  # the next attempt plans again, and finds the images
             self._write_state()
             raise
-        self._show_progress(self.manifest_uri)
+        self._show_progress(manifest_uri=self.manifest_uri)
         limit = options.max_failures
         if state.failures > (limit * state.total if 0 < limit < 1 else limit):
-            raise self._failure()
+            raise failure_of(state, limit, self.manifest_uri)
         state.finished_at = time.time()
         self._write_state()
         self.workspace.tidy_up(keep_state=options.if_exists != "reuse")  # with reuse, a later attempt finds all images
@@ -308,13 +305,7 @@ class DatasetRunner:
 
     def result(self) -> dict[str, Any]:
         """Return the task's XCom."""
-        state = self.state
-        return {
-            "manifest_uri": self.manifest_uri,
-            "total": state.total,
-            **_totals(state),
-            "seconds": round(state.elapsed(time.time()), 1),
-        }
+        return result_of(self.state, self.manifest_uri)
 
     def _context(self) -> SliceContext:
         self.hook.get_conn()  # on the task's main thread: Airflow reads connections there only
@@ -332,47 +323,8 @@ class DatasetRunner:
             save_state=self._write_state,
         )
 
-    def _show_progress(self, manifest_uri: str | None = None) -> None:
-        """Log the progress, and push the same numbers as the XCom ``progress``."""
-        state = self.state
-        minutes = max(state.elapsed(time.time()), 1.0) / 60
-        per_minute = (state.done - state.counts[ImageStatus.REUSED]) / minutes
-        seconds_left = (state.total - state.done) / per_minute * 60 if per_minute else None
-        log.info(
-            "%d of %d items, %d in flight, %.1f images a minute, %.2f USD spent, %s left",
-            state.done,
-            state.total,
-            len(state.in_flight),
-            per_minute,
-            state.cost_usd,
-            "unknown time" if seconds_left is None else f"{seconds_left:.0f} s",
-        )
-        self.push_progress(
-            {
-                "total": state.total,
-                "done": state.done,
-                **_totals(state),
-                "in_flight": len(state.in_flight),
-                "images_per_minute": round(per_minute, 1),
-                "seconds_left": None if seconds_left is None else round(seconds_left),
-                "slices": state.slices,
-                "parts": f"{self.workspace.uri}part-",
-                **({"manifest_uri": manifest_uri} if manifest_uri else {}),
-            }
-        )
-
-    def _failure(self) -> IdeogramDatasetFailed:
-        """Return the error of a run with too many failures; its workspace stays for the next attempt."""
-        state = self.state
-        is_final = state.failures == sum(state.counts[status] for status in FINAL_STATUSES)
-        kind = IdeogramDatasetStopped if is_final else IdeogramDatasetFailed
-        next_step = "A retry would end the same" if is_final else "A retry attempts only those that failed"
-        examples = "\n".join(f"  - {example}" for example in state.examples)
-        return kind(
-            f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
-            f"{state.charged_text}. {next_step}. {self.manifest_uri} has all of them; the first:\n{examples}",
-            charged=state.cost_usd > 0,
-        )
+    def _show_progress(self, **more: Any) -> None:
+        self.push_progress({**log_progress(self.state), "parts": f"{self.workspace.uri}part-", **more})
 
 
 def read_state(workspace: Workspace) -> tuple[DatasetState | None, str | None]:
@@ -386,12 +338,3 @@ def read_state(workspace: Workspace) -> tuple[DatasetState | None, str | None]:
         return None if saved is None else DatasetState.from_json(saved), version
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise invalid_state(f"{workspace.uri}{STATE}", problem) from problem
-
-
-def _totals(state: DatasetState) -> dict[str, Any]:
-    return {
-        **state.counts,
-        "cost_usd": round(state.cost_usd, 6),
-        "original_cost_usd": round(state.original_cost_usd, 6),
-        "cost_is_estimate": state.cost_is_estimate,
-    }

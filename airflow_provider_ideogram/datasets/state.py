@@ -20,6 +20,8 @@ from airflow_provider_ideogram.datasets.rows import Item
 VERSION = 1
 #: Equal failures, with no other result between them, that end the run.
 MAX_SAME_FAILURES = 20
+#: The statuses of items that are attempted again only after a clear: a retry would be blocked or rejected again.
+FINAL_STATUSES = (ImageStatus.CONTENT_BLOCKED, ImageStatus.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
