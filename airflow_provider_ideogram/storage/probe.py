@@ -34,6 +34,8 @@ _REFUSALS = (400, 403, 405, 500, 501)
 _NO_CONDITIONS = (
     "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
 )
+#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
+_ATTEMPTS = 3
 _METADATA = {"ideogram-probe": "1"}
 #: Of each probed endpoint: whether it honours the conditions of writes, and of deletions.
 _conditions_of: dict[str, tuple[bool, bool]] = {}
@@ -160,17 +162,20 @@ class StoreProbe:
         try:
             return (
                 not self._is_accepted(key, if_missing=True)
-                # If S3's response was lost, botocore has repeated the write, which is refused then.
-                and (self._is_accepted(key, if_match=first) or self._describe(key)["ETag"] != first)
+                and any(self._is_replaced(key, first) for _ in range(_ATTEMPTS))
                 and not self._is_accepted(key, if_match=first)
             )
         except ConditionsNotSupported:
             return False
 
+    def _is_replaced(self, key: str, etag: str) -> bool:
+        # If S3's response was lost, botocore has repeated the write, which is refused then.
+        return self._is_accepted(key, if_match=etag) or self._describe(key)["ETag"] != etag
+
     def _honours_conditions_of_deletions(self, key: str, first: str, current: str) -> bool:
         """Try to delete the first version, which was replaced, and delete the current one."""
         try:
-            return not self._is_deleted(key, first) and self._is_deleted(key, current)
+            return not self._is_deleted(key, first) and any(self._is_deleted(key, current) for _ in range(_ATTEMPTS))
         except ConditionsNotSupported:
             return False
         except IdeogramStorageError:

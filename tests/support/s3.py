@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -86,15 +87,20 @@ def intercepted(client: S3Client, operation: str, handler: Callable[[Any], AWSRe
 
 @contextmanager
 def answered(
-    client: S3Client, operation: str, status: int, code: str = "AccessDenied", from_call: int = 1
+    client: S3Client,
+    operation: str,
+    status: int,
+    code: str = "AccessDenied",
+    from_call: int = 1,
+    to_call: float = math.inf,
 ) -> Iterator[None]:
-    """Answer an operation with an error, from its n-th call on."""
+    """Answer an operation with an error, from its n-th call on, to another."""
     calls = 0
 
     def answer(request: Any) -> AWSResponse | None:
         nonlocal calls
         calls += 1
-        return s3_response(request, status, code) if calls >= from_call else None
+        return s3_response(request, status, code) if from_call <= calls <= to_call else None
 
     with intercepted(client, operation, answer):
         yield

@@ -49,6 +49,14 @@ def _deletion_lost(client: S3Client) -> AbstractContextManager[list[int]]:
     return response_lost(client, "DeleteObject", call=2)
 
 
+def _write_conflicts(client: S3Client) -> AbstractContextManager[None]:
+    return answered(client, "PutObject", 409, "ConditionalRequestConflict", from_call=3, to_call=4)
+
+
+def _deletion_conflicts(client: S3Client) -> AbstractContextManager[None]:
+    return answered(client, "DeleteObject", 409, "ConditionalRequestConflict", from_call=2, to_call=2)
+
+
 @pytest.fixture(autouse=True)
 def new_process() -> Iterator[None]:
     """Nothing is known of the stores."""
@@ -83,6 +91,8 @@ def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         (_ignored_by_deletions, True, False),
         (_write_lost, True, True),
         (_deletion_lost, True, True),
+        (_write_conflicts, True, True),
+        (_deletion_conflicts, True, True),
     ],
 )
 def test_conditions_are_used_where_they_are_honoured(
