@@ -54,8 +54,12 @@ def run_batch(profile: str, seeds: Sequence[int]) -> Figures:
     figures = Figures()
     with replaced():
         for seed in seeds:
-            result = Simulation(seed, profile).run()
             figures.seeds += 1
+            try:
+                result = Simulation(seed, profile).run()
+            except Exception as error:  # of the simulation itself; the other seeds are still worth their time
+                figures.violations[seed] = [f"the simulation failed: {error!r}"]
+                continue
             figures.steps += len(result.trace)
             figures.reached += result.reached
             figures.digests.append(result.digest)

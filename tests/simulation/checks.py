@@ -346,8 +346,10 @@ class Checks:
     def _is_of_changed(self, record: Mapping[str, Any], changed: Collection[str]) -> bool:
         """Return whether a record is of inputs that were changed since, and of which there is an image now."""
         image = self.bucket.get(record["target"].removeprefix(f"s3://{BUCKET}/"))
-        fingerprint = record["fingerprint"] if image is None else image.metadata[f"{_METADATA}fingerprint"]
-        return record["owner"] in changed and fingerprint != record["fingerprint"]
+        if image is None or record["owner"] not in changed:
+            return False
+        # An image that a sensor stored has no inputs.
+        return image.metadata.get(f"{_METADATA}fingerprint") != record["fingerprint"]
 
 
 def _image_of(intent: Mapping[str, Any]) -> str:
