@@ -349,7 +349,7 @@ class Checks:
         if image is None or record["owner"] not in changed:
             return False
         # An image that a sensor stored has no inputs.
-        return image.metadata.get(f"{_METADATA}fingerprint") != record["fingerprint"]
+        return bool(image.metadata.get(f"{_METADATA}fingerprint") != record["fingerprint"])
 
 
 def _image_of(intent: Mapping[str, Any]) -> str:
