@@ -107,6 +107,14 @@ class TestStored:
         assert stored.request_id == "stored-meanwhile"
         assert world.record() is None
 
+    def test_object_that_appeared_is_not_paid_for_twice(self, world: World) -> None:
+        world.client.put_object(Bucket=world.bucket, Key=KEY, Body=b"another program's")
+
+        with pytest.raises(IdeogramObjectExists, match="exists and if_exists is 'fail'"):
+            world.find_image(absent=True, if_exists="fail")
+
+        assert (world.submits(), world.record()) == (0, None)
+
     @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
     def test_image_that_appeared_is_used_in_spite_of_a_record(self, owner: str, world: World) -> None:
         left_unknown(world, owner)
