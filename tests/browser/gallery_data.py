@@ -44,6 +44,8 @@ ROOT = HERE.parents[1]
 BUCKET = "gallery"
 #: The example in which a person decides.
 APPROVAL = "ideogram_approval"
+#: The DAG of which a run goes on while other tests look at the others.
+CAMPAIGN = "campaign"
 DATASET_ROWS = 2000
 #: The task instance whose dataset has parts only.
 RUNNING_DATASET = "catalogue_in_the_making/first/generate/-1"
@@ -223,7 +225,7 @@ def dataset_row(images: Sequence[dict[str, Any]], row: int) -> dict[str, Any]:
 
 
 def run_dags(cluster: AirflowCluster) -> dict[str, str]:
-    """Run every DAG, and return the runs when each has all that is to be seen of it."""
+    """Run every DAG, and return the runs when each but the campaign's has all that is to be seen of it."""
     ends = {
         "travel_posters": {"success"},
         "fox_and_friends": {"failed"},
@@ -232,12 +234,12 @@ def run_dags(cluster: AirflowCluster) -> dict[str, str]:
         "formats": {"success"},
         "catalogue_in_the_making": {"deferred"},
         "reviewed": {"deferred"},
-        "campaign": {"failed"},
     }
     processor = cluster.components["dag-processor"]
-    for dag_id in ends:
+    dags = [*ends, CAMPAIGN]
+    for dag_id in dags:
         cluster.processes.wait_until(processor, partial(cluster.api.has_dag, dag_id), RUN_SECONDS)
-    runs = {dag_id: cluster.api.trigger_run(dag_id, run_id="first") for dag_id in ends}
+    runs = {dag_id: cluster.api.trigger_run(dag_id, run_id="first") for dag_id in dags}
     scheduler = cluster.components["scheduler"]
 
     def has_ended(dag_id: str) -> bool:

@@ -13,13 +13,12 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from airflow_provider_ideogram.storage.provenance import SOURCE_TYPE
-from tests.browser.gallery_data import BUCKET, RUN_SECONDS
+from tests.browser.gallery_data import BUCKET, CAMPAIGN, RUN_SECONDS
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Open
     from tests.browser.gallery_data import GalleryWorld
 
-DAG_ID = "campaign"
 MUG, LAMP = "A photo of an enamel mug, with a tag of 14.50 EUR", "A photo of a brass lamp, with a tag of 89.00 EUR"
 FORMATS = ("512x1536", "1024x1024")
 
@@ -39,8 +38,23 @@ def lines(gallery: GalleryWorld, name: str) -> list[dict[str, Any]]:
 
 
 def tasks(gallery: GalleryWorld, run_id: str) -> dict[tuple[str, int], dict[str, Any]]:
-    found = gallery.cluster.api.task_instances(DAG_ID, run_id)
+    found = gallery.cluster.api.task_instances(CAMPAIGN, run_id)
     return {(one["task_id"], one["map_index"]): one for one in found}
+
+
+def wait_for(gallery: GalleryWorld, run_id: str, *names: str) -> None:
+    """Wait until tasks of a run have ended, all without names."""
+
+    def have_ended() -> bool:
+        states = {one["state"] for (name, _), one in tasks(gallery, run_id).items() if not names or name in names}
+        return states <= {"success", "failed"}
+
+    gallery.cluster.processes.wait_until(gallery.cluster.components["scheduler"], have_ended, RUN_SECONDS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _first_run(gallery: GalleryWorld) -> None:
+    wait_for(gallery, gallery.runs[CAMPAIGN])
 
 
 def decoded(content: bytes) -> tuple[str, bytes]:
@@ -106,21 +120,17 @@ def test_refused_tasks_pay_nothing_and_say_why(gallery: GalleryWorld) -> None:
 
 
 def test_gallery_shows_variants_side_by_side(gallery: GalleryWorld, open_page: Open) -> None:
-    page = open_page(gallery.run_page(DAG_ID))
+    page = open_page(gallery.run_page(CAMPAIGN))
     expect(page.locator(".card img")).to_have_count(12)
     alternatives = page.locator(".card img").evaluate_all("images => images.map((image) => image.alt)")
     assert alternatives == [MUG] * 8 + [LAMP] * 4
 
 
 def test_further_style_is_all_that_a_further_run_pays(gallery: GalleryWorld) -> None:
-    before, cluster = lines(gallery, "manifest.jsonl"), gallery.cluster
+    before = lines(gallery, "manifest.jsonl")
     paid = gallery.emulator.charged_requests("A photo of")
-    run_id = cluster.api.trigger_run(DAG_ID, {"style": "RENDER_3D"}, run_id="second")
-    cluster.processes.wait_until(
-        cluster.components["scheduler"],
-        lambda: tasks(gallery, run_id)["generate", -1]["state"] in ("success", "failed"),
-        RUN_SECONDS,
-    )
+    run_id = gallery.cluster.api.trigger_run(CAMPAIGN, {"style": "RENDER_3D"}, run_id="second")
+    wait_for(gallery, run_id, "generate")
 
     manifest = lines(gallery, "manifest.jsonl")
     assert [line["id"] for line in manifest] == ids("REALISTIC", "RENDER_3D")
