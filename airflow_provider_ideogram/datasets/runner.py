@@ -369,7 +369,7 @@ class DatasetRunner:
         examples = "\n".join(f"  - {example}" for example in state.examples)
         return kind(
             f"{state.failures} of {state.total} items have no image, and max_failures is {self.options.max_failures}",
-            f"{state.charged_text}. {next_step}. {self.manifest_uri} has all of them; the first:\n{examples}",
+            f"{state.charged_text}. {next_step}. {self.manifest_uri} has all of them:\n{examples}",
             charged=state.cost_usd > 0,
         )
 

@@ -39,7 +39,7 @@ from airflow_provider_ideogram.operators.job import IdeogramJobTask
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target, check_key
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -94,7 +94,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self,
         *,
         request: Any,
-        s3_key: str | os.PathLike[str],
+        s3_key: str | os.PathLike[str] | ObjectStoragePath,
         s3_bucket: str | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
         if_exists: str = "reuse",
