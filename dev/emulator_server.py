@@ -30,9 +30,10 @@ class EmulatorServer:
         """Return the image of a request."""
         return self._get(f"/images/{request_id}.{content_type.removeprefix('image/')}").content
 
-    def charged_requests(self) -> list[str]:
-        """Return the ids of the charged requests."""
-        return [charge["request_id"] for charge in self._get("/_emulator/charges").json()["charges"]]
+    def charged_requests(self, prompt: str = "") -> list[str]:
+        """Return the ids of the charged requests whose prompt contains a text."""
+        charges = self._get("/_emulator/charges").json()["charges"]
+        return [charge["request_id"] for charge in charges if prompt in charge["inputs"]["prompt"]]
 
     def fault(self, **fields: Any) -> None:
         """Queue a fault; the fields are those of the emulator's `Fault`."""

@@ -13,6 +13,7 @@ from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.datasets.slice import SliceContext, gather
 from airflow_provider_ideogram.datasets.workspace import chunk_name
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramJobFailed
+from airflow_provider_ideogram.jobs.target_image import object_exists
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from
 from airflow_provider_ideogram.storage.target import Target
 
@@ -34,6 +35,10 @@ def copy_images(context: SliceContext, pool: ThreadPoolExecutor) -> list[Ideogra
 
 def _copy(context: SliceContext, item: Item) -> ItemResult:
     source, target = context.target(item.copy_of), context.target(item.key)
+    if context.if_exists_of(item) == "fail":
+        head = context.store.head(target)
+        if head is not None and not made_from(head, item.request):
+            return ItemResult.of_error(item, object_exists(target), cost_usd=0.0)
     record = _existing(context, target, item) if source == target else context.store.copy(source, target, item.request)
     if record is not None:
         return ItemResult.of_record(context, item, record)

@@ -146,24 +146,24 @@ def make_plan(
     for item in checker.items(counted):
         request = open_requests.get(item.key)
         is_own = earlier.is_own(item, request)
+        planned = replace(item, own=is_own)
         line = earlier.line_of(item, request) if if_exists == "reuse" or is_own else None
         if line is not None and not set(gates).issubset(gates_of(line)):
             plan.add_unchecked(item, line)
-            todo.add(item.to_json())
+            todo.add(planned.to_json())
         elif line is not None:
             plan.add_stored(line, request, is_recorded=item.key in records)
             parts.add(line)
         elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
-            copies.add(item.to_json())
+            copies.add(planned.to_json())
         else:
             if request is not None and request.fingerprint == item.fingerprint:
                 plan.continued[item.key] = request
             else:
                 plan.to_do[item.request.model] += 1
-            # An image of the run itself, made from inputs that were changed since, is replaced in any case.
-            todo.add(replace(item, absent=is_own or not earlier.has(item)).to_json())
+            todo.add(replace(planned, absent=is_own or not earlier.has(item)).to_json())
     plan.rows, plan.total = counted.rows, checker.images
     checker.raise_for_bad_rows(plan.rows)
     for chunks in (todo, copies, parts):

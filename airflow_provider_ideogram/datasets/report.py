@@ -60,7 +60,7 @@ def failure_of(state: DatasetState, max_failures: float, manifest_uri: str) -> I
     examples = "".join(f"\n  - {example}" for example in state.examples)
     return kind(
         f"{state.failures} of {state.total} items have no image, and max_failures is {max_failures}",
-        f"{state.charged_text}. {next_step}. {manifest_uri} has all of them{examples and f'; the first:{examples}'}",
+        f"{state.charged_text}. {next_step}. {manifest_uri} has all of them{examples and f':{examples}'}",
         charged=state.cost_usd > 0,
     )
 

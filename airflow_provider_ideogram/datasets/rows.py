@@ -43,7 +43,8 @@ class Item:
     :param key: The key of its image.
     :param copy_of: The key of another row's image that is copied, empty for an image that is generated. It equals
         ``key`` if both rows have the same id, made from their inputs.
-    :param absent: Whether no object was at its key when the run was planned.
+    :param absent: Whether no object was at its key when the run was planned, or the run's own.
+    :param own: Whether the run's own image was there, which is replaced if its inputs were changed.
     :param asked: The fingerprint of the row's own request, empty if that is the present one: another attempt has
         another seed.
     :param rejected: The rejected attempts of this execution, as the manifest has them.
@@ -56,6 +57,7 @@ class Item:
     key: str
     copy_of: str = ""
     absent: bool = False
+    own: bool = False
     asked: str = ""
     rejected: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[Mapping[str, Any], ...] = ()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.account.account import Account
     from airflow_provider_ideogram.account.turns import Turn
     from airflow_provider_ideogram.datasets.options import DatasetOptions
+    from airflow_provider_ideogram.datasets.rows import Item
     from airflow_provider_ideogram.datasets.state import DatasetState
     from airflow_provider_ideogram.datasets.workspace import Workspace
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -72,6 +73,10 @@ class SliceContext:
     def target(self, key: str) -> Target:
         """Return the address of a key."""
         return Target(self.output_prefix.bucket, key)
+
+    def if_exists_of(self, item: Item) -> str:
+        """Return what an object at an item's key means: the run's own image is replaced also with ``fail``."""
+        return "reuse" if item.own and self.options.if_exists == "fail" else self.options.if_exists
 
 
 @dataclass(slots=True)

@@ -239,7 +239,7 @@ class _BurstSubmitter:
             context.target(item.key),
             owner=context.owner,
             max_tries=context.max_tries,
-            if_exists=options.if_exists,
+            if_exists=context.if_exists_of(item),
             resubmit=options.resubmit,
             admission=admission,
             resubmit_on_5xx=options.resubmit_on_5xx,

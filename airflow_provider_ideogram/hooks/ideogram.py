@@ -241,7 +241,9 @@ class IdeogramHook(BaseHook):
             with self:
                 balance = self.get_credits()
         except Exception as error:
-            return False, str(error)
+            # The form's test button gives the connection a random id.
+            name = f"connection {self.ideogram_conn_id!r}"
+            return False, str(error).replace(f" of {name}", "").replace(f"{name}: ", "")
         if not balance.has_record:
             return True, "The API key is valid; the account has no balance record"
         return True, f"credits: {balance.total:.2f}"

@@ -188,11 +188,15 @@ class Submitter:
         request: GenerationRequest,
         replaced: LedgerRecord | None = None,
     ) -> ImageRecord | None:
-        """Return the image that was stored, and its record deleted, since the target was read."""
+        """
+        Return the image that was stored, and its record deleted, since the target was read.
+
+        :raises IdeogramObjectExists: If another object was, and ``if_exists`` is ``fail``; nothing is open then.
+        """
         if not self.ledger.is_durable:
             return None
         try:
-            stored = self._image.stored_since(before, request)
+            stored = self._image.stored_since(before, request, refuses_others=replaced is None)
             if stored is None and self.keeps_first_inputs and (own := self._image.own()):
                 stored = ImageRecord.of_object(*own, request_of_image(self.hook, *own), own=True)
         except BaseException:  # also Airflow's timeout: nothing was submitted

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.exceptions import IdeogramObjectExists
-from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by, made_from, paid_by_group
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, paid_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,10 +62,7 @@ class TargetImage:
             log.info("%s is this task's own image: an earlier attempt ended right after storing it", self.target.uri)
             return ImageRecord.of_object(self.target, head, request, own=True)
         if self.if_exists == "fail":
-            raise IdeogramObjectExists(
-                f"{self.target.uri} exists and if_exists is 'fail'",
-                "Nothing was charged. Choose another key, or if_exists='reuse' or 'overwrite'.",
-            )
+            raise object_exists(self.target)
         if same and self.if_exists == "reuse":
             log.info("%s was made from the same inputs: it is reused, and nothing is paid", self.target.uri)
             return ImageRecord.of_object(self.target, head, request)
@@ -73,16 +70,24 @@ class TargetImage:
         log.info("%s exists, made from %s inputs: it will be replaced", self.target.uri, inputs)
         return None
 
-    def stored_since(self, before: Mapping[str, Any] | None, request: GenerationRequest) -> ImageRecord | None:
+    def stored_since(
+        self, before: Mapping[str, Any] | None, request: GenerationRequest, *, refuses_others: bool = False
+    ) -> ImageRecord | None:
         """
         Return the image that was stored since the target was read.
 
         A slice of this task that Airflow has failed may still be running.
 
         :param before: S3's description of the object that was there.
+        :param refuses_others: Whether ``if_exists="fail"`` refuses another object that was stored since.
+        :raises IdeogramObjectExists: If there is one.
         """
         target, head = self.own_in_prefix() or (self.target, self.store.head(self.target))
-        if head is None or not made_from(head, request) or (before and made_by(before) == made_by(head)):
+        if head is None or (before and _version_of(before) == _version_of(head)):
+            return None
+        if not made_from(head, request):
+            if refuses_others and self.if_exists == "fail" and not paid_by_group(head, self.group):
+                raise object_exists(target)
             return None
         log.info("%s was stored just now from the same inputs: nothing more is paid", target.uri)
         return ImageRecord.of_object(target, head, request, own=paid_by_group(head, self.group))
@@ -102,3 +107,16 @@ class TargetImage:
             return None
         since = self.tried_since - _CLOCK_SKEW
         return self.store.find_in_prefix(self.target, since, lambda head: paid_by_group(head, self.group))
+
+
+def object_exists(target: Target) -> IdeogramObjectExists:
+    """Return the error of an object that must not be replaced."""
+    return IdeogramObjectExists(
+        f"{target.uri} exists and if_exists is 'fail'",
+        "Nothing was charged. Choose another key, or if_exists='reuse' or 'overwrite'.",
+    )
+
+
+def _version_of(head: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what differs between two stored images, also if they are of one request that two tasks stored."""
+    return head["ETag"], head["Metadata"]

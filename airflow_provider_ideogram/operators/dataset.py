@@ -28,7 +28,7 @@ from airflow_provider_ideogram.operators.task_states import is_at_work
 from airflow_provider_ideogram.storage.target import Target, check_key
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_ideogram.datasets.options import DatasetOptions
@@ -113,8 +113,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
         self,
         *,
         prompts: Any = None,
-        prompts_path: str | os.PathLike[str] | None = None,
-        s3_prefix: str | os.PathLike[str],
+        prompts_path: str | os.PathLike[str] | ObjectStoragePath | None = None,
+        s3_prefix: str | os.PathLike[str] | ObjectStoragePath,
         key_template: str = "{id}",
         prompt_template: str | None = None,
         variants: int | None = None,

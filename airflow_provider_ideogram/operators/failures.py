@@ -81,8 +81,8 @@ def deferral_ended(
 
 def failure_lines(error: IdeogramError) -> list[str]:
     """Return what happened, whether money was spent and what to do, a line each; a line without content is left out."""
-    money, _, remedy = error.advice.partition(". ")
-    lines = (error.reason, money.rstrip(".") or _MONEY[error.charged], remedy.rstrip("."))
+    money, _, remedy = error.advice.partition("\n")[0].partition(". ")
+    lines = (error.reason, money.rstrip(".") or _MONEY[error.charged], remedy.rstrip(".:"))
     return [line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…" for line in lines if line]
 
 

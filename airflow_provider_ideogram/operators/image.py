@@ -26,7 +26,7 @@ from airflow_provider_ideogram.operators.job import IdeogramJobTask
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_ideogram.account.account import TurnAhead
     from airflow_provider_ideogram.api.job import Job
@@ -99,7 +99,7 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
         self,
         *,
         prompt: str,
-        s3_key: str | os.PathLike[str],
+        s3_key: str | os.PathLike[str] | ObjectStoragePath,
         s3_bucket: str | None = None,
         wait_for_completion: bool = True,
         on_content_blocked: str = "fail",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
@@ -39,7 +40,7 @@ from airflow_provider_ideogram.operators.job import IdeogramJobTask
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, IF_EXISTS, Target, check_key
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
@@ -94,7 +95,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         self,
         *,
         request: Any,
-        s3_key: str | os.PathLike[str],
+        s3_key: str | os.PathLike[str] | ObjectStoragePath,
         s3_bucket: str | None = None,
         s3_extra_args: Mapping[str, Any] | None = None,
         if_exists: str = "reuse",
@@ -132,7 +133,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Check the request once; store its image, or wait for it."""
         if not self.deferrable:
-            return super().execute(context)
+            return self._poke_until_done(context)
         with self._skipping():
             return self._check_request(context)
 
@@ -155,6 +156,16 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         with self._skipping():
             result = self._check_request(context)
         return PokeReturnValue(is_done=result is not None, xcom_value=result)
+
+    def _poke_until_done(self, context: Context) -> Any:
+        """Poke as Airflow does; its timeout is an error of the request, of which it is known that it may be charged."""
+        from airflow_provider_ideogram.api.polling import RequestPoll
+
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as ended:
+            with self._skipping(), self._failures(context):
+                raise RequestPoll(request_id_of(self.request), time.time()).failure() from ended
 
     @contextmanager
     def _skipping(self) -> Iterator[None]:

@@ -36,6 +36,7 @@ _PARAMETERS_OF_PUT = "before-parameter-build.s3.PutObject"
 _DELETED_AT_ONCE = 1000
 _CHUNK_BYTES = 1 << 16
 NOTHING_CHARGED = "Nothing was charged by this call to S3."
+_PERMIT = "Permit the call to the worker's role or the connection's user, or correct the bucket's name."
 
 
 class PreconditionFailed(Exception):
@@ -305,7 +306,7 @@ def storage_errors(doing: str, advice: str, *, charged: bool = False) -> Iterato
         kind = IdeogramStorageRefused if permanent else IdeogramStorageError
         raise kind(
             f"{doing} failed: {error}",
-            advice,
+            f"{advice} {_PERMIT}" if permanent and advice == NOTHING_CHARGED else advice,
             charged=charged,
             status_code=status_of(error) if isinstance(error, ClientError) else None,
         ) from error

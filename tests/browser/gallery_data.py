@@ -30,7 +30,7 @@ from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 from airflow_provider_ideogram.storage.thumbnail import CONTENT_TYPE, make_thumbnail, thumbnail_key
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
-from dev.emulator_server import start_emulator
+from dev.emulator_server import EmulatorServer, start_emulator
 from dev.processes import Processes
 from dev.s3_server import S3Server, start_s3_server
 from tests.browser.auth import GUEST, GuestAuthManager
@@ -44,6 +44,8 @@ ROOT = HERE.parents[1]
 BUCKET = "gallery"
 #: The example in which a person decides.
 APPROVAL = "ideogram_approval"
+#: The DAG of which a run goes on while other tests look at the others.
+CAMPAIGN = "campaign"
 DATASET_ROWS = 2000
 #: The task instance whose dataset has parts only.
 RUNNING_DATASET = "catalogue_in_the_making/first/generate/-1"
@@ -68,14 +70,14 @@ class GalleryWorld:
     """
     A running Airflow with what the tests look at.
 
-    :param emulator: The address of the emulator.
+    :param emulator: The API.
     :param runs: The id of the run of each DAG.
     :param tokens: Of each user.
     """
 
     cluster: AirflowCluster
     s3: S3Client
-    emulator: str
+    emulator: EmulatorServer
     runs: dict[str, str]
     tokens: dict[str, str]
 
@@ -95,11 +97,14 @@ def running_world(home: Path) -> Iterator[GalleryWorld]:
     clean = clean_environment()
     with Processes(home / "servers") as servers:
         emulator = start_emulator(servers, clean, 0.3)
+        emulator.fault(on="job", kind="blank", prompt="a brass lamp")
         server = start_s3_server(servers, clean, BUCKET)
         with server_client(server) as s3:
             store_dataset(s3)
             store_formats(s3)
             store_account(s3)
+            # As a spreadsheet saves an empty table.
+            s3.put_object(Bucket=BUCKET, Key="products/none.csv", Body=b"\xef\xbb\xbfsep=;\nid;product;price\n;;\n")
             settings = {
                 "AIRFLOW_CONN_IDEOGRAM_DEFAULT": emulator.airflow_connection(),
                 "AIRFLOW_CONN_STUDIO": json.dumps(json.loads(emulator.airflow_connection()) | {"extra": STUDIO}),
@@ -111,11 +116,11 @@ def running_world(home: Path) -> Iterator[GalleryWorld]:
             }
             dags = home / "dags"
             dags.mkdir()
-            for file in (HERE / "dags" / "gallery_dags.py", ROOT / "example_dags" / f"{APPROVAL}.py"):
+            for file in (*(HERE / "dags").glob("*.py"), ROOT / "example_dags" / f"{APPROVAL}.py"):
                 shutil.copy(file, dags)
             with airflow_cluster(home, dags, settings) as cluster:
                 runs = run_dags(cluster)
-                yield GalleryWorld(cluster, s3, emulator.url, runs, tokens(cluster))
+                yield GalleryWorld(cluster, s3, emulator, runs, tokens(cluster))
                 cluster.processes.kill()  # nothing is kept that would need an orderly end
 
 
@@ -220,7 +225,7 @@ def dataset_row(images: Sequence[dict[str, Any]], row: int) -> dict[str, Any]:
 
 
 def run_dags(cluster: AirflowCluster) -> dict[str, str]:
-    """Run every DAG, and return the runs when each has all that is to be seen of it."""
+    """Run every DAG, and return the runs when each but the campaign's has all that is to be seen of it."""
     ends = {
         "travel_posters": {"success"},
         "fox_and_friends": {"failed"},
@@ -231,9 +236,10 @@ def run_dags(cluster: AirflowCluster) -> dict[str, str]:
         "reviewed": {"deferred"},
     }
     processor = cluster.components["dag-processor"]
-    for dag_id in ends:
+    dags = [*ends, CAMPAIGN]
+    for dag_id in dags:
         cluster.processes.wait_until(processor, partial(cluster.api.has_dag, dag_id), RUN_SECONDS)
-    runs = {dag_id: cluster.api.trigger_run(dag_id, run_id="first") for dag_id in ends}
+    runs = {dag_id: cluster.api.trigger_run(dag_id, run_id="first") for dag_id in dags}
     scheduler = cluster.components["scheduler"]
 
     def has_ended(dag_id: str) -> bool:

@@ -34,9 +34,9 @@ def test_connection_is_made_and_tested(
     page.keyboard.press("Enter")
     form.get_by_label("API key", exact=True).fill(DEFAULT_KEY)
     screenshot(page, "connection-form")
-    form.get_by_label("Base URL").fill(gallery.emulator)
+    form.get_by_label("Base URL").fill(gallery.emulator.url)
     # Airflow 3.3.1 and 3.3.2 refuse to test a stored connection without a port.
-    form.get_by_label("Port").fill(str(urlsplit(gallery.emulator).port))
+    form.get_by_label("Port").fill(str(urlsplit(gallery.emulator.url).port))
     form.get_by_text("Extra Fields", exact=True).click()
     for name, field in EXTRA_FIELDS.items():
         expect(form.locator(f"[name=element_{name}]")).to_have_value(_as_shown(field.default))

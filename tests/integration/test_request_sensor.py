@@ -81,6 +81,16 @@ def test_stores_the_image_of_a_task_that_did_not_wait(
     assert world.object_keys() == [KEY]  # the ledger's record is deleted when the image is stored
 
 
+def test_timeout_of_airflow_says_what_is_known_of_the_money(
+    foreign_request: str, sensor_task: SensorTask, world: World
+) -> None:
+    world.emulator.configure(history_lag_seconds=3600)  # the time of the submission stays unknown
+    world.emulator.fault("status", "error", times=None)
+    run = sensor_task(foreign_request, deferrable=False, poke_interval=0.05, timeout=0.2)
+
+    assert_error(run.execute(), "IdeogramTimeout", foreign_request, "is charged if it completes")
+
+
 def test_image_stored_elsewhere_leaves_the_targets_record(
     submitted: dict[str, Any], sensor_task: SensorTask, image_task: ImageTask, world: World
 ) -> None:

@@ -45,7 +45,7 @@ def test_first_attempt_is_not_retried(image_task: ImageTask, world: World) -> No
     with _refused():
         result = run.execute()
     assert _failure(run, result) == ("failed", "storage_refused", False)
-    assert_error(result, "Nothing was charged")
+    assert_error(result, "Nothing was charged by this call to S3. Permit the call to the worker's role")
     assert world.emulator.stats().calls == {}
 
 

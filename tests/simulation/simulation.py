@@ -132,9 +132,11 @@ class Simulation:
             self._airflow.run(task)
 
     def _is_done(self, task: TaskInstance) -> bool:
-        """Return whether a task has succeeded, or rightly refuses to replace an image."""
+        """Return whether a task has succeeded, or rightly ends without an image."""
         if task.state == "success":
             return "ledger_uri" not in task.result  # then it has an image, and not only a request
+        if task.after is not None and isinstance(cause_of(task.error), IdeogramResultExpired):
+            return self._is_done(task.after)  # which has the image that the vendor no longer holds
         refusing = task if task.after is None else task.after  # of which Airflow begins no later task
         return task.state == "skipped" or _refuses(refusing)
 

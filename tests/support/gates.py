@@ -27,6 +27,11 @@ def scripted(image: Image, item: Mapping[str, Any]) -> Any:
     return verdict
 
 
+def has_its_size(image: Image, item: Mapping[str, Any]) -> bool:
+    """Return whether an image has the size that its item asks for."""
+    return bool(item["resolution"] == "RESOLUTION_{}_{}".format(*image.size))
+
+
 @pytest.fixture(autouse=True)
 def forgotten_gates() -> Iterator[None]:
     """Forget calls and verdicts after each test of the module that imports this fixture."""

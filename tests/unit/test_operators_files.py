@@ -54,7 +54,11 @@ _DASHBOARD_SCHEMA = {
             "type": "object",
             "required": ["list"],
             "properties": {
-                "list": {"type": "array", "contains": {"properties": {"type": {"const": "datasource"}}}},
+                "list": {
+                    "type": "array",
+                    "contains": {"properties": {"type": {"const": "datasource"}}},
+                    "items": {"properties": {"current": {"required": ["text", "value"]}}},
+                },
             },
         },
     },
@@ -145,6 +149,7 @@ def test_alerts_are_rules_that_say_what_to_do() -> None:
 def test_helm_values_have_keys_of_the_official_chart() -> None:
     assert set(VALUES) <= _CHART_KEYS
     assert set(VALUES["triggerer"]) == {"replicas", "resources"}
+    assert set(VALUES["workers"]) == {"celery"}
     assert VALUES["defaultAirflowTag"] == VALUES["airflowVersion"]
     for secret in VALUES["secret"]:
         assert set(secret) == {"envName", "secretName", "secretKey"}

@@ -92,3 +92,21 @@ def test_what_is_there_already(if_exists: str, make: Make, task_runner: TaskRunn
         assert (again.state, second.xcom()["generated"], world.accepted) == ("success", 5, 10)
         world.to_end(second, second.clear())
         assert world.accepted == 15
+
+
+def test_object_that_appears_while_it_runs_is_not_replaced(make: Make, task_runner: TaskRunner, world: World) -> None:
+    rows = [*ROWS, {**ROWS[0], "id": "copy"}]
+    run = task_runner(make(prompts=rows, dedupe=True, if_exists="fail", max_in_flight=2, max_failures=2, retries=0))
+    result = run.execute()
+    for name in ("item-4", "copy"):
+        world.put(PREFIX + name, b"another program's")
+
+    assert world.to_end(run, result).state == "success", run.log_text
+
+    failed = [line for line in manifest(world) if line["status"] == "failed"]
+    assert [(line["id"], line["cost_usd"]) for line in failed] == [("item-4", 0.0), ("copy", 0.0)]
+    for line in failed:
+        assert "exists and if_exists is 'fail'. Nothing was charged." in line["error"]
+        assert world.stored(PREFIX + line["id"]) == b"another program's"
+    assert (world.accepted, run.xcom()["generated"]) == (4, 4)
+    assert f"_ideogram/{PREFIX}item-4.json" not in world.object_keys("_ideogram/")

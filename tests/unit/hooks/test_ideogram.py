@@ -310,10 +310,17 @@ def test_test_connection_shows_that_the_key_is_refused(
     hook: IdeogramHook, server: ScriptedServer, reply: Reply
 ) -> None:
     server.script(reply({"error": f"{KEY} is not valid"}, 401))
-    ok, message = hook.test_connection()
+    said = "The API rejected the key (HTTP 401: *** is not valid). Nothing was charged. Check the connection's API key."
+    assert hook.test_connection() == (False, said)
+
+
+def test_test_connection_names_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's form gives the connection that it tests a random id."""
+    monkeypatch.setenv("AIRFLOW_CONN_RANDOM", '{"conn_type": "ideogram", "extra": {"requests_per_minut": 5}}')
+    ok, message = IdeogramHook("random").test_connection()
     assert not ok
-    assert "HTTP 401: *** is not valid" in message
-    assert "Check the connection's API key" in message
+    assert "random" not in message
+    assert "extra 'requests_per_minut' is unknown. Did you mean 'requests_per_minute'?" in message
 
 
 @pytest.mark.usefixtures("waits")

@@ -93,12 +93,15 @@ class TestStored:
         job, _ = world.get_or_submit(OTHER_INPUTS)
         assert job.request_id == world.emulator.requests()[0].request_id
 
-    def test_image_stored_after_the_first_read_is_found(self, world: World) -> None:
+    @pytest.mark.parametrize("before", [None, "stored-meanwhile"], ids=["absent", "stored by another task"])
+    def test_image_stored_after_the_first_read_is_found(self, before: str | None, world: World) -> None:
         """Airflow failed a slice of this task that was still running, and started the next attempt."""
         write_intent = world.ledger.write_intent
+        if before is not None:  # of the request to which this task has reattached
+            world.store_image(before)
 
         def late(key: str, intent: Intent) -> LedgerRecord:
-            world.store_image("stored-meanwhile")
+            world.store_image("stored-meanwhile", ME)
             return write_intent(key, intent)
 
         with mock.patch.object(world.ledger, "write_intent", late):
@@ -106,6 +109,14 @@ class TestStored:
 
         assert stored.request_id == "stored-meanwhile"
         assert world.record() is None
+
+    def test_object_that_appeared_is_not_paid_for_twice(self, world: World) -> None:
+        world.client.put_object(Bucket=world.bucket, Key=KEY, Body=b"another program's")
+
+        with pytest.raises(IdeogramObjectExists, match="exists and if_exists is 'fail'"):
+            world.find_image(absent=True, if_exists="fail")
+
+        assert (world.submits(), world.record()) == (0, None)
 
     @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
     def test_image_that_appeared_is_used_in_spite_of_a_record(self, owner: str, world: World) -> None:

@@ -85,6 +85,13 @@ def test_failure_says_what_happened_the_money_and_what_to_do(caplog: pytest.LogC
     ]
 
 
+def test_failed_items_are_in_the_exception_only() -> None:
+    remedy = "A retry attempts only those that failed. s3://b/m has all of them"
+    advice = f"0.05 USD were charged. {remedy}:\n  - a: b\n  - c: d"
+    what = "2 of 5 items have no image"
+    assert failure_lines(exceptions.IdeogramDatasetFailed(what, advice)) == [what, "0.05 USD were charged", remedy]
+
+
 @pytest.mark.parametrize(
     ("charged", "said"),
     [(True, "The request was charged"), (False, "Nothing was charged"), (None, "It is not known whether")],
