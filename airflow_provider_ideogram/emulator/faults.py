@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from airflow_provider_ideogram.api.parameters import check_choice
 from airflow_provider_ideogram.emulator.errors import INVALID_CONTENT_TYPE
 from airflow_provider_ideogram.emulator.jobs import Outcome
 from airflow_provider_ideogram.emulator.results import RESULT_FORMS
@@ -115,8 +116,10 @@ class Fault:
             ("body", ERROR_BODIES),
             ("form", RESULT_FORMS),
         ):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(valid)}")
+            try:
+                check_choice(getattr(self, name), valid)
+            except ValueError as problem:
+                raise ValueError(f"{name}: {problem}") from None
         for field in fields(self):
             value = getattr(self, field.name)
             optional = field.default is None or (field.name == "times" and value is None)

@@ -307,3 +307,8 @@ def test_probability_is_reproducible() -> None:
 def test_invalid_faults(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^({next(iter(wrong))}|kind): "):
         Fault(**{"on": "status", "kind": "error"} | wrong)
+
+
+def test_misspelt_kind_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match=r"^kind: 'eror' is not valid\. Did you mean 'error'\?$"):
+        Fault(on="submit", kind="eror")
