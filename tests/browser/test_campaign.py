@@ -88,6 +88,11 @@ def test_each_image_is_made_marked_and_paid_once(gallery: GalleryWorld) -> None:
     assert sorted(gallery.emulator.charged_requests("A photo of")) == sorted(paid)
 
 
+def test_single_image_is_marked(gallery: GalleryWorld) -> None:
+    with Image.open(io.BytesIO(read(gallery, "secret.png"))) as image:
+        assert SOURCE_TYPE.encode() in image.info["xmp"]
+
+
 def test_files_beside_the_manifest_open(gallery: GalleryWorld) -> None:
     manifest = lines(gallery, "manifest.jsonl")
     table = pyarrow.parquet.read_table(io.BytesIO(read(gallery, "campaign/manifest.parquet")))

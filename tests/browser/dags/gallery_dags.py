@@ -78,7 +78,9 @@ with DAG("fox_and_friends", schedule=None):
     ).expand_kwargs([{"prompt": prompt.replace("{{", "{{ '{{' }}"), "seed": 41} for prompt in PROMPTS])
 
 with DAG("private_images", schedule=None):
-    IdeogramGenerateImageOperator(task_id="secret", prompt="A secret", seed=1, s3_key="secret.png", **IMAGE)
+    IdeogramGenerateImageOperator(
+        task_id="secret", prompt="A secret", seed=1, s3_key="secret.png", provenance="xmp", **IMAGE
+    )
 
 COUNTS = {"generated": 1880, "reused": 100, "content_blocked": 12, "failed": 8}
 with DAG("catalogue", schedule=None):
