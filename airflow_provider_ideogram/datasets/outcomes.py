@@ -155,11 +155,14 @@ def _count_cost(state: DatasetState, result: ItemResult) -> None:
     line, record = result.line, result.record
     before = state.unsettled_requests.pop(line["key"], None)
     counted = before.counted_usd if before and before.request_id == line["request_id"] else 0.0
+    counted = state.counted_usd.pop(line["request_id"], counted)
     state.cost_usd += (result.cost_usd or 0.0) - counted
     state.original_cost_usd += line["original_cost_usd"] or 0.0
     state.cost_is_estimate |= line["cost_is_estimate"]
     if result.unsettled:
         state.unsettled_requests[line["key"]] = result.unsettled
+    elif record is None and result.cost_usd:
+        state.counted_usd[line["request_id"]] = result.cost_usd
     if record is None or record.reused:
         return
     if record.cost_usd is None:

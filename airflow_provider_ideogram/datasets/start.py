@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,7 @@ def plan_run(
     for key, line in plan.recorded.items():
         _delete_leftover(ledger, store.objects, Target(output_prefix.bucket, key), before.owner, line)
     now, limit = time.time(), options.requests_per_minute
+    abandoned = [request for key, request in open_requests.items() if key not in plan.continued | plan.ended]
     state = DatasetState(
         input_digest=digest,
         owner=before.owner,
@@ -125,13 +126,9 @@ def plan_run(
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
         cost_usd=before.cost_usd + _uncounted(plan, open_requests) if before.input_digest else plan.own_cost_usd,
-        abandoned_usd=before.abandoned_usd
-        + sum(
-            request.estimate_usd or 0.0
-            for key, request in open_requests.items()
-            if key not in plan.continued and key not in plan.ended
-        ),
+        abandoned_usd=before.abandoned_usd + sum(request.estimate_usd or 0.0 for request in abandoned),
         unsettled_requests=plan.continued,
+        counted_usd=_counted(before, abandoned),
         observed_costs=before.observed_costs,
         images_without_cost=before.images_without_cost,
         original_cost_usd=plan.original_cost_usd,
@@ -166,6 +163,14 @@ def _delete_leftover(
 def _uncounted(plan: Plan, open_requests: Mapping[str, UnsettledRequest]) -> float:
     """Return the cost of images whose lines a slice has written that died before it counted them."""
     return sum((line["cost_usd"] or 0.0) - open_requests[key].counted_usd for key, line in plan.ended.items())
+
+
+def _counted(before: DatasetState, abandoned: Iterable[UnsettledRequest]) -> dict[str, float]:
+    """Return the counted costs of requests that no item waits for; none where the costs are counted anew."""
+    if not before.input_digest:
+        return {}
+    counted = {request.request_id: request.counted_usd for request in abandoned if request.request_id is not None}
+    return before.counted_usd | counted
 
 
 def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, UnsettledRequest]:

@@ -121,6 +121,8 @@ class DatasetState:
     :param last_failure_is_temporary: Whether a retry can help though nothing else changes.
     :param consecutive_same_failures: The number of items that failed with it since another result.
     :param unsettled_requests: Requests that may be charged though the run does not wait for them, by the item's key.
+    :param counted_usd: The counted costs of requests that no item waits for, by request id: a record that could not be
+        deleted, or inputs that are changed back, lead to them again.
     :param examples: The first failures, as ``id: error``.
     :param copy_chunks: The number of chunks of items that are copied from another item.
     :param copied_chunks: The number of those that are done.
@@ -156,6 +158,7 @@ class DatasetState:
     last_failure_is_temporary: bool = False
     consecutive_same_failures: int = 0
     unsettled_requests: dict[str, UnsettledRequest] = field(default_factory=dict)
+    counted_usd: dict[str, float] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
     copy_chunks: int = 0
     copied_chunks: int = 0

@@ -20,6 +20,7 @@ from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
 from airflow_provider_ideogram.exceptions import (
     IdeogramBudgetReached,
+    IdeogramJobUnreachable,
     IdeogramRateLimited,
     IdeogramSubmitFailed,
     IdeogramTargetBusy,
@@ -227,7 +228,7 @@ class Submitter:
         poll = RequestPoll(record.job.request_id, record.intent.intent_at)
         poll_once(self.hook, poll)
         if poll.outcome is Outcome.RECORD_GONE and same:
-            recover(self.hook, poll, record.intent.request)
+            self._recover(record, poll)
         if not same and not own and self._is_needed_by_other_task(record, poll):
             state = poll.state or "perhaps running"
             raise _target_busy(
@@ -253,6 +254,14 @@ class Submitter:
         # A clear begins a new attempt group: later attempts must recognise the stored image as their own.
         group = (intent if own else record.intent).attempt_group
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
+
+    def _recover(self, record: LedgerRecord, poll: RequestPoll) -> None:
+        """Search the history for a request; another task's is not charged to this one, even if it can't be reached."""
+        try:
+            recover(self.hook, poll, record.intent.request)
+        except IdeogramJobUnreachable as error:
+            error.charged = error.charged if self._record.owns(record) else False
+            raise
 
     def _submit_over(
         self,

@@ -49,6 +49,8 @@ class Checks:
         self._of_image: dict[str, list[Submit]] = defaultdict(list)
         #: The lines of the last manifest that a task wrote.
         self._manifests: dict[str, list[Mapping[str, Any]]] = {}
+        #: When each task last wrote its manifest.
+        self._written_at: dict[str, float] = {}
         #: The last version of each of the ledger's records.
         self._records: dict[str, Mapping[str, Any]] = {}
         #: Every version of each image that was ever stored, by key and ETag.
@@ -173,7 +175,9 @@ class Checks:
                 self._on_record(key, json.loads(stored.body))
             return
         if key.endswith(MANIFEST):
-            self._manifests[self._kernel.process.task.name] = [json.loads(line) for line in stored.body.splitlines()]
+            name = self._kernel.process.task.name
+            self._manifests[name] = [json.loads(line) for line in stored.body.splitlines()]
+            self._written_at[name] = self._kernel.now
             return
         self._stored[key, stored.etag.strip('"')] = stored
         submit = self.submits.get(stored.metadata.get(f"{_METADATA}request-id", ""))
@@ -293,7 +297,10 @@ class Checks:
                 self.fail(f"{task.name}: {name} is {line[name]!r}, and truly {fact!r}")
         is_own = submit.task is task and submit.max_tries == task.max_tries
         is_own = is_own and line["key"].startswith(submit.key)  # and is not the copy for another row
-        if line["reused"] and is_own:
+        # Documented of "reuse": an attempt after a success that Airflow did not see has another run's manifest only.
+        ends = [at for name, at in self._written_at.items() if name != task.name]
+        is_others_line = submit.stored_at is not None and any(at > submit.stored_at for at in ends)
+        if line["reused"] and is_own and not is_others_line:
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
         # Documented: a sensor reports the charge of the request that another task submitted. A task that submits after
         # another one's unknown submit, and then takes that from the history, has its charge.

@@ -1,8 +1,7 @@
 """
 What is written today and read by a later version: in Airflow's database and in S3.
 
-``tests/fixtures/formats/`` has a folder for each version that changed a form; all of them must be read, and the newest
-is what is written. All hold the same example, which is made here.
+``tests/fixtures/formats/`` has a folder for each version that changed a form: all are read, and the newest is written.
 """
 
 from __future__ import annotations
@@ -150,6 +149,7 @@ STATE_OF_RUN = DatasetState(
     last_failure_is_temporary=True,
     consecutive_same_failures=1,
     unsettled_requests={FAILED.key: UnsettledRequest("request-4", counted_usd=0.0, estimate_usd=0.05, fingerprint="f")},
+    counted_usd={"request-5": 0.05},
     examples=["failed: The API failed"],
     copy_chunks=1,
     copied_chunks=1,

@@ -10,6 +10,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramContentBlocked,
     IdeogramInvalidImage,
     IdeogramJobFailed,
+    IdeogramResultExpired,
     IdeogramTimeout,
     IdeogramUnknownSubmit,
 )
@@ -153,6 +154,17 @@ def test_request_that_a_later_attempt_completes_is_counted_once(counted: float |
 
     assert context.state.cost_usd == pytest.approx(0.05)
     assert context.state.unsettled_requests == {}
+
+
+def test_lost_request_that_is_met_again_is_counted_once() -> None:
+    context = make_context()
+    lost = IdeogramResultExpired("lost", request_id="r-1")
+    for _ in range(2):  # its record could not be deleted
+        write_outcomes(context, [ItemResult.of_error(ITEM, lost, cost_usd=0.05)])
+        assert context.state.cost_usd == pytest.approx(0.05)
+    write_outcomes(context, [ItemResult.of_record(context, ITEM, make_record(ITEM, 0.05, request_id="r-2"))])
+
+    assert context.state.cost_usd == pytest.approx(0.1)
 
 
 def test_request_that_replaces_a_charged_one_is_counted_too() -> None:

@@ -279,14 +279,15 @@ class TestRecordGone:
         world.pass_time(HOUR)
         assert world.get_or_submit()[0].request_id == request_id
 
-    def test_history_that_cannot_be_read_proves_nothing(self, world: World) -> None:
-        request_id = record_gone(world, ME)
+    @OWNERS
+    def test_history_that_cannot_be_read_proves_nothing(self, world: World, owner: str) -> None:
+        request_id = record_gone(world, owner)
         world.emulator.fault("history", "error", status=503, times=None)
 
-        with pytest.raises(IdeogramJobUnreachable, match="history can't be read"):
+        with pytest.raises(IdeogramJobUnreachable, match="history can't be read") as caught:
             world.get_or_submit()
 
-        assert world.submits() == 1
+        assert (world.submits(), caught.value.charged) == (1, None if owner == ME else False)
         world.emulator.clear_faults()
         assert world.get_or_submit()[0].request_id == request_id
 
