@@ -9,20 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import Response
 
 from airflow_provider_ideogram.ui.gate import WORK
 from airflow_provider_ideogram.ui.objects import Reader
+from airflow_provider_ideogram.ui.places import Place
 from airflow_provider_ideogram.ui.work import Work
 
 METHODS = ["GET", "HEAD"]
-#: As Airflow's database stores it.
-MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
+
+
+def _place(map_index: str) -> Place:
+    place = Place.parse(map_index)
+    if place is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return place
+
+
+#: The part ``{map_index}`` of an address.
+InPlace = Annotated[Place, Depends(_place)]
 
 
 def dag_router() -> APIRouter:
