@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from http import HTTPStatus
+from inspect import signature
 from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
@@ -54,6 +55,8 @@ def in_thread(handler: Callable[..., Response]) -> Callable[..., Coroutine[Any, 
     async def handle(**arguments: Any) -> Response:
         return await _work(arguments["request"]).in_thread(handler, **arguments)
 
+    # FastAPI before 0.118, which Airflow 3.1 needs, does not find the names of the handler's annotations.
+    handle.__signature__ = signature(handler, eval_str=True)  # type: ignore[attr-defined]
     return handle
 
 
