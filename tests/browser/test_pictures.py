@@ -86,7 +86,7 @@ def test_comparison(gallery: GalleryWorld, open_page: Open, screenshot: Screensh
 
 
 def test_review(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
-    page = open_page(f"{gallery.url}/dags/reviewed/runs/first/tasks/review")
+    page = open_page(f"{gallery.url}/dags/reviewed/runs/first/tasks/review", size=(1400, 1060))
     frame = _show_tab(page)
     for decision in ("approve", "reject", "approve"):
         frame.locator(f"[data-decide={decision}]").click()
