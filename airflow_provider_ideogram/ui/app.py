@@ -318,7 +318,8 @@ def _show_error(request: Request, error: Exception) -> Response:
         status, message = error.status_code, error.detail
         headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+        # Static files of older versions of Starlette do not say what is allowed.
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "GET, HEAD").split(", ")))
     values = {"title": HTTPStatus(status).phrase, "message": _ERRORS.get(status) or message}
     response = _page(request, "error.html", status, **values)
     response.headers.update(headers)
