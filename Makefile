@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test coverage test-fast browser-test screenshots docs fuzz simulate demo system-test system-test-distributed matrix s3-stores bench bench-account bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test coverage test-fast browser-test screenshots docs fuzz simulate demo system-test system-test-distributed matrix browser-matrix s3-stores bench bench-account bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
@@ -102,6 +102,9 @@ system-test-distributed: venv ## Run the same on Celery, Redis and PostgreSQL, a
 
 matrix: venv | $(UV) ## Run the tests and an end-to-end DAG on Airflow 2.11 to 3.3, and update docs/versions.md (VERSIONS="2.11 lowest")
 	exec $(BIN)/python -m dev.matrix --uv $(UV) $(VERSIONS)
+
+browser-matrix: venv | $(UV) /usr/bin/chromium ## Run the tests in Chromium on the first Airflow that has the gallery (VERSIONS="3.1 3.2")
+	exec $(BIN)/python -m dev.matrix --browser --uv $(UV) $(or $(VERSIONS),3.1)
 
 s3-stores: venv .s3-stores/installed ## Run the S3 tests on SeaweedFS, Caddy, rclone and moto, and update docs/versions.md
 	exec $(BIN)/python -m dev.s3_stores --binaries .s3-stores/bin

@@ -2,8 +2,8 @@
 The test suite and an end-to-end DAG on every supported version of Airflow, and a table of the results.
 
 Each version has its own environment, which uv resolves anew: the newest patch, and the newest version of each other
-package that permits it. `lowest` has the lowest stated version of each of the package's own requirements. Browser tests
-run in `make test` only.
+package that permits it. `lowest` has the lowest stated version of each of the package's own requirements. With
+`--browser` the tests in Chromium are run instead, whose result is printed only.
 """
 
 from __future__ import annotations
@@ -109,11 +109,17 @@ class Environment:
         return {package["name"]: package["version"] for package in json.loads(listed)} | {"python": python}
 
     def run_tests(self) -> SuiteResult:
-        """Run the test suite."""
+        """Run the test suite but the tests in Chromium."""
+        return self._run_pytest("--numprocesses=auto", "--dist=worksteal", "--ignore=tests/browser")
+
+    def run_browser_tests(self) -> SuiteResult:
+        """Run the tests in Chromium."""
+        return self._run_pytest("tests/browser")
+
+    def _run_pytest(self, *options: str) -> SuiteResult:
         report = self.folder / "tests.xml"
         report.unlink(missing_ok=True)
-        options = ("--numprocesses=auto", "--dist=worksteal", "--ignore=tests/browser", "-p", "no:cacheprovider")
-        self._run("tests.log", "pytest", *options, f"--junit-xml={report}")
+        self._run("tests.log", "pytest", *options, "-p", "no:cacheprovider", f"--junit-xml={report}")
         return read_report(report)
 
     def run_dag(self) -> DagResult:
@@ -147,6 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     """Check the versions one after the other, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uv", required=True, help="the path of uv")
+    parser.add_argument("--browser", action="store_true", help="run the tests in Chromium instead")
     parser.add_argument("versions", nargs="*", default=VERSIONS, metavar="version", help=f"of {', '.join(VERSIONS)}")
     options = parser.parse_args(arguments)
     if unknown := set(options.versions) - set(VERSIONS):
@@ -156,6 +163,12 @@ def main(arguments: Sequence[str]) -> int:
         environment = Environment(version, options.uv)
         print(f"{version}: installing into {environment.folder}", flush=True)
         environment.install()
+        if options.browser:
+            browser = environment.run_browser_tests()
+            skipped = "; ".join(f"{what}: {count}" for what, count in browser.skipped.items())
+            print(f"{version}: in Chromium {browser}; skipped: {skipped or 'none'}", flush=True)
+            failed = failed or browser.failed > 0
+            continue
         print(f"{version}: running the tests", flush=True)
         tests = environment.run_tests()
         print(f"{version}: {tests}; running the end-to-end DAG", flush=True)

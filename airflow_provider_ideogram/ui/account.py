@@ -18,7 +18,7 @@ from airflow.models.connection import Connection
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from airflow_provider_ideogram.account.account import place_of
 from airflow_provider_ideogram.account.budget import DayBudget
@@ -32,6 +32,7 @@ from airflow_provider_ideogram.hooks.connection import ConnectionSettings
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.ui.chart import Chart, DayCost, chart_of
 from airflow_provider_ideogram.ui.objects import why_not_read
+from airflow_provider_ideogram.ui.places import Place, columns, of_same_instance, with_regions
 from airflow_provider_ideogram.ui.runs import plain_value
 from airflow_provider_ideogram.ui.work import LimitReached
 
@@ -66,7 +67,7 @@ class WaitingTask:
     dag_id: str
     run_id: str
     task_id: str
-    map_index: int
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +151,19 @@ def _add_settings(
 def waiting_tasks(session: Session, permitted: Collection[str], now: float) -> list[WaitingTask]:
     """Return the failed tasks of the last days whose submit may have been accepted, the newest first."""
     since = datetime.fromtimestamp(now, UTC) - timedelta(days=DAYS)
-    keys = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
-    of_instance = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
-    same = and_(*(own == other for own, other in zip(keys, of_instance, strict=True)))
+    found = select(XComModel.value, XComModel.dag_id, XComModel.run_id, *columns())
     query = (
-        select(*keys, XComModel.value)
-        .join(TaskInstance, same)
+        with_regions(found.join(TaskInstance, of_same_instance()))
         .where(XComModel.key == "failure", XComModel.timestamp >= since, TaskInstance.state == "failed")
         .where(XComModel.dag_id.in_(permitted))
         .order_by(XComModel.timestamp.desc())
         .limit(_MAX_FAILURES)
     )
-    return [WaitingTask(*key) for *key, value in session.execute(query) if _is_unknown(plain_value(value))]
+    return [
+        WaitingTask(dag_id, run_id, row[0], Place.of_row(*row))
+        for value, dag_id, run_id, *row in session.execute(query)
+        if _is_unknown(plain_value(value))
+    ]
 
 
 def _is_unknown(failure: object) -> bool:

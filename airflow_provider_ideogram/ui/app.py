@@ -10,14 +10,13 @@ threads.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from http import HTTPStatus
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
@@ -28,41 +27,36 @@ from fastapi import Query as QueryParam
 from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
-from airflow_provider_ideogram.ui import downloads, review_api
+from airflow_provider_ideogram.ui import downloads, files, review_api
 from airflow_provider_ideogram.ui.account import MAX_SHOWN, connections, read_account, waiting_tasks
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.compare import MOST, differences
 from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import Gate, busy
-from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
+from airflow_provider_ideogram.ui.handlers import METHODS, InPlace, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.items import NO_ROW, console_address, find_item, find_named
-from airflow_provider_ideogram.ui.objects import NotShown, open_image, open_thumbnail, why_not_read
+from airflow_provider_ideogram.ui.leftovers import leftovers
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_neighbours, read_page
+from airflow_provider_ideogram.ui.places import Place
 from airflow_provider_ideogram.ui.query import DECISIONS, ORDERS, STATUSES, STYLES, Query, query_of
 from airflow_provider_ideogram.ui.rendering import address, render
 from airflow_provider_ideogram.ui.review_api import may_decide
 from airflow_provider_ideogram.ui.reviews import own_review
 from airflow_provider_ideogram.ui.runs import Scope, dags_with_images, find_run, recent_runs
-from airflow_provider_ideogram.ui.work import Busy, LimitReached
+from airflow_provider_ideogram.ui.work import Busy
 
 log = logging.getLogger(__name__)
 
 _HERE = FilePath(__file__).parent
+#: The DAGs of a page, and the results of each that are summed up there.
+_DAGS_PER_PAGE, _RESULTS_PER_DAG = 24, 500
 _RUNS_PER_PAGE = 10
 _PREVIEWS = 6
-#: Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
-_MAP_INDEX = re.compile(r"-?[0-9]{1,9}")
 #: Says in an image's address that its neighbours are those of its task.
 _OF_TASK = "task"
-#: The browser may keep an image, and asks each time whether the user may still see it.
-_IMAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'",
-    "Cache-Control": "private, no-cache",
-}
 _ERRORS = {
     401: "Log in to Airflow to see the images.",
     403: "You may not see what this page shows.",
@@ -90,6 +84,7 @@ def gallery_app() -> Gate:
     app.add_api_route("/account", show_accounts, methods=METHODS, response_class=HTMLResponse)
     app.include_router(_account)
     app.include_router(_dag)
+    app.include_router(files.router)
     app.include_router(review_api.router)
     app.include_router(downloads.router)
     for error in (StarletteHTTPException, RequestValidationError, Exception):
@@ -98,13 +93,40 @@ def gallery_app() -> Gate:
     return Gate(app)
 
 
+def _or_leftovers(handler: Callable[..., Response]) -> Callable[..., Response]:
+    """Let a page whose run or image is not there lead on to the images that are."""
+
+    @wraps(handler)
+    def handle(**arguments: Any) -> Response:
+        try:
+            return handler(**arguments)
+        except HTTPException as error:
+            if error.status_code != HTTPStatus.NOT_FOUND:
+                raise
+        place = arguments["dag_id"], arguments["run_id"], arguments.get("task_id")
+        with create_session(scoped=False) as session:
+            left = leftovers(session, *place)
+        named = dict(zip(("dag_id", "run_id", "task_id"), place, strict=True))
+        return _page(arguments["request"], "missing.html", HTTPStatus.NOT_FOUND, left=left, **named)
+
+    return handle
+
+
 @in_thread
-def show_dags(request: Request, user: GetUserDep) -> Response:
-    """List the DAGs with images that the user may read."""
+def show_dags(request: Request, user: GetUserDep, page: PageNumber = 1) -> Response:
+    """List the DAGs with images that the user may read, each with what its images cost."""
+    first = (page - 1) * _DAGS_PER_PAGE
     with create_session(scoped=False) as session:
         dags = dags_with_images(session)
     permitted = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
-    return _page(request, "dags.html", dags=[dag for dag in dags if dag[0] in permitted])
+    readable = [dag for dag in dags if dag[0] in permitted]
+    with create_session(scoped=False) as session:
+        shown = [
+            (dag_id, moment, costs(session, dag_id, None, limit=_RESULTS_PER_DAG).total)
+            for dag_id, moment in readable[first : first + _DAGS_PER_PAGE]
+        ]
+    more = len(readable) > first + _DAGS_PER_PAGE
+    return _page(request, "dags.html", dags=shown, number=page, more=more)
 
 
 @in_thread
@@ -154,6 +176,7 @@ def show_runs(request: Request, dag_id: str, task_id: str | None = None, page: P
 @_dag.api_route("/runs/{run_id}", methods=METHODS)
 @_dag.api_route("/runs/{run_id}/tasks/{task_id}", methods=METHODS)
 @in_thread
+@_or_leftovers
 def show_run(
     request: Request,
     dag_id: str,
@@ -171,8 +194,9 @@ def show_run(
         cost = costs(session, dag_id, task_id, run_id)
     if run is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    index = int(map_index) if map_index is not None and _MAP_INDEX.fullmatch(map_index) else None
-    scope, first = Scope(dag_id, run_id, task_id, index), (page - 1) * PAGE_SIZE
+    # Airflow's UI sends the placeholder ``{MAP_INDEX}`` for a task that is not mapped.
+    place = None if map_index is None else Place.parse(map_index)
+    scope, first = Scope(dag_id, run_id, task_id, place), (page - 1) * PAGE_SIZE
     content = read_page(reader_of(request), scope, first, query=query, with_reviews=True)
     return _page(
         request,
@@ -180,10 +204,10 @@ def show_run(
         dag_id=dag_id,
         run=run,
         task_id=task_id,
-        map_index=index,
-        cost=cost.total if index is None else None,
+        map_index=None if place is None else map_index,
+        cost=cost.total if place is None else None,
         content=content,
-        review=own_review(content.reviews, task_id, index),
+        review=own_review(content.reviews, task_id, place),
         may_decide=bool(content.reviews) and may_decide(request, user),
         query=query,
         choices={
@@ -195,7 +219,7 @@ def show_run(
         first=first,
         # The images of a single task instance have no position among those of the run or the task.
         of=_OF_TASK if task_id else None,
-        has_positions=index is None,
+        has_positions=place is None,
         number=page,
         pages=max(-(-content.found // PAGE_SIZE), 1),
     )
@@ -203,6 +227,7 @@ def show_run(
 
 @_dag.api_route("/runs/{run_id}/compare", methods=METHODS)
 @in_thread
+@_or_leftovers
 def compare_images(
     request: Request,
     dag_id: str,
@@ -237,12 +262,13 @@ def compare_images(
 
 @_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}", methods=METHODS)
 @in_thread
+@_or_leftovers
 def show_image(
     request: Request,
     dag_id: str,
     run_id: str,
     task_id: str,
-    map_index: MapIndex,
+    place: InPlace,
     row: str,
     query: Asked,
     at: Position = None,
@@ -255,10 +281,10 @@ def show_image(
     :param of: Whose images they are: ``task``, otherwise the run's.
     """
     reader = reader_of(request)
-    item = find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    item = find_item(reader, Scope(dag_id, run_id, task_id, place), row)
     listed = Scope(dag_id, run_id, task_id if of == _OF_TASK else None)
     near = (None, None) if at is None else read_neighbours(reader, listed, item, at, query)
-    call = call_again(item.facts) if item.has_image else None
+    call = call_again(item.facts) if item.is_accepted else None
     return _page(
         request,
         "image.html",
@@ -273,41 +299,6 @@ def show_image(
         of=_OF_TASK if listed.task_id else None,
         list_page=(at or 0) // PAGE_SIZE + 1,
     )
-
-
-@_dag.api_route("/runs/{run_id}/tasks/{task_id}/images/{map_index}/{row}/{file}", methods=METHODS)
-@in_thread
-def send_image(
-    request: Request,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: MapIndex,
-    row: str,
-    file: Literal["file", "thumbnail"],
-) -> Response:
-    """Send the image itself or its thumbnail, or the reason why it can't be shown, as plain text."""
-    reader = reader_of(request)
-    item = find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
-    if not item.has_image:
-        return PlainTextResponse("There is no image.", HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
-    request_id = str(item.facts["request_id"])
-    headers = _IMAGE_HEADERS | {"ETag": f'"{hashlib.sha256(request_id.encode()).hexdigest()[:32]}"'}
-    if request.headers.get("If-None-Match") == headers["ETag"]:
-        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
-    try:
-        image = (open_thumbnail if file == "thumbnail" else open_image)(reader, item.facts)
-    except NotShown as problem:
-        return PlainTextResponse(str(problem), HTTPStatus.NOT_FOUND, _IMAGE_HEADERS)
-    except (IdeogramStorageError, LimitReached) as error:
-        return PlainTextResponse(
-            f"The image can't be shown: {why_not_read(error)}.", HTTPStatus.BAD_GATEWAY, _IMAGE_HEADERS
-        )
-    headers["Content-Length"] = str(image.size_bytes)
-    if request.method == "HEAD":
-        image.body.close()
-        return Response(None, HTTPStatus.OK, headers, image.content_type)
-    return StreamingResponse(image.stream(reader.work), HTTPStatus.OK, headers, image.content_type)
 
 
 def _page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
@@ -327,7 +318,8 @@ def _show_error(request: Request, error: Exception) -> Response:
         status, message = error.status_code, error.detail
         headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+        # Static files of older versions of Starlette do not say what is allowed.
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "GET, HEAD").split(", ")))
     values = {"title": HTTPStatus(status).phrase, "message": _ERRORS.get(status) or message}
     response = _page(request, "error.html", status, **values)
     response.headers.update(headers)

@@ -6,15 +6,14 @@ Invariant: a selected image is named as in its own address, by task, map index a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_ideogram.ui.places import Place
 from airflow_provider_ideogram.ui.records import Item
 from airflow_provider_ideogram.ui.rendering import UNKNOWN, cost, moment, resolution, seconds
 
 MOST = 4
-_NAME = re.compile(r"([^/]+)/(-1|\d{1,9})/([^/]+)")
 _MISSING = "none"
 #: What followed from the parameters; that it differs is no difference of theirs.
 _RESULTS = ("Cost", "Time at the vendor", "Completed")
@@ -42,10 +41,11 @@ class Fact:
         return len(set(self.values)) == 1
 
 
-def place_of(name: str) -> tuple[str, int, str] | None:
-    """Return the task, map index and row that a name in an address has, None if it is not valid."""
-    found = _NAME.fullmatch(name)
-    return None if found is None else (found[1], int(found[2]), found[3])
+def place_of(name: str) -> tuple[str, Place, str] | None:
+    """Return the task, place and row that a name in an address has, None if it is not valid."""
+    parts = name.split("/")
+    place = Place.parse(parts[1]) if len(parts) == 3 and all(parts) else None
+    return None if place is None else (parts[0], place, parts[2])
 
 
 def differences(items: Sequence[Item]) -> list[Fact]:

@@ -104,11 +104,13 @@ def _zip(reader: Reader, items: Sequence[Item]) -> Iterator[bytes]:
                 missing.append(f"{name}: {error if isinstance(error, NotShown) else why_not_read(error)}")
                 continue
             with closing(image.body):
-                size += image.size_bytes
-                if size > MAX_ZIP_BYTES:
-                    missing.append(f"{name}: a ZIP has at most {MAX_ZIP_BYTES >> 20} MiB")
+                if size + image.size_bytes > MAX_ZIP_BYTES:  # smaller images may still have room
+                    missing.append(f"{name}: left out, since a ZIP has at most {MAX_ZIP_BYTES >> 20} MiB of images")
                     continue
-                with archive.open(ZipInfo(name), "w") as entry:
+                size += image.size_bytes
+                # A rejected image is kept at a key without an extension.
+                extension = "" if PurePosixPath(name).suffix else f".{image.content_type.partition('/')[2]}"
+                with archive.open(ZipInfo(name + extension), "w") as entry:
                     for chunk in _chunks(reader, image.body):
                         entry.write(chunk)
                         yield output.take()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
@@ -71,7 +72,7 @@ class Gate:
         try:
             body = await _read_body(scope, receive)
         except _BodyRefused as refusal:
-            return await PlainTextResponse(str(refusal), 413)(scope, receive, send)
+            return await PlainTextResponse(str(refusal), refusal.status)(scope, receive, send)
         work = scope[WORK] = Work()
         gone = asyncio.ensure_future(_disconnect(receive))
         served = asyncio.ensure_future(self.app(scope, _replay(body, gone), send))
@@ -97,7 +98,15 @@ def busy() -> PlainTextResponse:
 
 
 class _BodyRefused(Exception):
-    """The body of a request is too large or too slow; the message says which."""
+    """
+    The body of a request is too large or too slow; the message says which.
+
+    :param status: The status of the answer.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
@@ -110,9 +119,9 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 if len(body) > MAX_BODY_BYTES:
-                    raise _BodyRefused("The request is too large.")
+                    raise _BodyRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
     except TimeoutError as error:
-        raise _BodyRefused("The request takes too long to arrive.") from error
+        raise _BodyRefused(HTTPStatus.REQUEST_TIMEOUT, "The request takes too long to arrive.") from error
     return body
 
 

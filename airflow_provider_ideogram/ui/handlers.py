@@ -9,20 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from http import HTTPStatus
+from inspect import signature
 from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import Response
 
 from airflow_provider_ideogram.ui.gate import WORK
 from airflow_provider_ideogram.ui.objects import Reader
+from airflow_provider_ideogram.ui.places import Place
 from airflow_provider_ideogram.ui.work import Work
 
 METHODS = ["GET", "HEAD"]
-#: As Airflow's database stores it.
-MapIndex = Annotated[int, Path(ge=-1, lt=2**31)]
+
+
+def _place(map_index: str) -> Place:
+    place = Place.parse(map_index)
+    if place is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return place
+
+
+#: The part ``{map_index}`` of an address.
+InPlace = Annotated[Place, Depends(_place)]
 
 
 def dag_router() -> APIRouter:
@@ -43,6 +55,8 @@ def in_thread(handler: Callable[..., Response]) -> Callable[..., Coroutine[Any, 
     async def handle(**arguments: Any) -> Response:
         return await _work(arguments["request"]).in_thread(handler, **arguments)
 
+    # FastAPI before 0.118, which Airflow 3.1 needs, does not find the names of the handler's annotations.
+    handle.__signature__ = signature(handler, eval_str=True)  # type: ignore[attr-defined]
     return handle
 
 

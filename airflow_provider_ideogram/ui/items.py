@@ -27,11 +27,11 @@ _AWS = (".amazonaws.com", ".amazonaws.com.cn")
 
 def find_named(reader: Reader, dag_id: str, run_id: str, name: str) -> Item:
     """Return a selected image by its name in an address; raise HTTPException if there is none."""
-    place = place_of(name)
-    if place is None:
+    named = place_of(name)
+    if named is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
-    task_id, map_index, row = place
-    return find_item(reader, Scope(dag_id, run_id, task_id, map_index), row)
+    task_id, place, row = named
+    return find_item(reader, Scope(dag_id, run_id, task_id, place), row)
 
 
 def find_item(reader: Reader, scope: Scope, row: str) -> Item:

@@ -142,7 +142,8 @@ def read_item(reader: Reader, scope: Scope, row: str | None) -> Item | None:
     with create_session(scoped=False) as session:
         task = next(iter(image_tasks(session, scope)), None)
         found = instances(session, scope, [task.task_id]) if task else []
-    if task is None or not found or task.is_dataset != (row is not None):
+    # Several are the iterations of a loop, of which the address names none.
+    if task is None or len(found) != 1 or task.is_dataset != (row is not None):
         return None
     if row is None:
         return item_of_instance(found[0])

@@ -90,7 +90,7 @@ class Query:
         return item.is_awaited if self.status == AWAITED else item.status == self.status
 
     def _has_decision(self, item: Item) -> bool:
-        return item.has_image and (item.decision or UNDECIDED) == self.decision
+        return item.is_accepted and (item.decision or UNDECIDED) == self.decision
 
     def page(self, items: Iterable[Item], offset: int, limit: int) -> tuple[list[Item], int]:
         """

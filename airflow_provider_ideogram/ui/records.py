@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.storage.image_record import RECORD_FIELDS
 from airflow_provider_ideogram.storage.target import Target
+from airflow_provider_ideogram.ui.places import Place
 
 _INPUTS = ("prompt", "magic_prompt_option", "resolution", "style_type", "seed", "model")
 _STATUSES = tuple(status.value for status in ImageStatus)
@@ -56,6 +59,7 @@ class Instance:
     :param xcoms: By key: ``return_value``, ``request_id``, ``failure``, ``progress``, ``review``.
     :param rendered: The operator's rendered arguments, as long as Airflow keeps them.
     :param tries: The number of attempts.
+    :param region_id: See :class:`~airflow_provider_ideogram.ui.places.Place`, as for the next two.
     """
 
     dag_id: str
@@ -66,6 +70,14 @@ class Instance:
     xcoms: Mapping[str, Any]
     rendered: Mapping[str, Any]
     tries: int = 1
+    region_id: UUID | None = None
+    region_index: int | None = None
+    iteration: int | None = None
+
+    @property
+    def place(self) -> Place:
+        """Its place within the run, beside its task."""
+        return Place(self.map_index, self.region_id, self.region_index, self.iteration)
 
     @property
     def failure(self) -> Failure | None:
@@ -78,7 +90,8 @@ class Instance:
     @property
     def label(self) -> str:
         """The name as Airflow's UI writes it, such as ``generate[3]``."""
-        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+        mapped = self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+        return mapped if self.iteration is None else f"{mapped}, iteration {self.iteration}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +130,15 @@ class Item:
         return all(isinstance(one, str) and one for one in named)
 
     @property
+    def is_accepted(self) -> bool:
+        """Whether there is an image, and no gate rejected it."""
+        return self.has_image and self.error is None
+
+    @property
     def cause(self) -> str | None:
         """What happened, without the request's id, which is shown last."""
-        return self.error and self.error.replace(f" {self.facts.get('request_id')}", "")
+        request_id = self.facts.get("request_id")
+        return self.error and self.error.replace(f" of request {request_id}", "").replace(f" {request_id}", "")
 
     @property
     def is_awaited(self) -> bool:
@@ -184,7 +203,20 @@ def item_of_line(instance: Instance, row: str, line: bytes) -> Item:
     if not isinstance(value, Mapping) or not _is_row(value):
         return Item(instance, row, row, ImageStatus.FAILED, {}, None, "This line of the manifest can't be read.")
     name = _text(value.get("id")) or row
-    return Item(instance, row, name, value["status"], _known(value), error=_text(value.get("error")))
+    facts = _known(value) | _kept_image(value)
+    return Item(instance, row, name, value["status"], facts, error=_text(value.get("error")))
+
+
+def _kept_image(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where the image is that a gate did not accept; nothing if the row has another image or none."""
+    attempts = line.get("rejected_attempts")
+    for attempt in attempts if isinstance(attempts, list) and line.get("bucket") is None else ():
+        if isinstance(attempt, Mapping) and attempt.get("request_id") == line.get("request_id"):
+            with suppress(IdeogramInvalidInput):
+                target = Target.parse(str(attempt.get("uri")))
+                place = {"bucket": target.bucket, "key": target.key, "uri": target.uri}
+                return place | _known({name: attempt.get(name) for name in ("seed", "sha256")})
+    return {}
 
 
 def _is_row(value: Mapping[str, Any]) -> bool:

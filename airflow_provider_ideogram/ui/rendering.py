@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -34,9 +35,14 @@ def render(template: str, *, root: str, **values: Any) -> str:
 
 def address(root: str, *parts: Any, **query: Any) -> str:
     """Return an address of the application: each part is escaped, what is None is left out."""
-    path = "/".join([root, *(quote(str(part), safe="", errors="replace") for part in parts if part is not None)])
+    path = "/".join([root, *(_quoted(str(part)) for part in parts if part is not None)])
     given = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
+
+
+@lru_cache(1024)  # the addresses of a page have most of their parts in common
+def _quoted(part: str) -> str:
+    return quote(part, safe="", errors="replace")
 
 
 def money(value: Any) -> str:

@@ -20,6 +20,7 @@ from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_da
 from airflow.models.log import Log
 from airflow.providers.common.compat.sdk import conf
 from airflow.utils.session import create_session
+from botocore.exceptions import ClientError
 from fastapi import Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
@@ -27,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.reviews.review import MAX_NOTE, Decision, DecisionRefused, Entry, Review, ReviewClosed
 from airflow_provider_ideogram.reviews.store import ReviewStore
-from airflow_provider_ideogram.ui.handlers import METHODS, MapIndex, dag_router, in_thread, reader_of
+from airflow_provider_ideogram.ui.handlers import METHODS, InPlace, dag_router, in_thread, reader_of
 from airflow_provider_ideogram.ui.objects import Reader, why_not_read
 from airflow_provider_ideogram.ui.records import Instance
 from airflow_provider_ideogram.ui.reviews import checked, store_of
@@ -101,12 +102,12 @@ def read_review(
     dag_id: str,
     run_id: str,
     task_id: str,
-    map_index: MapIndex,
+    place: InPlace,
     since: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
     """Return the numbers of a review, and what was decided since."""
     try:
-        instance, store = _find(reader_of(request), Scope(dag_id, run_id, task_id, map_index))
+        instance, store = _find(reader_of(request), Scope(dag_id, run_id, task_id, place))
         return _state(checked(store.read(), instance), since)
     except (IdeogramError, LimitReached) as error:
         return _problem(error)
@@ -122,12 +123,12 @@ def decide(
     dag_id: str,
     run_id: str,
     task_id: str,
-    map_index: MapIndex,
+    place: InPlace,
     body: Decided,
     user: GetUserDep,
 ) -> Response:
     """Store decisions, and return what was decided since the script asked last."""
-    scope = Scope(dag_id, run_id, task_id, map_index)
+    scope = Scope(dag_id, run_id, task_id, place)
     try:
         instance, store = _find(reader_of(request), scope)
         _write_audit_log(scope, user.get_name(), body)
@@ -159,7 +160,7 @@ def _store(store: ReviewStore, instance: Instance, user: str, body: Decided) -> 
 def _find(reader: Reader, scope: Scope) -> tuple[Instance, ReviewStore]:
     with create_session(scoped=False) as session:
         found = instances(session, scope, [scope.task_id or ""])
-    store = store_of(reader, found[0]) if found else None
+    store = store_of(reader, found[0]) if len(found) == 1 else None
     if store is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     return found[0], store
@@ -167,8 +168,10 @@ def _find(reader: Reader, scope: Scope) -> tuple[Instance, ReviewStore]:
 
 def _write_audit_log(scope: Scope, user: str, body: Decided) -> None:
     """Write what a user sends to Airflow's audit log, before it is stored: each stored decision is there."""
+    place = {name: getattr(scope, name) for name in ("dag_id", "run_id", "task_id")}
+    if scope.place is not None:
+        place["map_index"] = scope.place.map_index
     with create_session(scoped=False) as session:
-        place = {name: getattr(scope, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
         session.add(Log(event=EVENT, owner=user, owner_display_name=user, extra=body.model_dump_json(), **place))
 
 
@@ -189,8 +192,10 @@ def _problem(error: IdeogramError | LimitReached) -> Response:
     """Return what users are told of an error of S3."""
     text = why_not_read(error) if isinstance(error, IdeogramStorageError | LimitReached) else str(error)
     if isinstance(error, IdeogramStorageRefused):
+        is_write = isinstance(error.__cause__, ClientError) and error.__cause__.operation_name == "PutObject"
+        verb, right = ("write", "s3:PutObject") if is_write else ("read", "s3:GetObject")
         text += (
-            ": the API server may not write the review. Its AWS connection needs s3:PutObject below "
+            f": the API server may not {verb} the review. Its AWS connection needs {right} below "
             "_ideogram/.reviews/, see the page on reviews in the provider's documentation"
         )
-    return JSONResponse({"problem": f"{text}."}, HTTPStatus.BAD_GATEWAY)
+    return JSONResponse({"problem": f"{text.rstrip('.')}."}, HTTPStatus.BAD_GATEWAY)

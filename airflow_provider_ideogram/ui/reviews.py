@@ -17,6 +17,7 @@ from airflow_provider_ideogram.reviews.store import REVIEW, ReviewStore, name_of
 from airflow_provider_ideogram.storage.objects import NOTHING_CHARGED
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.objects import Reader, why_not_read
+from airflow_provider_ideogram.ui.places import Place
 from airflow_provider_ideogram.ui.records import Instance, Item
 from airflow_provider_ideogram.ui.work import LimitReached
 
@@ -113,11 +114,11 @@ class Decisions:
         return replace(item, decision=entry.decision, note=entry.note, decided_by=entry.by)
 
 
-def own_review(reviews: Sequence[RunReview], task_id: str | None, map_index: int | None) -> RunReview | None:
+def own_review(reviews: Sequence[RunReview], task_id: str | None, place: Place | None) -> RunReview | None:
     """Return the review that a page is about, None for a page of other tasks or of several reviews."""
     found = [
         one
         for one in reviews
-        if one.instance.task_id == task_id and map_index in (None, one.instance.map_index) and one.review
+        if one.instance.task_id == task_id and one.review and (place is None or place.includes(one.instance.place))
     ]
     return found[0] if len(found) == 1 else None

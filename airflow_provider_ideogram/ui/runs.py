@@ -22,6 +22,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import and_, false, func, or_, select
 
 from airflow_provider_ideogram.links.ideogram import IdeogramImageLink
+from airflow_provider_ideogram.ui.places import Place, columns, identity, is_at, order, with_regions
 from airflow_provider_ideogram.ui.records import NO_STATE, Instance
 from airflow_provider_ideogram.ui.reviews import REVIEW_XCOM
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.elements import ColumnElement
 
 _Table: TypeAlias = type[TaskInstance | XComModel | RenderedTaskInstanceFields]
-#: A task's id and a map index.
-_Key: TypeAlias = tuple[str, int]
+#: What :func:`identity` returns of a row.
+_Identity: TypeAlias = tuple[Any, ...]
 _XCOMS = ("return_value", "request_id", "failure", "progress", REVIEW_XCOM)
 #: The operator's link is stored as an XCom of each task instance, also of a subclass with another name.
 MARK = IdeogramImageLink().xcom_key
@@ -50,21 +51,21 @@ class Scope:
     The scope of a page: a run, a task of it, or a single task instance.
 
     :param task_id: None for all tasks.
-    :param map_index: None for all instances of the task.
+    :param place: None for all instances of the task.
     """
 
     dag_id: str
     run_id: str
     task_id: str | None = None
-    map_index: int | None = None
+    place: Place | None = None
 
-    def where(self, table: _Table) -> ColumnElement[bool]:
-        """Return the condition on a table."""
-        conditions = [table.dag_id == self.dag_id, table.run_id == self.run_id]
+    def where(self) -> ColumnElement[bool]:
+        """Return the condition for its task instances."""
+        conditions = [_in_run(TaskInstance, self)]
         if self.task_id is not None:
-            conditions.append(table.task_id == self.task_id)
-        if self.map_index is not None:
-            conditions.append(table.map_index == self.map_index)
+            conditions.append(TaskInstance.task_id == self.task_id)
+        if self.place is not None:
+            conditions.append(is_at(self.place))
         return and_(*conditions)
 
 
@@ -104,7 +105,7 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
     states: dict[str, Counter[str]] = defaultdict(Counter)
     for task_id, operator, state, count in session.execute(
         select(TaskInstance.task_id, TaskInstance.operator, TaskInstance.state, func.count())
-        .where(scope.where(TaskInstance))
+        .where(scope.where())
         .group_by(TaskInstance.task_id, TaskInstance.operator, TaskInstance.state)
         .order_by(TaskInstance.task_id)
     ):
@@ -134,7 +135,7 @@ def image_tasks(session: Session, scope: Scope) -> list[Task]:
 def review_instances(session: Session, dag_id: str, run_id: str) -> list[Instance]:
     """Return the task instances of a run that have opened a review."""
     run = Scope(dag_id, run_id)
-    tasks = select(XComModel.task_id).where(run.where(XComModel), XComModel.key == REVIEW_XCOM).distinct()
+    tasks = select(XComModel.task_id).where(_in_run(XComModel, run), XComModel.key == REVIEW_XCOM).distinct()
     found = session.scalars(tasks).all()
     return instances(session, run, found) if found else []
 
@@ -142,46 +143,55 @@ def review_instances(session: Session, dag_id: str, run_id: str) -> list[Instanc
 def instances(
     session: Session, scope: Scope, task_ids: Sequence[str], offset: int = 0, limit: int | None = None
 ) -> list[Instance]:
-    """Return task instances with their XComs, in the order of task and map index."""
-    states = session.execute(
-        select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state, TaskInstance.try_number)
-        .where(scope.where(TaskInstance), TaskInstance.task_id.in_(task_ids))
-        .order_by(TaskInstance.task_id, TaskInstance.map_index)
+    """Return task instances with their XComs, in the order of task, iteration and map index."""
+    own = identity(TaskInstance)
+    found = session.execute(
+        with_regions(select(TaskInstance.state, TaskInstance.try_number, *own, *columns()))
+        .where(scope.where(), TaskInstance.task_id.in_(task_ids))
+        .order_by(*order())
         .offset(offset)
         .limit(limit)
     ).all()
-    keys = [(task_id, map_index) for task_id, map_index, *_ in states]
+    rows = [(row[0], row[1], tuple(row[2 : 2 + len(own)]), tuple(row[2 + len(own) :])) for row in found]
+    keys = [row[:2] for *_, row in rows]
     xcoms, rendered = _xcoms(session, scope, keys), _rendered_fields(session, scope, keys)
-    return [
-        Instance(scope.dag_id, scope.run_id, *key, state or NO_STATE, xcoms[key], rendered.get(key, {}), tries)
-        for key, (_, _, state, tries) in zip(keys, states, strict=True)
-    ]
+    instances = []
+    for state, tries, key, row in rows:
+        place, told = Place.of_row(*row), (xcoms.get(key, {}), rendered.get(key, {}), tries)
+        within = scope.dag_id, scope.run_id, row[0], place.map_index, state or NO_STATE
+        instances.append(Instance(*within, *told, place.region_id, place.region_index, place.iteration))
+    return instances
 
 
-def _xcoms(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, dict[str, Any]]:
-    found: dict[_Key, dict[str, Any]] = defaultdict(dict)
-    for task_id, map_index, key, value in session.execute(
-        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
-            scope.where(XComModel), _among(XComModel, keys), XComModel.key.in_(_XCOMS)
-        )
+def _xcoms(session: Session, scope: Scope, keys: Sequence[tuple[str, int]]) -> dict[_Identity, dict[str, Any]]:
+    found: dict[_Identity, dict[str, Any]] = defaultdict(dict)
+    query = select(XComModel.key, XComModel.value, *identity(XComModel))
+    for name, value, *key in session.execute(
+        query.where(_in_run(XComModel, scope), _among(XComModel, keys), XComModel.key.in_(_XCOMS))
     ):
-        found[task_id, map_index][key] = plain_value(value)
+        found[tuple(key)][name] = plain_value(value)
     return found
 
 
-def _rendered_fields(session: Session, scope: Scope, keys: Sequence[_Key]) -> dict[_Key, Mapping[str, Any]]:
+def _rendered_fields(
+    session: Session, scope: Scope, keys: Sequence[tuple[str, int]]
+) -> dict[_Identity, Mapping[str, Any]]:
     """Return the operators' rendered arguments, which Airflow keeps for the last runs of a task."""
     fields: Any = RenderedTaskInstanceFields
     table = _RENDERED_KEY
-    query = select(table.task_id, table.map_index, fields.rendered_fields)
+    query = select(fields.rendered_fields, *identity(fields))
     if table is TaskInstance:
-        query = query.join(fields, fields.task_instance_id == TaskInstance.id)
-    rows = session.execute(query.where(scope.where(table), _among(table, keys)))
-    return {(task_id, map_index): found for task_id, map_index, found in rows if isinstance(found, Mapping)}
+        query = query.join(TaskInstance, fields.task_instance_id == TaskInstance.id)
+    rows = session.execute(query.where(_in_run(table, scope), _among(table, keys)))
+    return {tuple(key): found for found, *key in rows if isinstance(found, Mapping)}
 
 
-def _among(table: _Table, keys: Sequence[_Key]) -> ColumnElement[bool]:
-    """Return the condition for task instances that are consecutive in their order."""
+def _in_run(table: _Table, scope: Scope) -> ColumnElement[bool]:
+    return and_(table.dag_id == scope.dag_id, table.run_id == scope.run_id)
+
+
+def _among(table: _Table, keys: Sequence[tuple[str, int]]) -> ColumnElement[bool]:
+    """Return a condition that holds for these tasks and map indexes, and for few others."""
     of_task: dict[str, list[int]] = defaultdict(list)
     for task_id, map_index in keys:
         of_task[task_id].append(map_index)

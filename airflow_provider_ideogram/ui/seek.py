@@ -16,7 +16,7 @@ from airflow_provider_ideogram.ui.objects import Reader
 #: The beginning of a row's line.
 ROW = re.compile(rb'\{"row": (\d{1,15}),')
 _PROBE_BYTES = 32 * 1024
-#: So many bytes are read through rather than probed: that is one read.
+#: So many bytes up to the row, at the lines' average length, are read through rather than probed: that is one read.
 _NEAR_BYTES = 512 * 1024
 #: Rows that are not looked for, since they are most likely within those bytes.
 _NEAR_ROWS = 500
@@ -44,9 +44,10 @@ def place_before(reader: Reader, target: Target, row: int, rows: int) -> Place:
     high = Place(reader.size(target), max(rows, row + 1))
     for probe in range(_MAX_PROBES):
         room = high.offset - low.offset
-        if row <= low.row or room <= _NEAR_BYTES:
+        part = (row - low.row) / (high.row - low.row)
+        if row <= low.row or part * room <= _NEAR_BYTES:
             break
-        share = (row - low.row) / (high.row - low.row) if probe % 2 == 0 else 0.5
+        share = part if probe % 2 == 0 else 0.5
         # A bit too early is a place that can be used.
         guess = low.offset + min(max(int(room * share) - _PROBE_BYTES // 2, _PROBE_BYTES), room - _PROBE_BYTES)
         found = _first_place(reader.read_range(target, guess, _PROBE_BYTES), guess)

@@ -53,6 +53,8 @@ REGIONS = [
     "Savoy", "Tyrol", "Provence", "Galicia", "Bohemia", "Lapland", "Bavaria", "Tuscany", "Normandy", "Wales", "Styria",
     "Umbria",
 ]  # fmt: skip
+#: The formats of the first images, for pictures in which several are seen; the others are in any order.
+FIRST_FORMATS = [f"RESOLUTION_{size}" for size in ("1152_896", "832_1216", "1344_768", "1024_1024")]
 RUN_SECONDS = 300.0
 #: The extra of a connection whose account has a history.
 STUDIO: dict[str, Any] = {
@@ -146,9 +148,10 @@ def store_dataset(s3: S3Client) -> None:
 
 def store_formats(s3: S3Client) -> None:
     """Store a manifest with an image of each resolution."""
+    others = sorted(set(RESOLUTIONS) - set(FIRST_FORMATS), key=lambda name: crc32(name.encode()))
     images = [
         store_image(s3, index, REGIONS[index % len(REGIONS)], resolution, "formats")
-        for index, resolution in enumerate(sorted(RESOLUTIONS, key=lambda name: crc32(name.encode())))
+        for index, resolution in enumerate([*FIRST_FORMATS, *others])
     ]
     lines = [
         json.dumps({"row": row, "id": image["key"], "error": None, "status": "generated", "fingerprint": "f", **image})

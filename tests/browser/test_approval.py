@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.utils.state import TaskInstanceState
 from playwright.sync_api import expect
 
 from tests.browser.gallery_data import APPROVAL, BUCKET, RUN_SECONDS
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Open
     from tests.browser.gallery_data import GalleryWorld
+
+#: The state of a task that waits for a person; on older versions it is that of any deferred one.
+WAITING = "awaiting_input" if hasattr(TaskInstanceState, "AWAITING_INPUT") else "deferred"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,7 @@ def test_a_person_decides_what_is_published(
         # Whoever answers before the scheduler has heard of the end of the task's first part makes Airflow take it for
         # failed (apache/airflow#72716); a person is slower.
         is_heard_of = ended in scheduler.log.read_text()
-        return is_heard_of and cluster.api.count_task_instances(APPROVAL, run_id, "awaiting_input") == 1
+        return is_heard_of and cluster.api.count_task_instances(APPROVAL, run_id, WAITING) == 1
 
     cluster.processes.wait_until(scheduler, waits, RUN_SECONDS)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pictures
 
 _LOAD = """
-() => Promise.all([...document.images].map((image) => { image.loading = "eager"; return image.decode(); }))
+() => Promise.allSettled([...document.images].map((image) => { image.loading = "eager"; return image.decode(); }))
 """
 
 
@@ -43,6 +43,21 @@ def test_task_instance(gallery: GalleryWorld, open_page: Open, screenshot: Scree
     page = open_page(f"{gallery.url}/dags/travel_posters/runs/first/tasks/posters/mapped/5", color_scheme="dark")
     _show_tab(page)
     screenshot(page, "gallery-task-instance")
+
+
+def test_dags(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.url}/plugin/ideogram-images-nav")
+    frame = page.frame_locator("iframe[title=Images]")
+    expect(frame.locator(".covered").first).to_be_visible()
+    page.frames[-1].evaluate(_LOAD)
+    screenshot(page, "gallery-dags")
+
+
+def test_account(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
+    page = open_page(f"{gallery.url}/plugin/ideogram-images-account", size=(1400, 1000))
+    expect(page.frame_locator("iframe[title='Image account']").get_by_role("heading", name="Accounts")).to_be_visible()
+    page.frames[-1].goto(f"{gallery.url}/ideogram/account/studio")
+    screenshot(page, "account")
 
 
 def test_image(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
@@ -71,7 +86,7 @@ def test_comparison(gallery: GalleryWorld, open_page: Open, screenshot: Screensh
 
 
 def test_review(gallery: GalleryWorld, open_page: Open, screenshot: Screenshot) -> None:
-    page = open_page(f"{gallery.url}/dags/reviewed/runs/first/tasks/review")
+    page = open_page(f"{gallery.url}/dags/reviewed/runs/first/tasks/review", size=(1400, 1060))
     frame = _show_tab(page)
     for decision in ("approve", "reject", "approve"):
         frame.locator(f"[data-decide={decision}]").click()

@@ -20,6 +20,7 @@
   let finishing = false;
   let failures = 0;
   let retry = null;
+  let hasDecided = false; // on this page, undone decisions included
   const done = []; // for undo: what this page decided, and what was there before
   let next = null; // the address of the next page, null at the end
   let loading = null;
@@ -54,6 +55,7 @@
   }
 
   function put(image, decision, note) {
+    hasDecided = true;
     for (const cell of cellsOf(image)) {
       count(cell.dataset.decision, decision, cell);
       show(cell, decision, note);
@@ -96,7 +98,7 @@
   function say(problem = "") {
     const count = document.querySelectorAll(".is-unsaved").length;
     const text = part("saved");
-    const state = waiting.size || sending || !done.length ? "" : "All saved";
+    const state = waiting.size || sending || !hasDecided ? "" : "All saved";
     text.textContent = problem || (count ? `${count} not saved yet` : state);
     text.classList.toggle("problem", Boolean(problem));
   }

@@ -76,3 +76,14 @@ def test_unknown_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         matrix.main(["--uv", "uv", "2.10"])
     assert "unknown: 2.10; there are 2.11, 3.0" in capsys.readouterr().err
+
+
+def test_browser_tests_leave_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tests = SuiteResult(2, 0, Counter({"tabs (3.2)": 1}), 9.6)
+    monkeypatch.setattr(matrix.Environment, "install", lambda _: None)
+    monkeypatch.setattr(matrix.Environment, "run_browser_tests", lambda _: tests)
+    monkeypatch.setattr(matrix, "DOCUMENT", tmp_path / "none.md")
+    assert matrix.main(["--browser", "--uv", "uv", "3.1"]) == 0
+    assert "3.1: in Chromium 2 passed, 0 failed in 10 s; skipped: tabs (3.2): 1" in capsys.readouterr().out

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.ui import URL_PREFIX, app
     from airflow_provider_ideogram.ui.objects import Reader
+    from airflow_provider_ideogram.ui.places import DynamicRegion
     from airflow_provider_ideogram.ui.work import Work
 
 if TYPE_CHECKING:
@@ -72,12 +73,18 @@ class Database:
         linked: bool = True,
         rendered: Mapping[str, Any] | None = None,
         tries: int = 1,
+        **columns: Any,
     ) -> None:
-        """Add a task instance, with the XCom of its link; before Airflow 3.4 its run need not be there."""
+        """
+        Add a task instance, with the XCom of its link; before Airflow 3.4 its run need not be there.
+
+        :param columns: Further columns of the task instance.
+        """
         key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
         run = crc32(f"{dag_id}/{run_id}".encode())
         with self.engine.begin() as connection:
             values = {**key, "state": state, "operator": operator, "pool": "default_pool", "try_number": tries}
+            values |= columns
             if BY_ATTEMPT:
                 values |= {"id": uuid4()}
             connection.execute(insert(TaskInstance).values(values))
@@ -105,8 +112,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def database(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Database:
     """An empty database, which Airflow's own code takes for its own as well."""
     with engine.begin() as connection:
-        for model in (Log, XCOMS, RenderedTaskInstanceFields, TaskInstance, DagRun):
-            connection.execute(model.__table__.delete())
+        for model in (Log, XCOMS, RenderedTaskInstanceFields, TaskInstance, DagRun, DynamicRegion):
+            if model is not None:
+                connection.execute(model.__table__.delete())
     factory = sessionmaker(engine)
     monkeypatch.setattr(settings, "NonScopedSession", factory)
     monkeypatch.setattr(settings, "Session", scoped_session(factory))

@@ -181,6 +181,7 @@ class TestPage:
     async def test_what_waits_for_a_person(
         self, gallery: httpx.AsyncClient, objects: Objects, database: Database
     ) -> None:
+        database.add_run("cats")
         for index, reason in enumerate(("unknown_submit", "request_failed")):
             failure = {"failure": json.dumps({"reason": reason})}
             database.add_task("cats", map_index=index, state="failed", xcoms=failure)

@@ -35,6 +35,8 @@ DAG_PATHS = [
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/file",
     "/dags/{dag}/runs/" + RUN + "/tasks/generate/images/-1/-/thumbnail",
+    "/dags/{dag}/cover",
+    "/dags/{dag}/tasks/generate/cover",
 ]
 
 

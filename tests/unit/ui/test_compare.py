@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from airflow_provider_ideogram.ui.compare import place_of
+from airflow_provider_ideogram.ui.places import Place
 from tests.unit.ui.conftest import RUN, Database, record
 
 if TYPE_CHECKING:
@@ -68,5 +69,5 @@ async def test_other_images_can_not_be_compared(gallery: httpx.AsyncClient) -> N
 
 
 def test_name_has_the_parts_of_an_address() -> None:
-    assert place_of("group.generate/-1/p0.17") == ("group.generate", -1, "p0.17")
+    assert place_of("group.generate/-1/p0.17") == ("group.generate", Place(-1), "p0.17")
     assert place_of("generate/9999999999/-") is None

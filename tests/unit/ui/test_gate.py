@@ -134,6 +134,18 @@ async def test_application_receives_an_empty_body_and_the_end() -> None:
     assert received[0]["body"] == b""
 
 
+async def test_body_that_is_too_slow_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_ideogram.ui.gate.BODY_SECONDS", 0.0)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/", "method": "POST"}
+    await Gate(None)(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    assert (sent[0]["status"], sent[1]["body"]) == (408, b"The request takes too long to arrive.")
+
+
 async def test_nul_in_the_path_is_not_found() -> None:
     async with _client(Gate(None)) as client:  # type: ignore[arg-type]
         answer = await client.get("/dags/a%00b")

@@ -102,6 +102,47 @@ def test_blocked_row_of_a_dataset() -> None:
     assert (item.status, item.error, item.prompt, item.has_image) == ("content_blocked", "Not this cat", "A cat", False)
 
 
+def _rejected(**changes: Any) -> bytes:
+    """Return the line of a row of which two images were rejected, the last one finally."""
+    attempts = [
+        {"uri": f"s3://bucket/_ideogram/.rejected/{number}", "request_id": f"r-{number}", "seed": number}
+        for number in (1, 2)
+    ]
+    error = "Gate 'sharp' rejected the image of request r-2: too dark. The image is paid, and kept."
+    line = row("bucket", bucket=None, uri=None, status="rejected", error=error, request_id="r-2", seed=1)
+    return json_lines({**line, "rejected_attempts": attempts, **changes})
+
+
+def test_rejected_row_has_the_last_image_and_the_reason() -> None:
+    item = item_of_line(_instance(), "7", _rejected())
+    assert (item.status, item.has_image, item.is_accepted) == ("rejected", True, False)
+    assert item.cause == "Gate 'sharp' rejected the image: too dark. The image is paid, and kept."
+    names = ("bucket", "key", "uri", "request_id", "seed")
+    kept = "_ideogram/.rejected/2"
+    assert [item.facts[name] for name in names] == ["bucket", kept, f"s3://bucket/{kept}", "r-2", 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request_id": "r-9"},
+        {"request_id": None},
+        {"rejected_attempts": None},
+        {"rejected_attempts": ["x", {"request_id": "r-2"}]},
+        {"rejected_attempts": [{"request_id": "r-2", "uri": "https://bucket/2"}]},
+        {"rejected_attempts": [{"request_id": "r-2", "uri": ["s3://bucket/2"]}]},
+    ],
+)
+def test_rejected_row_without_a_known_image_has_none(changes: dict[str, Any]) -> None:
+    assert not item_of_line(_instance(), "7", _rejected(**changes)).has_image
+
+
+def test_accepted_row_keeps_its_own_image() -> None:
+    attempts = [{"request_id": "request-1", "uri": "s3://bucket/other"}]
+    item = item_of_line(_instance(), "7", json_lines(row("bucket", rejected_attempts=attempts)))
+    assert (item.facts["key"], item.is_accepted) == ("1.png", True)
+
+
 NO_ROWS = [
     {"id": "user 17", "error": "password=hunter2 refused", "level": "E"},
     row("bucket", status="<b>"),

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.reviews.images import read_images
 from airflow_provider_ideogram.reviews.store import ReviewStore
-from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore
 from airflow_provider_ideogram.ui import handlers
 from airflow_provider_ideogram.ui.gate import MAX_BODY_BYTES
 from airflow_provider_ideogram.ui.objects import Reader
@@ -206,16 +206,32 @@ async def test_person_ends_the_review(gallery: httpx.AsyncClient, reviewed: Revi
     assert (state.finished_by, state.counts()["undecided"]) == ("alice", 2)
 
 
-async def test_missing_right_to_write_is_said_in_words(
+async def test_missing_right_is_said_in_words(
     gallery: httpx.AsyncClient, reviewed: ReviewStore, s3: S3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_ideogram.ui.client._connect", lambda _: ObjectStore(s3))
     monkeypatch.setattr("airflow_provider_ideogram.ui.client._made", None)
-    with answered(s3, "PutObject", 403):
-        answer = await _decide(gallery, "request-0", "approve")
-    assert answer.status_code == 502
-    assert "AccessDenied" in answer.json()["problem"]
-    assert "s3:PutObject" in answer.json()["problem"]
+    for refused, verb in (("PutObject", "write"), ("GetObject", "read")):
+        with answered(s3, refused, 403):
+            answer = await _decide(gallery, "request-0", "approve")
+        assert answer.status_code == 502
+        problem = answer.json()["problem"]
+        assert f"AccessDenied: the API server may not {verb} the review" in problem
+        assert f"needs s3:{refused} below" in problem
+    assert _decided(reviewed) == []
+
+
+async def test_problem_ends_with_one_full_stop(
+    gallery: httpx.AsyncClient, reviewed: ReviewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConditionsNotSupported
+
+    monkeypatch.setattr(ObjectStore, "put", refuse)
+    problem = (await _decide(gallery, "request-0", "approve")).json()["problem"]
+    assert "no conditional writes" in problem
+    assert problem.endswith(".")
+    assert not problem.endswith("..")
     assert _decided(reviewed) == []
 
 

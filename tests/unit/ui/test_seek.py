@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui import seek
 from airflow_provider_ideogram.ui.lines import read_lines
+from airflow_provider_ideogram.ui.objects import Reader
 from airflow_provider_ideogram.ui.seek import place_before
 from airflow_provider_ideogram.ui.work import Work
 from tests.unit.ui.conftest import reader_of
@@ -41,6 +42,24 @@ def test_row_is_found_with_few_short_reads(
     if row >= 500:
         head = s3.head_object(Bucket=manifest.bucket, Key=manifest.key)
         assert place.offset <= head["ContentLength"] - len(_line(row))
+
+
+@pytest.mark.parametrize("row", [960, 1980])
+def test_row_of_even_lines_is_found_with_one_probe(
+    row: int, s3: S3Client, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put_object(Bucket=s3_bucket, Key="even", Body=b"".join(map(_line, range(2000))))
+    reader = reader_of(s3)
+    probes = []
+
+    def read_range(target: Target, start: int, size: int) -> bytes:
+        probes.append(start)
+        return Reader.read_range(reader, target, start, size)
+
+    monkeypatch.setattr(reader, "read_range", read_range)
+    place = place_before(reader, Target(s3_bucket, "even"), row, 2000)
+    assert len(probes) == 1
+    assert 0 < abs(row - place.row) < 60
 
 
 @pytest.mark.parametrize("rows", [10, ROWS * 50])
