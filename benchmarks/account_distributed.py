@@ -33,6 +33,8 @@ DAG_FILE = Path(__file__).parent / "dags" / "account_dag.py"
 RATE = 50
 JOB_SECONDS = 12.4
 RECORD_SECONDS = 3600.0
+#: Task processes of a worker: the tasks mostly wait.
+CONCURRENCY = 8
 #: A run takes 12 minutes if the limit is used.
 RUN_SECONDS = 2400.0
 _REPORT_SECONDS = 30.0
@@ -77,7 +79,7 @@ def measure(*, limited: bool, folder: Path) -> Run:
         _set(servers, {"rate_limit": RATE, "history_lag_seconds": 0})
         postgres = PostgresServer(processes, clean_environment(), folder / "postgres")
         redis = RedisServer(processes, clean_environment(), folder / "redis")
-        settings = servers.airflow_settings() | celery_settings(postgres, redis)
+        settings = servers.airflow_settings() | celery_settings(postgres, redis, CONCURRENCY)
         if limited:
             connection = json.loads(settings["AIRFLOW_CONN_IDEOGRAM_DEFAULT"])
             connection["extra"]["requests_per_minute"] = RATE
@@ -140,7 +142,7 @@ def main() -> None:
     only = parser.parse_args().only
     about = (
         f"{report.machine()} {len(DATASETS)} datasets of {ROWS} images and {MAPPED} mapped images at once, at {RATE} "
-        f"submits a minute; a job takes {JOB_SECONDS} s. Two Celery workers with three processes each, two triggerers, "
+        f"submits a minute; a job takes {JOB_SECONDS} s. Two Celery workers with {CONCURRENCY} processes each, two triggerers, "
         "Redis, PostgreSQL. A share is a DAG run's submits relative to an equal share, while all have work left.\n"
     )
     head = (

@@ -16,7 +16,7 @@ from airflow_provider_ideogram.api.back_off import RATE_WINDOW
 #: Seconds added to the server's minute: submits arrive up to some seconds after their times, not all equally late.
 _WINDOW_MARGIN = 1.0
 #: Tokens are accumulated for this many seconds at most, so that a pause is not followed by a burst of a whole minute.
-_BURST_SECONDS = 25.0
+_BURST_SECONDS = 40.0
 #: Tokens at the start, in seconds of the rate.
 _FIRST_SECONDS = 6.0
 #: The first burst where the limit is unknown; it doubles until a 429.

@@ -65,10 +65,7 @@ def _on_machine(name: str, *arguments: str, health: str | None = None) -> Compon
     return Component(name, arguments, health, {machine.VARIABLE: name})
 
 
-WORKERS = [
-    _on_machine(name, "celery", "worker", "--skip-serve-logs", "--concurrency", str(CONCURRENCY), "-H", name)
-    for name in ("worker-1", "worker-2")
-]
+WORKERS = [_on_machine(name, "celery", "worker", "--skip-serve-logs", "-H", name) for name in ("worker-1", "worker-2")]
 TRIGGERERS = [
     _on_machine(name, *TRIGGERER.arguments, health=TRIGGERER.health) for name in ("triggerer-1", "triggerer-2")
 ]
@@ -134,12 +131,13 @@ def _planned(outages: Outages) -> Iterable[tuple[str, int, Event]]:
     )
 
 
-def celery_settings(postgres: PostgresServer, redis: RedisServer) -> dict[str, str]:
-    """Return Airflow's settings for the two workers."""
+def celery_settings(postgres: PostgresServer, redis: RedisServer, concurrency: int = CONCURRENCY) -> dict[str, str]:
+    """Return Airflow's settings for the two workers, each with some task processes."""
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{machine.__name__}.{machine.name.__name__}",
-        "AIRFLOW__CORE__PARALLELISM": str(CONCURRENCY * len(WORKERS)),
+        "AIRFLOW__CORE__PARALLELISM": str(concurrency * len(WORKERS)),
+        "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(concurrency),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url,
         "AIRFLOW__CELERY__BROKER_URL": redis.url,
         "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{postgres.url}",
