@@ -142,8 +142,9 @@ def main() -> None:
     only = parser.parse_args().only
     about = (
         f"{report.machine()} {len(DATASETS)} datasets of {ROWS} images and {MAPPED} mapped images at once, at {RATE} "
-        f"submits a minute; a job takes {JOB_SECONDS} s. Two Celery workers with {CONCURRENCY} processes each, two triggerers, "
-        "Redis, PostgreSQL. A share is a DAG run's submits relative to an equal share, while all have work left.\n"
+        f"submits a minute; a job takes {JOB_SECONDS} s. Two Celery workers with {CONCURRENCY} processes each, two "
+        "triggerers, Redis, PostgreSQL. A share is a DAG run's submits relative to an equal share, while all have work "
+        "left.\n"
     )
     head = (
         "",
