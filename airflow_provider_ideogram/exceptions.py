@@ -83,8 +83,7 @@ class IdeogramError(Exception):
         end = "" if reason.endswith((".", "?")) else "."
         super().__init__(f"{reason}{end} {advice}" if advice else reason)
         self.reason, self.advice = reason.rstrip("."), advice
-        if not isinstance(charged, EllipsisType):
-            self.charged = charged
+        self.charged = self.charged if isinstance(charged, EllipsisType) else charged
         self.request_id = request_id
         self.status_code = status_code
 
@@ -301,9 +300,10 @@ class IdeogramTimeout(IdeogramJobError):
 
 
 class IdeogramJobUnreachable(IdeogramJobError):
-    """The state of the request can't be read, or its image can't be fetched or stored."""
+    """The state of the request, which another task may have paid, can't be read, or its image not fetched or stored."""
 
     code = "unreachable"
+    paid_by_other_task = False
 
 
 class IdeogramUnknownSubmit(IdeogramJobError):

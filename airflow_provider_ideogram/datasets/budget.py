@@ -86,6 +86,12 @@ class Budget:
             self._reserve(estimate)
             self.second_usd[item.key] += estimate
 
+    def reserve_after_charge(self, item: Item) -> None:
+        """Reserve the cost of a new request of an item whose known request is charged, and has no record any more."""
+        before = self._state.unsettled_requests.get(item.key)
+        if before is not None and before.counted_usd:  # otherwise the new request uses the item's reservation
+            self.reserve_second(item)
+
     def _estimate(self, item: Item) -> float | None:
         return estimated_cost(self._options, self._state, item.request.model)
 

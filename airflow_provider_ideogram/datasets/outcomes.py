@@ -131,6 +131,9 @@ def unsettled_request(
     context: SliceContext, item: Item, request_id: str | None, *, cost_usd: float | None = None
 ) -> UnsettledRequest:
     """Return an item's request; without a known cost, the estimate is reserved in the budget."""
+    before = context.state.unsettled_requests.get(item.key)
+    if request_id is None and before is not None and before.counted_usd:
+        return before  # it is charged; a second request is counted by itself
     estimate = estimated_cost(context.options, context.state, item.request.model) if cost_usd is None else 0.0
     return UnsettledRequest(request_id, cost_usd or 0.0, estimate, item.fingerprint)
 

@@ -33,6 +33,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramError,
     IdeogramInsufficientCredits,
     IdeogramInvalidRecord,
+    IdeogramJobUnreachable,
     IdeogramModelRetired,
     IdeogramPermissionError,
     IdeogramRateLimited,
@@ -244,6 +245,7 @@ class _BurstSubmitter:
             admission=admission,
             resubmit_on_5xx=options.resubmit_on_5xx,
             before_second=lambda: burst.budget.reserve_second(item),
+            before_first=lambda: burst.budget.reserve_after_charge(item),
         )
         found = submitter.get_or_submit(item.request, absent=item.absent)
         return attempts.accept(item, found) if isinstance(found, ImageRecord) else InFlightItem(item, found[0])
@@ -269,7 +271,7 @@ class _BurstSubmitter:
         return _Delay(DelayedItem(delayed.item, now + delay, delayed.delayed_since), error)
 
     def _failed(self, item: Item, error: IdeogramError) -> ItemResult:
-        if error.charged is False:
+        if error.charged is False or (isinstance(error, IdeogramJobUnreachable) and error.paid_by_other_task):
             return ItemResult.of_error(item, error, cost_usd=0.0)
         return ItemResult.of_unsettled(self.context, item, error)
 

@@ -77,6 +77,8 @@ class Submitter:
         clock; None if that is unknown.
     :param before_second: Called before a request is submitted in place of one that is or may be charged; what it raises
         passes through.
+    :param before_first: Called before a request is submitted of which the ledger has no other one, like
+        ``before_second``.
     :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
     """
 
@@ -93,6 +95,7 @@ class Submitter:
     tried_since: float | None = None
     keeps_first_inputs: bool = False
     before_second: Callable[[], None] = lambda: None
+    before_first: Callable[[], None] = lambda: None
 
     def get_or_submit(
         self, request: GenerationRequest, *, absent: bool = False
@@ -256,11 +259,11 @@ class Submitter:
         return replace(record.job, paid_by_other_task=not own, attempt_group=group), poll
 
     def _recover(self, record: LedgerRecord, poll: RequestPoll) -> None:
-        """Search the history for a request; another task's is not charged to this one, even if it can't be reached."""
+        """Search the history for a request; the error says if another task has paid for it."""
         try:
             recover(self.hook, poll, record.intent.request)
         except IdeogramJobUnreachable as error:
-            error.charged = error.charged if self._record.owns(record) else False
+            error.paid_by_other_task = not self._record.owns(record)
             raise
 
     def _submit_over(
@@ -300,6 +303,8 @@ class Submitter:
         :param repeated: Whether it follows an unknown submit of this execution: at most once.
         """
         try:
+            if replaced is None:
+                self.before_first()
             self.admission.check()
             submission = self.hook.submit(record.intent.request, is_admitted=self.admission.is_shared)
         except IdeogramUnknownSubmit as unknown:

@@ -87,6 +87,7 @@ class Checks:
             visible_at=self.vendor.account.visible_at[job.request_id],
             history_read_at=routine.notes.pop("history read at", None),
             deaths=task.deaths - routine.process.is_orphan,  # the loss of its own process excuses later submits
+            is_orphan=routine.process.is_orphan,
         )
         routine.notes["submit"] = submit
         for earlier in self._of_image[submit.image]:
@@ -300,7 +301,8 @@ class Checks:
         # Documented of "reuse": an attempt after a success that Airflow did not see has another run's manifest only.
         ends = [at for name, at in self._written_at.items() if name != task.name]
         is_others_line = submit.stored_at is not None and any(at > submit.stored_at for at in ends)
-        if line["reused"] and is_own and not is_others_line:
+        # Documented of a target: a task that takes over another one's unknown submit has its charge.
+        if line["reused"] and is_own and not (is_others_line or submit.is_adopted):
             self.fail(f"{task.name} paid for {submit.request_id[:8]} and calls it reused")
         # Documented: a sensor reports the charge of the request that another task submitted. A task that submits after
         # another one's unknown submit, and then takes that from the history, has its charge.

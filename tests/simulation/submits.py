@@ -60,6 +60,7 @@ class Submit:
     :param visible_at: When the history shows it.
     :param history_read_at: When the sender last read the history; None if it did not.
     :param deaths: The processes of the task that Airflow had lost until then.
+    :param is_orphan: Whether Airflow had failed the process that sent it.
     :param is_answered_5xx: Whether the sender was answered 500, 502 or 503.
     :param is_recorded: Whether the ledger has had its id.
     :param is_adopted: Whether another task found it in the history, after its own submit in place of this one.
@@ -79,6 +80,7 @@ class Submit:
     visible_at: float
     history_read_at: float | None
     deaths: int
+    is_orphan: bool
     is_answered_5xx: bool = False
     is_recorded: bool = False
     is_adopted: bool = False
@@ -132,7 +134,8 @@ def may_follow(earlier: Submit, later: Submit, policy: Policy, others: Iterable[
 
     :param others: All submits.
     """
-    if not policy.durable and (later.task.deaths > earlier.deaths or later.max_tries != earlier.max_tries):
+    is_other_attempt = later.task.deaths > earlier.deaths or later.max_tries != earlier.max_tries or later.is_orphan
+    if not policy.durable and is_other_attempt:
         return Reason.NOT_DURABLE
     if earlier.excuse == Reason.OTHER_INPUTS:
         return Reason.OTHER_INPUTS

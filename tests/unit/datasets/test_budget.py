@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_ideogram.datasets.budget import Budget, SecondChargeRefused, estimated_cost
+from airflow_provider_ideogram.datasets.outcomes import unsettled_request
 from airflow_provider_ideogram.datasets.slice import SliceProgress
 from airflow_provider_ideogram.datasets.state import DatasetState, DelayedItem, UnsettledRequest
 from airflow_provider_ideogram.datasets.submitting import take_items
@@ -104,6 +105,22 @@ def test_second_request_of_an_item_needs_room_of_its_own() -> None:
     assert budget.second_usd == {item.key: 0.05}
     with pytest.raises(SecondChargeRefused):
         budget.reserve_second(item)
+
+
+def test_request_after_a_charged_one_without_a_record_needs_room() -> None:
+    context = make_context(max_cost_usd=0.05)
+    charged, unknown = make_item("charged"), make_item("unknown")
+    lost = UnsettledRequest("r-1", counted_usd=0.05, estimate_usd=0.0, fingerprint=charged.fingerprint)
+    context.state.cost_usd = 0.05
+    context.state.unsettled_requests = {charged.key: lost}
+    budget = Budget(context.options, context.state)
+    assert budget.admits(charged)  # it may reattach, which is free
+    with pytest.raises(SecondChargeRefused):
+        budget.reserve_after_charge(charged)
+    assert unsettled_request(context, charged, None) is lost  # the refusal changes nothing that is known
+    context.state.unsettled_requests = {unknown.key: UNKNOWN}
+    budget.reserve_after_charge(unknown)  # it has its reservation
+    assert budget.second_usd == {}
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ class TestRecordGone:
         with pytest.raises(IdeogramJobUnreachable, match="history can't be read") as caught:
             world.get_or_submit()
 
-        assert (world.submits(), caught.value.charged) == (1, None if owner == ME else False)
+        assert (world.submits(), caught.value.paid_by_other_task) == (1, owner != ME)
         world.emulator.clear_faults()
         assert world.get_or_submit()[0].request_id == request_id
 
