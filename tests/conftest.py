@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.metadata import version
@@ -27,6 +28,13 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
+# Older versions of Airflow and of its dependencies use deprecated calls of each other.
+IGNORED = (DeprecationWarning, FutureWarning)
+OLD_AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3)
+if OLD_AIRFLOW:  # pytest loads the conftest of a folder that it is given with its filters of this moment
+    for category in IGNORED:
+        warnings.simplefilter("ignore", category)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set a temporary home of Airflow before it is imported, which reads the setting once."""
@@ -35,11 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(home))
         os.environ["AIRFLOW_HOME"] = home
     os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
-    # Older versions of Airflow and of its dependencies use deprecated calls of each other.
-    if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
-        for kind in ("DeprecationWarning", "FutureWarning"):
-            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
-            config.addinivalue_line("filterwarnings", f"error::{kind}:airflow_provider_ideogram")
+    if OLD_AIRFLOW:
+        for category in IGNORED:
+            config.addinivalue_line("filterwarnings", f"ignore::{category.__name__}")
+            config.addinivalue_line("filterwarnings", f"error::{category.__name__}:airflow_provider_ideogram")
 
 
 @pytest.fixture

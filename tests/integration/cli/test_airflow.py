@@ -6,13 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from airflow.providers_manager import ProvidersManager
-
 from airflow_provider_ideogram.cli.commands import commands
+from tests.support.airflow_version import need_airflow
 
-if not hasattr(ProvidersManager, "cli_command_functions"):
-    pytest.skip("this version of Airflow takes no commands of providers", allow_module_level=True)
+need_airflow("3.2", "commands of providers")
 
 
 def test_airflow_lists_the_commands() -> None:
