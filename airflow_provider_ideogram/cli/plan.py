@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from airflow.providers.common.compat.sdk import MappedOperator
+
 from airflow_provider_ideogram.cli.rendering import planned_tasks, runs_of
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.preview import PlannedImages, Verdict
@@ -88,5 +90,5 @@ def _row(run: str, task_id: str, images: PlannedImages) -> dict[str, Any]:
 
 
 def _is_own(task: Any) -> bool:
-    kind = task.operator_class if task.is_mapped else type(task)
+    kind = task.operator_class if isinstance(task, MappedOperator) else type(task)
     return isinstance(kind, type) and issubclass(kind, IdeogramBaseOperator)

@@ -14,7 +14,7 @@ from math import prod
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import Variable
+from airflow.providers.common.compat.sdk import MappedOperator, Variable
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
@@ -90,7 +90,7 @@ def planned_tasks(task: Any, run: PlannedRun) -> Iterator[PlannedTask]:
             Verdict.UNKNOWN, "the task is in a mapped group: its instances show only in a run", usd=None
         )
         return
-    if not task.is_mapped:
+    if not isinstance(task, MappedOperator):
         yield _planned(task, run, -1)
         return
     instances = _instances(task)
@@ -126,7 +126,7 @@ def _planned(task: Any, run: PlannedRun, map_index: int) -> PlannedTask:
 
 def _rendered(task: Any, context: Any) -> IdeogramBaseOperator:
     environment = task.get_template_env()
-    if task.is_mapped:
+    if isinstance(task, MappedOperator):
         task.render_template_fields(context, environment)
         operator: IdeogramBaseOperator = context["task"]
         return operator
