@@ -12,6 +12,10 @@ import sys
 
 import pytest
 
+from tests.support.airflow_version import need_airflow
+
+need_airflow("3.0", "task SDK, whose scheduling is simulated")
+
 #: Simulations of a profile, a few seconds each.
 SEEDS = {"image": 100, "decorator": 100, "sensor": 100, "dataset": 60, "mixed": 60}
 

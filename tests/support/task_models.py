@@ -19,6 +19,7 @@ from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XCom
+from airflow.serialization.serialized_objects import SerializedDAG
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
@@ -144,8 +145,9 @@ class ModelTaskRun(TaskRun):
         return _rows(DatasetEvent, {f"source_{name}": value for name, value in self._key.items()})
 
     def link(self, name: str) -> str:
-        """Return the address of a link, which the webserver computes when it is shown."""
-        address: str = self.operator.get_extra_links(self._instance, name)
+        """Return the address of a link, which the webserver computes when it is shown, with the stored operator."""
+        stored = SerializedDAG.from_dict(SerializedDAG.to_dict(self.operator.dag)).get_task(self.operator.task_id)
+        address: str = stored.get_extra_links(self._instance, name)
         return address
 
     def _run(self) -> BaseException | None:

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator
 
 from tests.integration.datasets.results import PREFIX, ROWS, Make, assert_results_agree, json_lines, manifest
+from tests.support.airflow_version import need_airflow
 
 if TYPE_CHECKING:
     from tests.support.task_runner import TaskRunner
@@ -182,6 +183,7 @@ def test_value_in_place_of_rows_is_refused_before_a_submit(
 
 
 def test_table_of_another_task(make: Make, task_runner: TaskRunner, world: World) -> None:
+    need_airflow("3.3", "XComs of pandas 3")
     table = pandas.DataFrame({"ID": [1.0, 2.0], "Prompt": ["a cat", "a dog"], "seed": [7, float("nan")], "day": None})
     with DAG("night", schedule=None):
         upstream = Rows(task_id="rows", rows=table)

@@ -34,6 +34,7 @@ def checks(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
 class TestSpend:
     def test_is_printed_as_json(self, client: S3Client, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
         write_day(client, bucket, "2026-11-25")
+        capsys.readouterr()  # Airflow 2 prints the log of the S3 server in this process
         days = ["--from", "2026-11-01", "--to", "2026-11-30"]
         where = ["--conn-id", "team", "--account-url", f"s3://{bucket}/_ideogram/"]
 

@@ -75,7 +75,7 @@ def test_credentials_are_separate_from_the_address(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("url", "no_proxy", "exempt"),
+    ("url", "hosts", "exempt"),
     [
         (API, "segmind.com", True),
         (API, ".segmind.com", True),
@@ -107,8 +107,8 @@ def test_credentials_are_separate_from_the_address(monkeypatch: pytest.MonkeyPat
         ("https://ten.example/x", "10.0.0.0/8", False),
     ],
 )
-def test_no_proxy_exempts_hosts(url: str, no_proxy: str, exempt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    _set(monkeypatch, HTTPS_PROXY="http://a:1", NO_PROXY=no_proxy)
+def test_no_proxy_exempts_hosts(url: str, hosts: str, exempt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    _set(monkeypatch, HTTPS_PROXY="http://a:1", NO_PROXY=hosts)
     assert (_proxy_url(url) is None) == exempt
 
 

@@ -7,10 +7,7 @@ from PIL import Image
 
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.storage.thumbnail import MAX_BYTES, make_thumbnail, thumbnail_key
-from airflow_provider_ideogram.ui.pages import PAGE_SIZE
 from tests.support.photo import encoded, photo
-
-PAGE_BYTES = 2_000_000
 
 
 def _thumbnail(content: bytes) -> Image.Image:
@@ -20,12 +17,11 @@ def _thumbnail(content: bytes) -> Image.Image:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
-def test_page_of_photographs_has_less_than_2_mb(image_format: str) -> None:
+def test_photograph_is_within_the_limit(image_format: str) -> None:
     original = photo(image_format)
     thumbnail = make_thumbnail(io.BytesIO(original))
     assert len(thumbnail) * 5 < len(original)
     assert len(thumbnail) <= MAX_BYTES
-    assert MAX_BYTES * PAGE_SIZE < PAGE_BYTES
 
 
 def test_noise_stays_within_the_limit() -> None:

@@ -12,6 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.storage.image_record import thumbnail_pointer
 from airflow_provider_ideogram.storage.objects import ObjectStore
+from airflow_provider_ideogram.storage.thumbnail import MAX_BYTES
 from airflow_provider_ideogram.ui import handlers, pages
 from airflow_provider_ideogram.ui.objects import Reader
 from tests.unit.ui.conftest import NOW, RUN, AuthManager, Database, json_lines, record, row, store, workspace_of
@@ -314,6 +315,10 @@ async def test_image_with_all_its_data(gallery: httpx.AsyncClient) -> None:
     for text in ("Cat number 1", "12.4 s", "0.05 USD", "2026-01-02 03:04:05 UTC", "request-1", "IdeogramGenerate"):
         assert text in page.text
     assert 'alt="Cat number 1"' in page.text
+
+
+def test_page_of_thumbnails_has_less_than_2_mb() -> None:
+    assert MAX_BYTES * pages.PAGE_SIZE < 2_000_000
 
 
 async def test_dataset_is_paged(gallery: httpx.AsyncClient, dataset: list[dict[str, Any]], s3: S3Client) -> None:
