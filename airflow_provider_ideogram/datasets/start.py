@@ -115,6 +115,7 @@ def plan_run(
         _delete_leftover(ledger, store.objects, Target(output_prefix.bucket, key), before.owner, line)
     now, limit = time.time(), options.requests_per_minute
     abandoned = [request for key, request in open_requests.items() if key not in plan.continued | plan.ended]
+    counted_usd = before.cost_usd + _uncounted(plan, open_requests) if before.input_digest else 0.0
     state = DatasetState(
         input_digest=digest,
         owner=before.owner,
@@ -125,7 +126,7 @@ def plan_run(
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
-        cost_usd=before.cost_usd + _uncounted(plan, open_requests) if before.input_digest else plan.own_cost_usd,
+        cost_usd=max(counted_usd, plan.own_cost_usd),  # a slice may have died before it counted its image
         abandoned_usd=before.abandoned_usd + sum(request.estimate_usd or 0.0 for request in abandoned),
         unsettled_requests=plan.continued,
         counted_usd=_counted(before, abandoned),
