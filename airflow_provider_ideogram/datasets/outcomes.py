@@ -118,8 +118,12 @@ class ItemResult:
 def _priced(context: SliceContext, item: Item, record: ImageRecord) -> ImageRecord:
     """Return a record with the run's own costs; ``price_usd`` replaces a cost that is unknown."""
     before = context.state.unsettled_requests.get(item.key)
-    is_own = before is not None and (before.estimate_usd != 0 or before.counted_usd > 0)  # another task's costs nothing
-    if record.reused and is_own and before is not None and before.request_id == record.request_id:  # also after a clear
+    is_own = (
+        before is not None
+        and before.request_id == record.request_id
+        and (before.estimate_usd != 0 or before.counted_usd > 0)  # that of another task has neither
+    )
+    if record.reused and is_own:  # also after a clear
         record = replace(record, reused=False, cost_usd=record.original_cost_usd)
     price = context.options.price_usd
     if record.reused or record.cost_usd is not None or price is None:

@@ -17,13 +17,16 @@ from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.workspace import GENERATED_STORED, STATE, Workspace
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError, IdeogramTargetBusy
 from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.objects import (
+    CONDITIONAL_ATTEMPTS,
+    ConditionsNotSupported,
+    ObjectStore,
+    PreconditionFailed,
+)
 from airflow_provider_ideogram.storage.target import Target
 
 #: The names of a manifest's metadata: digests of the DAG run, task instance and attempt group that wrote it.
 _RUN, _TASK, _GROUP = "ideogram-dag-run", "ideogram-task-instance", "ideogram-attempt-group"
-#: Times that the manifest is sent while S3 answers with a conflict.
-_ATTEMPTS = 3
 _OWN_PREFIX = "Give each task a prefix of its own, of mapped tasks for example with {{ ti.map_index }}"
 
 
@@ -114,7 +117,7 @@ class PrefixUse:
         is_replaceable: Callable[[Mapping[str, Any] | None], bool],
     ) -> None:
         call = {"advice": GENERATED_STORED, **arguments, "Metadata": self._metadata()}
-        for _ in range(_ATTEMPTS):
+        for _ in range(CONDITIONAL_ATTEMPTS):
             found = self._head(name)
             if not is_replaceable(found):
                 raise self._replaced()

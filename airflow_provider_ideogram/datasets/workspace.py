@@ -23,7 +23,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramLedgerError,
     IdeogramStorageError,
 )
-from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, PreconditionFailed
+from airflow_provider_ideogram.storage.objects import CONDITIONAL_ATTEMPTS, ConditionsNotSupported, PreconditionFailed
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.storage.objects import ObjectStore
@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: Rows in an object: a slice reads one or two, and a million rows take two thousand.
 CHUNK_ROWS = 500
-#: Times that the state is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
-_ATTEMPTS = 3
 #: The name of the run's state; without it the other objects are not used.
 STATE = "state.json"
 IN_LEDGER = (
@@ -103,7 +101,7 @@ class Workspace:
         :raises IdeogramDatasetFailed: If another slice has written the state since.
         """
         body = json.dumps(state, ensure_ascii=False).encode()
-        for _ in range(_ATTEMPTS):
+        for _ in range(CONDITIONAL_ATTEMPTS):
             try:
                 return self._put_state(body, if_match=replaces, if_missing=replaces is None)
             except ConditionsNotSupported:

@@ -24,14 +24,16 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramStorageRefused,
 )
 from airflow_provider_ideogram.jobs.record import MAX_BYTES, Intent, LedgerRecord, body_of, check_size, parse_record
-from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
+from airflow_provider_ideogram.storage.objects import (
+    CONDITIONAL_ATTEMPTS,
+    ConditionsNotSupported,
+    ObjectStore,
+    PreconditionFailed,
+)
 from airflow_provider_ideogram.storage.probe import StoreProbe
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 log = logging.getLogger(__name__)
-
-#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
-_ATTEMPTS = 3
 
 
 class RecordConflict(Exception):
@@ -192,7 +194,7 @@ class Ledger:
             return False
         return True
 
-    def _delete(self, key: str, etag: str, attempts: int = _ATTEMPTS) -> None:
+    def _delete(self, key: str, etag: str, attempts: int = CONDITIONAL_ATTEMPTS) -> None:
         """Delete this version of the record, if it is still there."""
         try:
             self._objects.delete(self._bucket, key, if_match=etag)
@@ -208,7 +210,12 @@ class Ledger:
                 self._delete(key, etag, attempts - 1)
 
     def _put(
-        self, record: LedgerRecord, *, if_match: str | None, conditional: bool = True, attempts: int = _ATTEMPTS
+        self,
+        record: LedgerRecord,
+        *,
+        if_match: str | None,
+        conditional: bool = True,
+        attempts: int = CONDITIONAL_ATTEMPTS,
     ) -> LedgerRecord:
         """Write the record over the version ``if_match``, or where there is none."""
         try:

@@ -77,8 +77,8 @@ class Submitter:
         clock; None if that is unknown.
     :param before_second: Called before a request is submitted in place of one that is or may be charged; what it raises
         passes through.
-    :param before_first: Called before a request is submitted of which the ledger has no other one, like
-        ``before_second``.
+    :param before_first: Called before a request is submitted where the ledger has no earlier one; what it raises passes
+        through.
     :param keeps_first_inputs: Whether another attempt sends the inputs that the first one recorded, instead of its own.
     """
 

@@ -158,7 +158,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
         return PokeReturnValue(is_done=result is not None, xcom_value=result)
 
     def _poke_until_done(self, context: Context) -> Any:
-        """Poke as Airflow does; its timeout is an error of the request, of which it is known that it may be charged."""
+        """Poke as Airflow does; its timeout becomes the request's error, which says that the request may be charged."""
         from airflow_provider_ideogram.api.polling import RequestPoll
 
         try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _NOT_FOUND = 404
+#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
+CONDITIONAL_ATTEMPTS = 3
 _CONFLICT = 409  # S3's response to one of two conditional writes at the same time
 _PRECONDITION_FAILED = 412
 #: How stores answer a header or a call that they don't support. 400 has other causes too.

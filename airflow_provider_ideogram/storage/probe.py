@@ -18,6 +18,7 @@ from uuid import uuid4
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
 from airflow_provider_ideogram.storage.bucket_arguments import ENCRYPTION, probed
 from airflow_provider_ideogram.storage.objects import (
+    CONDITIONAL_ATTEMPTS,
     NOTHING_CHARGED,
     ConditionsNotSupported,
     ObjectStore,
@@ -34,8 +35,6 @@ _REFUSALS = (400, 403, 405, 500, 501)
 _NO_CONDITIONS = (
     "The S3 store has no conditional writes: two tasks with the same target may both pay if they run at once"
 )
-#: Times that a conditional call is sent though its condition holds: S3 answers 409 to one of two simultaneous calls.
-_ATTEMPTS = 3
 _METADATA = {"ideogram-probe": "1"}
 #: Of each probed endpoint: whether it honours the conditions of writes, and of deletions.
 _conditions_of: dict[str, tuple[bool, bool]] = {}
@@ -162,7 +161,7 @@ class StoreProbe:
         try:
             return (
                 not self._is_accepted(key, if_missing=True)
-                and any(self._is_replaced(key, first) for _ in range(_ATTEMPTS))
+                and any(self._is_replaced(key, first) for _ in range(CONDITIONAL_ATTEMPTS))
                 and not self._is_accepted(key, if_match=first)
             )
         except ConditionsNotSupported:
@@ -175,7 +174,9 @@ class StoreProbe:
     def _honours_conditions_of_deletions(self, key: str, first: str, current: str) -> bool:
         """Try to delete the first version, which was replaced, and delete the current one."""
         try:
-            return not self._is_deleted(key, first) and any(self._is_deleted(key, current) for _ in range(_ATTEMPTS))
+            return not self._is_deleted(key, first) and any(
+                self._is_deleted(key, current) for _ in range(CONDITIONAL_ATTEMPTS)
+            )
         except ConditionsNotSupported:
             return False
         except IdeogramStorageError:
