@@ -329,7 +329,7 @@ def _admitted(
         if not context.ledger.is_durable and (lost := state.unsettled_requests.pop(delayed.item.key, None)):
             state.abandoned_usd += lost.estimate_usd or 0.0  # nothing finds it: another request is paid
         if not budget.admits(delayed.item):
-            progress.budget_reached = True
+            progress.budget_reached, progress.unpriced_model = True, budget.unpriced_model
             break
         admitted.append(delayed)
     return admitted

@@ -14,6 +14,7 @@ from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountContended, AccountStore
 from airflow_provider_ideogram.account.trigger import IdeogramRequestsOrTurnTrigger
 from airflow_provider_ideogram.account.turns import Turn
+from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.datasets import submitting
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree
@@ -144,6 +145,35 @@ class TestBudget:
         day = account_objects("20")
         assert (day["reservations"], totals(day)) == ({}, [[3, 150_000, 1, 0]])
         assert world.charged_usd == pytest.approx(3 * PRICE)
+
+    def test_image_that_cost_nothing_is_settled_as_such(
+        self, shared: Account, account_objects: Objects, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        shared(max_cost_usd_per_day=1)
+        world.emulator.configure(price=0.0)
+        run = task_runner(make())
+
+        assert_results_agree(world, run, world.to_end(run, run.execute()))
+
+        assert totals(account_objects("20")) == [[5, 0, 0, 0]]
+
+    def test_list_price_is_not_settled_as_a_charge(
+        self,
+        shared: Account,
+        account_objects: Objects,
+        make: Make,
+        task_runner: TaskRunner,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        shared(max_cost_usd_per_day=1)
+        monkeypatch.setattr(RequestPoll, "cost_usd", property(lambda _: None, lambda *_: None))
+        run = task_runner(make())
+
+        assert world.to_end(run, run.execute()).state == "success"
+
+        assert run.xcom()["cost_is_estimate"]
+        assert totals(account_objects("20")) == [[0, 250_000, 0, 5]]
 
     def test_run_stops_at_the_cap_with_what_it_has(
         self, shared: Account, make: Make, task_runner: TaskRunner, world: World
