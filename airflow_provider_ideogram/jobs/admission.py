@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_ideogram.api.polling import Outcome
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
@@ -101,8 +102,31 @@ def admitted(admission: Admission, intent: Intent, record: str | None) -> Iterat
         raise
 
 
+def settle_replaced(
+    admission: Admission,
+    reservation: str | None,
+    usd: float | None,
+    *,
+    failed: bool = False,
+    lost_request_id: str | None = None,
+) -> None:
+    """
+    End the reservation of a record that is replaced next; the parameters are those of :meth:`Admission.settle`.
+
+    :raises IdeogramStorageError: If it can't be ended: without its record it would be released.
+    """
+    if not admission.settle(reservation, usd, failed=failed, lost_request_id=lost_request_id):
+        raise IdeogramStorageError(
+            "The cost of an earlier request of the target can't be recorded in the account",
+            "Nothing was submitted by this attempt; the earlier request may have been charged. The next attempt "
+            "records it.",
+            charged=None,
+        )
+
+
 def settle_abandoned(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
-    """End the reservation of a request that failed, or whose end is no longer waited for."""
+    """End the reservation of a request that ended, or whose end is no longer waited for, before it is replaced."""
     lost = poll.outcome is Outcome.EXPIRED
     failed = poll.is_terminal_failure and not lost
-    admission.settle(reservation, None, failed=failed, lost_request_id=poll.request_id if lost else None)
+    usd = poll.cost_usd if poll.outcome is Outcome.COMPLETED else None
+    settle_replaced(admission, reservation, usd, failed=failed, lost_request_id=poll.request_id if lost else None)

@@ -111,7 +111,10 @@ class Submitter:
         :raises IdeogramTargetBusy: If another task's request for the target is running and has other inputs.
         :raises IdeogramUnknownSubmit: If a submit may have been accepted, and the history does not show it.
         """
-        result = self._get_or_submit(request, absent=absent)
+        try:
+            result = self._get_or_submit(request, absent=absent)
+        except IdeogramRateLimited as late:  # the task was held up before its intent was written
+            raise RetryLater(late.retry_after or 0.0, late) from None
         if isinstance(result, ImageRecord) and result.reused:
             metrics.reused()
         return result
