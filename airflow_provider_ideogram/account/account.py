@@ -162,13 +162,17 @@ class Account:
             place = Turn(self.bucket, key, waits) if waits else place
         return slots, place
 
-    def release_slots(self, slots: Iterable[Slot]) -> None:
-        """Release slots in which nothing was submitted; a failure to do so is only logged."""
-        by_key: dict[str, list[float]] = {}
-        for slot in slots:
-            by_key.setdefault(slot.key, []).append(slot.at)
+    def correct_slots(self, used: Iterable[tuple[Slot, float | None]]) -> None:
+        """
+        Record when the submits of slots were sent; a failure to do so is only logged.
+
+        :param used: The slots, each with the time of its submit; None releases a slot without a submit.
+        """
+        by_key: dict[str, list[tuple[float, float | None]]] = {}
+        for slot, sent_at in used:
+            by_key.setdefault(slot.key, []).append((slot.at, sent_at))
         for key, times in by_key.items():
-            self._change_limit(key, lambda limiter, times=times: limiter.release(times))
+            self._change_limit(key, lambda limiter, times=times: limiter.correct(times))
 
     def limited(self, delay: float) -> None:
         """Record that a submit was answered 429; ``delay`` is in seconds, and a failure is only logged."""

@@ -37,6 +37,9 @@ class Admission(Protocol):
     def check(self) -> None:
         """Raise IdeogramRateLimited if it is too late to submit."""
 
+    def submitted(self) -> None:
+        """Record that a submit was sent."""
+
     def limited(self, delay: float) -> None:
         """Record that the submit was answered 429; ``delay`` is the seconds to wait."""
 
@@ -64,6 +67,9 @@ class Unlimited:
         """Return None."""
 
     def check(self) -> None:
+        """Do nothing."""
+
+    def submitted(self) -> None:
         """Do nothing."""
 
     def limited(self, delay: float) -> None:

@@ -312,6 +312,7 @@ class Submitter:
             submission = self.hook.submit(record.intent.request, is_admitted=self.admission.is_shared)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
+            self.admission.submitted()
             if isinstance(unknown, IdeogramSubmitFailed):
                 record = self._record.add_failed_submit(record)
             found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
@@ -329,6 +330,7 @@ class Submitter:
                 raise RetryLater(delay, error) from None
             raise
         recorded = self._record.add_request(record, submission.request_id)
+        self.admission.submitted()
         metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
 

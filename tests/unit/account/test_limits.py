@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_ideogram.account.account import is_shared
 from airflow_provider_ideogram.account.budget import HOLD_SECONDS
+from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited
 from airflow_provider_ideogram.hooks.connection import ConnectionSettings
@@ -52,3 +53,16 @@ def test_429_reaches_all_parts(account: Setup) -> None:
     assert len(account.object_keys()) == 4
     states = [AccountStore(account.objects, account.bucket).read(key, dict) for key in account.object_keys()]
     assert all(state and state["rate"]["blocked_until"] == NOW + 30 for state in states)
+
+
+@pytest.mark.parametrize(("late", "counts_from"), [(0.4, NOW), (8.0, NOW + 8)])
+def test_late_submit_corrects_its_slot(account: Setup, late: float, counts_from: float) -> None:
+    admission = account.admission(requests_per_minute=50.0)
+    admission.admit(MODEL, account.url("record"))
+    account.now += late
+    admission.check()
+    admission.submitted()
+    [limit] = [key for key in account.object_keys() if "limit" in key]
+    state = AccountStore(account.objects, account.bucket).read(limit, AccountLimiter.from_json)
+    assert state is not None
+    assert state.rate.sent == [counts_from]
