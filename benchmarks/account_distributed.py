@@ -59,7 +59,7 @@ class Run:
     @property
     def all_wait(self) -> list[tuple[float, str]]:
         """The accepted submits until the first DAG has no work left."""
-        ends = dict((dag, at) for at, dag in self.accepted)
+        ends = {dag: at for at, dag in self.accepted}
         return [(at, dag) for at, dag in self.accepted if at <= min(ends.values())]
 
     @property
