@@ -102,7 +102,7 @@ class ImageRecord:
 
     @property
     def charged_usd(self) -> float | None:
-        """What the vendor charged for the image; None if that is not known."""
+        """What the vendor charged for the image, None if that is unknown."""
         return None if self.cost_is_estimate else self.original_cost_usd
 
     def to_xcom(self) -> dict[str, Any]:
