@@ -94,10 +94,13 @@ class RateLimiter:
     def on_sent(self, sent_at: Sequence[float]) -> None:
         """Record when submits were answered, except those answered 429."""
         self.sent += sent_at
-        self._forget(max(sent_at, default=0.0))
         self.tokens -= len(sent_at)
         if self.rate is None and len(sent_at) >= self.burst:
             self.burst, self.ramping_up = self.burst * 2, True
+
+    def forget(self, now: float) -> None:
+        """Forget the submits that no longer count."""
+        self.sent = [at for at in self.sent if at > now - RATE_WINDOW - _WINDOW_MARGIN]
 
     def on_limited(self, now: float, delay: float) -> None:
         """
@@ -123,7 +126,7 @@ class RateLimiter:
         return cls(**value)
 
     def _advance(self, now: float) -> None:
-        self._forget(now)
+        self.forget(now)
         passed = now - self.tokens_at
         if self.rate is not None and passed > 0:
             if self.rate != self.limit:
@@ -131,10 +134,6 @@ class RateLimiter:
                 self.rate = min(grown, self.limit or grown)
             self.tokens = min(self.tokens + passed * self.rate / RATE_WINDOW, self._cap())
             self.tokens_at = now
-
-    def _forget(self, now: float) -> None:
-        """Forget the submits that no longer count."""
-        self.sent = [at for at in self.sent if at > now - RATE_WINDOW - _WINDOW_MARGIN]
 
     def _cap(self) -> float:
         return max(1.0, (self.rate or 0.0) * _BURST_SECONDS / RATE_WINDOW)

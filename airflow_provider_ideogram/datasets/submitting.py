@@ -136,6 +136,7 @@ class _BurstSubmitter:
     def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
+        limiter.forget(now)  # also where the account's limit alone is asked: the state must not grow with the submits
         slots = BurstSlots(self.context, self.progress)
         try:
             planned = slots.take(self._times(now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,22 @@ class TestRateLimit:
             result = task_runner(make()).execute()
         assert_error(result, "Nothing was charged")
         assert world.submits == 0
+
+    def test_state_keeps_the_submits_of_the_last_minute_alone(
+        self, shared: Account, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        shared(requests_per_minute=60)
+        run = task_runner(make(max_in_flight=1))
+        result, kept = run.execute(), []
+        while result.state == "deferred":
+            [key] = [key for key in world.object_keys("_ideogram/") if key.endswith("/state.json")]
+            kept.append(len(json.loads(world.stored(key))["rate_limiter"]["sent"]))
+            event = run.fire()
+            world.pass_time(2 * MINUTE)
+            result = run.resume(event)
+
+        assert_results_agree(world, run, result)
+        assert kept == [1] * len(ROWS)
 
 
 class TestBudget:

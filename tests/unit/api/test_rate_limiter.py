@@ -176,12 +176,3 @@ def test_pause_is_made_up_for_within_bounds() -> None:
     times = rate_limiter.times(60, START + 3600)
 
     assert len([at for at in times if at == START + 3600]) == 40
-
-
-def test_submits_of_the_last_minute_alone_are_kept() -> None:
-    limiter = RateLimiter.of_limit(60, START)
-    for second in range(1000):
-        limiter.on_sent([START + second])
-    assert 60 <= len(limiter.sent) <= 70
-    limiter.on_sent([])
-    assert 60 <= len(limiter.sent) <= 70
