@@ -14,6 +14,8 @@ from unittest import mock
 import httpx
 import pytest
 from airflow.models.connection import Connection
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from sqlalchemy.orm import Session
 
 from airflow_provider_ideogram.account.account import place_of
@@ -238,7 +240,21 @@ class TestProblems:
         with answered_for("GetObject", "_account/"):
             page = await gallery.get(PATH)
         assert page.status_code == 200
-        assert "The rate limit can't be read: S3 answers EndpointConnectionError." in unescape(page.text)
+        assert "The rate limit can't be read: the read failed (EndpointConnectionError)." in unescape(page.text)
+
+    async def test_s3_that_refuses(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
+        refused: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        refusal = ClientError(refused, "GetObject")
+        with mock.patch.object(BaseClient, "_make_api_call", side_effect=refusal):
+            page = await gallery.get(PATH)
+        assert "The rate limit can't be read: S3 answers AccessDenied." in unescape(page.text)
+
+    async def test_aws_connection_that_is_not_defined(
+        self, gallery: httpx.AsyncClient, objects: Objects, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__IDEOGRAM__GALLERY_AWS_CONN_ID", "missing")
+        page = await gallery.get(PATH)
+        assert "The rate limit can't be read: the read failed (AirflowNotFoundException)." in unescape(page.text)
 
     async def test_connection_that_is_not_valid(self, gallery: httpx.AsyncClient, account: Account) -> None:
         account(requests_per_minute="many")
