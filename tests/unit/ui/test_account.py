@@ -196,8 +196,44 @@ class TestPage:
 
     async def test_nothing_waits(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
         page = await gallery.get(PATH)
-        assert '<p class="muted">Nothing.</p>' in page.text
+        assert '<p class="muted">Nothing that you may see.</p>' in page.text
         assert "no-store" in page.headers["Cache-Control"]
+
+    async def test_nothing_is_not_said_of_what_was_not_read(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
+        objects.write_day(1, (CATS, None))
+        with answered_for("GetObject", "_account/"):
+            page = await gallery.get(PATH)
+        assert "Nothing that" not in page.text
+        assert "Which requests are open or lost is unknown" in page.text
+
+    @pytest.mark.parametrize(("failures", "is_complete"), [(2, True), (3, False)])
+    async def test_other_failures_do_not_hide_what_waits_and_a_limit_is_said(
+        self, failures: int, is_complete: bool, gallery: httpx.AsyncClient, objects: Objects, database: Database
+    ) -> None:
+        database.add_run("cats")
+        for index in range(9):
+            database.add_task("cats", "blocked", map_index=index, state="failed", xcoms={"failure": {"reason": "x"}})
+        for index in range(failures):
+            failure: Any = {"reason": "unknown_submit"} if index % 2 else json.dumps({"reason": "submit_failed"})
+            database.add_task("cats", map_index=index, state="failed", xcoms={"failure": failure})
+        with mock.patch.multiple(account_module, DAYS=3650, _MAX_IN_DOUBT=2):
+            page = await gallery.get(PATH)
+        assert len(re.findall("data-airflow href", page.text)) == 2
+        assert "These tasks, of all connections, failed" in page.text
+        assert ("the newest 2 are looked through" not in page.text) == is_complete
+
+    @pytest.mark.parametrize("entity", ["TASK_INSTANCE", "XCOM"])
+    async def test_failures_are_shown_to_who_may_read_xcoms(
+        self, entity: str, gallery: httpx.AsyncClient, auth_manager: AuthManager, objects: Objects, database: Database
+    ) -> None:
+        auth_manager.hidden[entity] = {"alice"}
+        objects.write_day(1, (CATS, None), lost="request-7")
+        database.add_run("cats")
+        database.add_task("cats", state="failed", xcoms={"failure": {"reason": "unknown_submit"}})
+        with mock.patch.object(account_module, "DAYS", 3650):
+            page = await gallery.get(PATH)
+        assert "data-airflow href" not in page.text
+        assert [row[1:] for row in cells(page, "waits")] == [["cats.generate", "request-7"]]
 
     async def test_unchanged_days_are_read_once_and_credits_for_a_minute(
         self, gallery: httpx.AsyncClient, objects: Objects, ideogram_emulator: RunningEmulator

@@ -118,6 +118,19 @@ async def test_dags_are_listed_that_the_user_may_read(gallery: httpx.AsyncClient
     assert "dogs" not in page.text
 
 
+@pytest.mark.parametrize("entity", ["TASK_INSTANCE", "XCOM"])
+@pytest.mark.usefixtures("image")
+async def test_dag_without_the_right_to_its_xcoms_is_not_listed(
+    entity: str, gallery: httpx.AsyncClient, auth_manager: AuthManager
+) -> None:
+    auth_manager.hidden[entity] = {"guest"}
+    gallery.cookies.set("_token", "guest")
+    assert (await gallery.get("/dags/cats")).status_code == 403
+    page = await gallery.get("/")
+    assert "0.05 USD" not in page.text
+    assert "No DAG that you may see" in page.text
+
+
 async def test_nothing_was_made_yet(gallery: httpx.AsyncClient) -> None:
     assert "has made images yet" in (await gallery.get("/")).text
     assert "There are no runs here" in (await gallery.get("/dags/cats")).text
