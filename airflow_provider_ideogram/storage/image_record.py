@@ -100,6 +100,11 @@ class ImageRecord:
     completed_at: str | None
     provenance: str | None = None
 
+    @property
+    def charged_usd(self) -> float | None:
+        """What the vendor charged for the image, None if that is unknown."""
+        return None if self.cost_is_estimate else self.original_cost_usd
+
     def to_xcom(self) -> dict[str, Any]:
         """Return the flat dict for downstream tasks."""
         return asdict(self)
