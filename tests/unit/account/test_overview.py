@@ -38,7 +38,8 @@ def limiter(requests_per_minute: float) -> AccountLimiter:
 @pytest.mark.parametrize("stored", range(4))
 def test_part_that_no_task_has_used_has_its_share(stored: int, client: S3Client, bucket: str) -> None:
     rate = rate_of(client, bucket, 300, *(limiter(100) for _ in range(stored)))
-    assert (rate.per_minute, rate.waiting, rate.blocked_until) == (pytest.approx(300), 0, 0.0)
+    assert rate.per_minute == pytest.approx(300)
+    assert (rate.waiting, rate.blocked_until) == (0, 0.0)
     assert rate.seconds_for(300) == pytest.approx(60)
 
 
@@ -46,7 +47,8 @@ def test_part_that_has_learned_of_a_lower_rate_counts_with_it(client: S3Client, 
     learned = limiter(100)
     learned.limited(NOW, 40)
     rate = rate_of(client, bucket, 300, learned)
-    assert (rate.per_minute, rate.blocked_until) == (pytest.approx(250), NOW + 40)
+    assert rate.per_minute == pytest.approx(250)
+    assert rate.blocked_until == NOW + 40
 
 
 @pytest.mark.parametrize("stored", [0, 1])

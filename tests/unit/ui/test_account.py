@@ -220,7 +220,7 @@ class TestPage:
             page = await gallery.get(PATH)
         assert len(re.findall("data-airflow href", page.text)) == 2
         assert "These tasks, of all connections, failed" in page.text
-        assert ("the newest 2 are looked through" not in page.text) == is_complete
+        assert ("Only the newest 2 such failures are looked through" not in page.text) == is_complete
 
     @pytest.mark.parametrize("entity", ["TASK_INSTANCE", "XCOM"])
     async def test_failures_are_shown_to_who_may_read_xcoms(
