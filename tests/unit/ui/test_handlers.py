@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from airflow.models.dag import DagModel
@@ -66,7 +67,8 @@ class TestWithReadableXcoms:
         monkeypatch.setattr(auth_manager, "batch_is_authorized_dag", note)
         with Session(database.engine) as session:
             bundle = DagBundleModel(name="bundle")
-            bundle.teams = [Team(name="studio")]
+            # In Airflow 3.1 a team has an id of its own.
+            bundle.teams = [Team(name="studio", **({"id": uuid4()} if hasattr(Team, "id") else {}))]
             session.add_all([bundle, DagModel(dag_id="cats", bundle_name="bundle")])
             session.commit()
             try:
