@@ -1,4 +1,4 @@
-# Python 3.11 or newer, git and make are required. Each target installs what else it needs.
+# Python 3.11 to 3.14, git and make are required. Each target installs what else it needs.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +11,7 @@ unexport PYTHONPATH
 # Use the uv on the PATH, or install one into .uv. Airflow takes pip minutes to install, and uv seconds.
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 UV_VERSION := 0.13.9
-# Use the first of these interpreters that has a supported version.
+# Use the first of these interpreters that has a version which Airflow supports; 3.14 is not tested.
 PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
@@ -100,7 +100,7 @@ system-test: venv ## Generate 1,100 images under kill -9 and faults of every kin
 system-test-distributed: venv ## Run the same on Celery, Redis and PostgreSQL, and kill workers and servers (IMAGES=..., SEED=...)
 	exec $(BIN)/python -m tests.system.distributed
 
-matrix: venv | $(UV) ## Run the tests and an end-to-end DAG on Airflow 2.11 to 3.3, and update docs/versions.md (VERSIONS="2.11 lowest")
+matrix: venv | $(UV) ## Run the tests and an end-to-end DAG on Airflow 2.11 to 3.3 and a pre-release of 3.4, and update docs/versions.md (VERSIONS="2.11 lowest")
 	exec $(BIN)/python -m dev.matrix --uv $(UV) $(VERSIONS)
 
 browser-matrix: venv | $(UV) /usr/bin/chromium ## Run the tests in Chromium on the first Airflow that has the gallery (VERSIONS="3.1 3.2")

@@ -57,19 +57,22 @@ class Run:
     states: Counter[str]
 
     @property
+    def all_wait(self) -> list[tuple[float, str]]:
+        """The accepted submits until the first DAG has no work left."""
+        ends = {dag: at for at, dag in self.accepted}
+        return [(at, dag) for at, dag in self.accepted if at <= min(ends.values())]
+
+    @property
     def limit_used(self) -> float:
-        """The share of the limit that was used from the first to the last accepted submit."""
-        first, last = self.accepted[0][0], self.accepted[-1][0]
-        return (len(self.accepted) - 1) / (RATE * (last - first) / 60)
+        """The share of the limit that was used while all DAGs have work left."""
+        (first, _), *_, (last, _) = self.all_wait
+        return (len(self.all_wait) - 1) / (RATE * (last - first) / 60)
 
     @property
     def shares(self) -> dict[str, float]:
         """The submits of each DAG, relative to an equal share, while all DAGs have work left."""
-        counts = Counter(dag for _, dag in self.accepted)
-        ends = {dag: max(at for at, other in self.accepted if other == dag) for dag in counts}
-        until = min(ends.values())
-        during = Counter(dag for at, dag in self.accepted if at <= until)
-        return {dag: during[dag] * len(counts) / during.total() for dag in sorted(counts)}
+        counts = Counter(dag for _, dag in self.all_wait)
+        return {dag: counts[dag] * len(counts) / counts.total() for dag in sorted(counts)}
 
 
 def measure(*, limited: bool, folder: Path) -> Run:
@@ -143,8 +146,8 @@ def main() -> None:
     about = (
         f"{report.machine()} {len(DATASETS)} datasets of {ROWS} images and {MAPPED} mapped images at once, at {RATE} "
         f"submits a minute; a job takes {JOB_SECONDS} s. Two Celery workers with {CONCURRENCY} processes each, two "
-        "triggerers, Redis, PostgreSQL. A share is a DAG run's submits relative to an equal share, while all have work "
-        "left.\n"
+        "triggerers, Redis, PostgreSQL. The limit used and the shares, relative to an equal one, are counted while all "
+        "DAG runs have work left.\n"
     )
     head = (
         "",

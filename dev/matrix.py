@@ -1,5 +1,5 @@
 """
-The test suite and an end-to-end DAG on every supported version of Airflow, and a table of the results.
+The test suite and an end-to-end DAG on each supported version of Airflow and a pre-release, and a table of results.
 
 Each version has its own environment, which uv resolves anew: the newest patch, and the newest version of each other
 package that permits it. `lowest` has the lowest stated version of each of the package's own requirements. With
@@ -31,7 +31,7 @@ DOCUMENT = ROOT / "docs" / "versions.md"
 LOWEST = "lowest"
 # Versions of Airflow, with a version of Python unless it is PYTHON.
 VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", "3.4", LOWEST)
-# The packages of a version that is not released yet.
+# The packages of a version that is not released yet, and so not supported yet.
 PRE_RELEASES = {"3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"]}
 # Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
 LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}

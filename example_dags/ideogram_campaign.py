@@ -7,7 +7,8 @@ beside them. The prompts come from the table's columns, and an image's id names 
 format, or a third variant. A blank image is made again with another seed, three times at most. Each image is marked as
 made by a model, and the manifest is there as Parquet and for Hugging Face's image folders, too.
 
-Before the first run: see `ideogram_one_image`; the bucket is the Airflow variable `ideogram_bucket`.
+Before the first run: install the extra `parquet` (`pip install 'airflow-provider-ideogram[parquet]'`), which the
+manifest as Parquet needs; and see `ideogram_one_image`. The bucket is the Airflow variable `ideogram_bucket`.
 """
 
 from __future__ import annotations

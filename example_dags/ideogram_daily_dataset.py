@@ -9,6 +9,10 @@ Past days, one after the other, as fast as the account's rate limit allows:
     airflow backfill create --dag-id ideogram_daily_dataset --max-active-runs 1 \\
         --from-date 2026-01-01 --to-date 2026-01-31
 
+On Airflow 2.11:
+
+    airflow dags backfill --start-date 2026-01-01 --end-date 2026-01-31 ideogram_daily_dataset
+
 A day that is made again pays only for what is not in S3 yet. The bucket is the Airflow variable `ideogram_bucket`; put
 the account's rate limit into the connection's extra as `requests_per_minute`.
 """

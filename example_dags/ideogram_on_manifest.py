@@ -15,7 +15,7 @@ IMAGES = Asset("ideogram_daily_images")
 
 
 @task(inlets=[IMAGES])
-def summarize(*, triggering_asset_events: Any = None) -> dict[str, int]:
+def summarize(**context: Any) -> dict[str, int]:
     """Return how many images there are of each resolution, over all days that were made since the last run."""
     # Imported here, as a DAG file is parsed again and again.
     import json
@@ -23,9 +23,13 @@ def summarize(*, triggering_asset_events: Any = None) -> dict[str, int]:
 
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
+    if "triggering_asset_events" in context:
+        events = context["triggering_asset_events"][IMAGES]
+    else:  # Airflow 2.11
+        events = context["triggering_dataset_events"][IMAGES.uri]
     s3 = S3Hook(aws_conn_id="aws_default")
     found: Counter[str] = Counter()
-    for event in triggering_asset_events[IMAGES]:
+    for event in events:
         bucket, _, key = event.extra["manifest_uri"].removeprefix("s3://").partition("/")
         for line in s3.get_key(key, bucket).get()["Body"].iter_lines():
             image = json.loads(line)

@@ -1,9 +1,9 @@
 """
 A request that is submitted by one task and waited for by another.
 
-Shows `wait_for_completion=False`, which ends the task when the request is paid, and the sensor that takes the request
-over. Other work can be done between the two: the vendor holds the image for one hour. Shows `@task.ideogram`, too: what
-its function returns is the prompt.
+Shows `wait_for_completion=False`, which ends the task when the request is submitted, and the sensor that takes the
+request over. Other work can be done between the two: the vendor serves the result for one hour, and keeps the image for
+seven days. Shows `@task.ideogram`, too: what its function returns is the prompt.
 
 Before the first run: see `ideogram_one_image`; the bucket is the Airflow variable `ideogram_bucket`.
 A run costs 0.05 USD.

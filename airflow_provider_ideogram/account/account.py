@@ -11,17 +11,15 @@ import logging
 import math
 import random
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_ideogram.account.budget import Caps, DayBudget, Refusal, Spender, day_of
+from airflow_provider_ideogram.account.budget import Caps, Spender
+from airflow_provider_ideogram.account.days import Days
 from airflow_provider_ideogram.account.limiter import AccountLimiter
-from airflow_provider_ideogram.account.reservations import Proofs
 from airflow_provider_ideogram.account.store import ADMISSION_PATIENCE, AccountStore, no_conditions
 from airflow_provider_ideogram.account.turns import Ticket, Turn, flow_of
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramStorageError
@@ -164,13 +162,17 @@ class Account:
             place = Turn(self.bucket, key, waits) if waits else place
         return slots, place
 
-    def release_slots(self, slots: Iterable[Slot]) -> None:
-        """Release slots in which nothing was submitted; a failure to do so is only logged."""
-        by_key: dict[str, list[float]] = {}
-        for slot in slots:
-            by_key.setdefault(slot.key, []).append(slot.at)
+    def correct_slots(self, used: Iterable[tuple[Slot, float | None]]) -> None:
+        """
+        Record when the submits of slots were sent; a failure to do so is only logged.
+
+        :param used: The slots, each with the time of its submit; None releases a slot without a submit.
+        """
+        by_key: dict[str, list[tuple[float, float | None]]] = {}
+        for slot, sent_at in used:
+            by_key.setdefault(slot.key, []).append((slot.at, sent_at))
         for key, times in by_key.items():
-            self._change_limit(key, lambda limiter, times=times: limiter.release(times))
+            self._change_limit(key, lambda limiter, times=times: limiter.correct(times))
 
     def limited(self, delay: float) -> None:
         """Record that a submit was answered 429; ``delay`` is in seconds, and a failure is only logged."""
@@ -187,23 +189,12 @@ class Account:
         """
         if self._refusals:
             raise self._refusals[0]
-        key, spender, now = uuid.uuid4().hex[:12], Spender(self.task.dag_id, self.task.task_id, model), time.time()
-        first, proofs, refusals = random.randrange(self._parts), Proofs(self.objects), []
-
-        def change(state: DayBudget | None) -> tuple[Mapping[str, Any] | None, Refusal | None]:
-            budget = self._new_day(now) if state is None else state
-            proofs.apply(budget, now)
-            refusal = budget.reserve(key, spender, budget.estimate(model), self._caps, now=now, record=record)
-            return budget.to_json(), refusal
-
-        for number in (*range(first, self._parts), *range(first)):
-            day_key = self._day_key(day_of(now), number)
-            refusal = self._store.update(day_key, DayBudget.from_json, change, ADMISSION_PATIENCE)
-            if refusal is None:
-                return f"s3://{self.bucket}/{day_key}#{key}"
-            refusals.append(refusal)
-        self._refusals.append(_budget_reached(refusals))
-        raise self._refusals[0]
+        days = Days(self.objects, self.bucket, self.prefix, caps_of(self.settings), self._parts)
+        try:
+            return days.reserve(Spender(self.task.dag_id, self.task.task_id, model), record)
+        except IdeogramBudgetReached as reached:
+            self._refusals.append(reached)
+            raise
 
     @property
     def bucket(self) -> str:
@@ -255,22 +246,6 @@ class Account:
         limiter.configure(self.settings.requests_per_minute / self._parts, time.time())
         return limiter
 
-    def _new_day(self, now: float) -> DayBudget:
-        """Return a day without spend, with the part of what the month's other objects have."""
-        month = self.prefix + day_of(now)[: len("2026-11")]
-        today = {self._day_key(day_of(now), number) for number in range(self._parts)}
-        others = [item.key for item in self.objects.list(self.bucket, month) if item.key not in today]
-        days = [self._store.read(key, DayBudget.from_json) for key in others]
-        used = sum(day.used_micros for day in days if day is not None)
-        return DayBudget(day_of(now), math.ceil(used / self._parts))
-
-    @property
-    def _caps(self) -> Caps:
-        """The budgets of one of the parts."""
-        caps, parts = caps_of(self.settings), self._parts
-        amounts = (caps.per_day, caps.per_month, caps.per_dag_and_day)
-        return Caps(*(None if amount is None else amount / parts for amount in amounts))
-
     @property
     def _parts(self) -> int:
         return len(self._limit_keys)
@@ -279,25 +254,6 @@ class Account:
     def _limit_keys(self) -> list[str]:
         return limit_keys(self.prefix, self.settings)
 
-    def _day_key(self, date: str, number: int) -> str:
-        return f"{self.prefix}{date}-{number + 1}of{self._parts}.json"
-
     @cached_property
     def _store(self) -> AccountStore:
         return AccountStore(self.objects, self.bucket)
-
-
-def _budget_reached(refusals: list[Refusal]) -> IdeogramBudgetReached:
-    """Return the error of a budget that no part has room in."""
-    last = refusals[-1]
-    limit, spent, reserved = (
-        sum(getattr(refusal, name) for refusal in refusals) for name in ("limit", "spent", "reserved")
-    )
-    ends = datetime.fromtimestamp(last.ends_at, UTC)
-    return IdeogramBudgetReached(
-        f"{last.cap} of the connection is reached: of {limit:.2f} USD, {spent:.2f} USD are spent and {reserved:.2f} "
-        "USD are reserved for running requests",
-        f"Nothing was charged by this attempt. The budget's window ends at {ends:%Y-%m-%d %H:%M} UTC; raise it in the "
-        "connection, or set on_budget='wait'.",
-        ends_at=last.ends_at,
-    )

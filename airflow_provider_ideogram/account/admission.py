@@ -8,14 +8,18 @@ asks again.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_ideogram.account.account import Account, TurnAhead
+from airflow_provider_ideogram.account.account import Account, Slot, TurnAhead
 from airflow_provider_ideogram.account.budget import FRESH_SECONDS
 from airflow_provider_ideogram.account.limiter import PACE_SECONDS
 from airflow_provider_ideogram.account.reservations import Settlement, cancel, settle
 from airflow_provider_ideogram.account.turns import Turn
 from airflow_provider_ideogram.exceptions import IdeogramRateLimited
+
+#: Seconds by which a submit may follow its slot: less than the limiter's margin.
+_LATE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -25,13 +29,16 @@ class AccountAdmission:
 
     :param account: The limit and the budgets.
     :param turn: The place of an earlier :class:`~airflow_provider_ideogram.account.account.TurnAhead`.
-    :param slot: The time of a slot that was taken before, for the first submit; None without one.
+    :param slot: A slot that was taken before, for the first submit; None without one.
+    :param corrects_slots: Whether a late submit corrects its slot; otherwise the caller does by ``used``.
     """
 
     account: Account
     turn: Turn | None = None
-    slot: float | None = None
+    slot: Slot | None = None
+    corrects_slots: bool = True
     is_shared: bool = field(default=True, init=False)
+    used: list[tuple[Slot, float]] = field(default_factory=list, init=False)
     _fresh_until: float = field(default=0.0, init=False)
 
     def admit(self, model: str, record: str | None) -> str:
@@ -47,17 +54,25 @@ class AccountAdmission:
         :raises IdeogramStorageError: If the account's objects can't be used.
         """
         slot = self._take_slot() if self.slot is None else self.slot
-        self._fresh_until = slot + FRESH_SECONDS
+        self._fresh_until = slot.at + FRESH_SECONDS
         self._check_age()
         self.slot, self._fresh_until = slot, time.time() + FRESH_SECONDS
         reservation = self.account.reserve(model, record)
-        time.sleep(min(max(slot - time.time(), 0.0), PACE_SECONDS))
+        time.sleep(min(max(slot.at - time.time(), 0.0), PACE_SECONDS))
         return reservation
 
     def check(self) -> None:
         """Use the slot; raise IdeogramRateLimited if the admission is too old to submit."""
         self._check_age()
+        if self.slot is not None:
+            self.used.append((self.slot, time.time()))
         self.slot = None
+
+    def submitted(self) -> None:
+        """Correct the slot of a late submit."""
+        if self.corrects_slots:
+            late, self.used = late_slots(self.used), []
+            self.account.correct_slots(late)
 
     def limited(self, delay: float) -> None:
         """Tell all tasks of the account that a submit was answered 429; ``delay`` is in seconds."""
@@ -73,13 +88,13 @@ class AccountAdmission:
         """Replace a reservation by the true cost, and return whether that was possible."""
         return settle(self.account.objects, [Settlement(reservation, usd, failed, lost_request_id)])
 
-    def _take_slot(self) -> float:
+    def _take_slot(self) -> Slot:
         turn, self.turn = self.turn, None
         slots, ahead = self.account.take_slots(1, turn)
         if not slots:
             assert ahead is not None  # noqa: S101 - a task that gets no slot waits
             raise TurnAhead(ahead)
-        return slots[0].at
+        return slots[0]
 
     def _check_age(self) -> None:
         if time.time() > self._fresh_until:
@@ -88,3 +103,8 @@ class AccountAdmission:
                 "Nothing was submitted. The task takes another slot.",
                 retry_after=0.0,
             )
+
+
+def late_slots(used: Iterable[tuple[Slot, float]]) -> list[tuple[Slot, float]]:
+    """Return the slots whose submits were sent so late that the limiter must know."""
+    return [(slot, sent_at) for slot, sent_at in used if sent_at > slot.at + _LATE_SECONDS]

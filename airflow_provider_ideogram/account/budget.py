@@ -50,12 +50,12 @@ class Spender:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Window:
     """
-    A cap that leaves no room for an amount.
+    A cap, and how far an object has used it.
 
     :param cap: The setting of the connection.
-    :param limit: Its value, in USD.
+    :param limit: The object's part of its value, in USD.
     :param spent: What was charged in its window, in USD.
     :param reserved: What running requests may cost, in USD.
     :param ends_at: When its window ends, in seconds since the epoch.
@@ -98,8 +98,12 @@ class DayBudget:
     """
     The reservations and the spend of the requests that were made on a day.
 
+    The caps are divided evenly among the objects of a day, of which this is one.
+
     :param date: The day, as ``2026-11-25`` in UTC.
-    :param before_micros: The spend and the reservations of the month's earlier days.
+    :param before_micros: The object's part of the spend and the reservations of the month's earlier days.
+    :param parts: The number of the day's objects.
+    :param is_closed: Whether it takes no further reservations, since the next day has begun.
     :param totals: The spend by DAG, task and model.
     :param reservations: The open reservations by id, the oldest first.
     :param lost: Requests that may have been charged and whose images can no longer be had, by id.
@@ -107,6 +111,8 @@ class DayBudget:
 
     date: str
     before_micros: int = 0
+    parts: int = 1
+    is_closed: bool = False
     totals: dict[Spender, Total] = field(default_factory=dict)
     reservations: dict[str, Reservation] = field(default_factory=dict)
     lost: dict[str, Spender] = field(default_factory=dict)
@@ -116,15 +122,15 @@ class DayBudget:
         price = list_price(model)
         known = max(LIST_PRICES.values()) if price is None else price
         seen = [
-            total.micros / total.images
+            total.micros / requests
             for spender, total in self.totals.items()
-            if spender.model == model and total.images
+            if spender.model == model and (requests := total.images + total.unknown)
         ]
         return max([known, *(micros / _MICROS for micros in seen)])
 
     def reserve(
         self, key: str, spender: Spender, usd: float, caps: Caps, *, now: float, record: str | None
-    ) -> Refusal | None:
+    ) -> Window | None:
         """
         Reserve an amount; a second call with the same key changes nothing.
 
@@ -135,9 +141,10 @@ class DayBudget:
         """
         if key in self.reservations:
             return None
-        micros = round(usd * _MICROS)
-        if refusal := self._refusal(spender.dag_id, micros, caps):
-            return refusal
+        micros = _micros(usd)
+        for window in self.windows(spender.dag_id, caps):
+            if sum(map(_micros, (window.spent, window.reserved))) + micros > _micros(window.limit):
+                return window
         self._make_room()
         self.reservations[key] = Reservation(spender, micros, now + HOLD_SECONDS if record else None, record)
         return None
@@ -177,7 +184,20 @@ class DayBudget:
             total.images += 1
         if lost_request_id is not None:
             self.lost = dict([*self.lost.items(), (lost_request_id, reservation.spender)][-MAX_LOST:])
-        total.micros += reservation.micros if usd is None and not failed else round((usd or 0.0) * _MICROS)
+        total.micros += reservation.micros if usd is None and not failed else _micros(usd or 0.0)
+
+    def windows(self, dag_id: str, caps: Caps) -> Iterator[Window]:
+        """Yield the use of each cap that bounds a DAG, in USD."""
+        day_end, month_end = window_ends(self.date)
+        spent, reserved = self._used()
+        for name, limit, charged, open_amount, ends_at in (
+            ("max_cost_usd_per_dag_and_day", caps.per_dag_and_day, *self._used(dag_id), day_end),
+            ("max_cost_usd_per_day", caps.per_day, spent, reserved, day_end),
+            ("max_cost_usd_per_month", caps.per_month, self.before_micros + spent, reserved, month_end),
+        ):
+            if limit is not None:
+                part = _micros(limit) // self.parts
+                yield Window(name, part / _MICROS, charged / _MICROS, open_amount / _MICROS, ends_at)
 
     def used_usd(self, dag_id: str | None = None) -> tuple[float, float]:
         """Return what was charged and what is reserved in USD, of one DAG or of all."""
@@ -202,6 +222,8 @@ class DayBudget:
         return {
             "date": self.date,
             "before_micros": self.before_micros,
+            "parts": self.parts,
+            "closed": self.is_closed,
             "spenders": [[spender.dag_id, spender.task_id, spender.model] for spender in spenders],
             "totals": [
                 [number[spender], total.images, total.micros, total.failed, total.unknown]
@@ -229,7 +251,10 @@ class DayBudget:
             for key, (number, micros, *hold) in value["reservations"].items()
         }
         lost = {text(key): spenders[count(number)] for key, number in value.get("lost", {}).items()}
-        return cls(value["date"], count(value["before_micros"]), totals, reservations, lost)
+        before, parts = count(value["before_micros"]), count(value["parts"])
+        if not parts:
+            raise ValueError("the day has no objects")
+        return cls(value["date"], before, parts, value["closed"] is not False, totals, reservations, lost)
 
     def _used(self, dag_id: str | None = None) -> tuple[int, int]:
         """Return what was charged and what is reserved, of one DAG or of all."""
@@ -237,23 +262,14 @@ class DayBudget:
         held = (each.micros for each in self.reservations.values() if dag_id in (None, each.spender.dag_id))
         return spent, sum(held)
 
-    def _refusal(self, dag_id: str, micros: int, caps: Caps) -> Refusal | None:
-        day_end, month_end = window_ends(self.date)
-        spent, reserved = self._used()
-        windows = (
-            ("max_cost_usd_per_dag_and_day", caps.per_dag_and_day, *self._used(dag_id), day_end),
-            ("max_cost_usd_per_day", caps.per_day, spent, reserved, day_end),
-            ("max_cost_usd_per_month", caps.per_month, self.before_micros + spent, reserved, month_end),
-        )
-        for name, limit, charged, open_amount, ends_at in windows:
-            if limit is not None and charged + open_amount + micros > round(limit * _MICROS):
-                return Refusal(name, limit, charged / _MICROS, open_amount / _MICROS, ends_at)
-        return None
-
     def _make_room(self) -> None:
         """Count the oldest reservation as spent where there are too many: its job has not ended for a long time."""
         if len(self.reservations) >= MAX_OPEN:
             self.settle(next(iter(self.reservations)), None)
+
+
+def _micros(usd: float) -> int:
+    return round(usd * _MICROS)
 
 
 def return_time(ends_at: float) -> float:

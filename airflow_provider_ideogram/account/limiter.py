@@ -76,13 +76,19 @@ class AccountLimiter:
         """Return a ticket for further slots, where fewer were taken than wanted."""
         return self.turns.issue(flow, now, min(submits, self._most(SHARE_SECONDS)))
 
-    def release(self, times: Iterable[float]) -> None:
-        """Release slots in which nothing was submitted."""
-        for at in times:
-            nearest = min(self.rate.sent, key=lambda sent: abs(sent - at), default=None)
+    def correct(self, used: Iterable[tuple[float, float | None]]) -> None:
+        """
+        Record when the submits of slots were sent: the server's minute counts from then.
+
+        :param used: The times of the slots, each with that of its submit; None releases a slot without a submit.
+        """
+        for at, sent_at in used:
+            nearest = min(self.rate.sent, key=lambda sent, at=at: abs(sent - at), default=None)  # type: ignore[misc]
             if nearest is not None and abs(nearest - at) <= 10**-_DIGITS:
                 self.rate.sent.remove(nearest)
-                self.rate.tokens += 1
+                self.rate.tokens += sent_at is None
+            if sent_at is not None:
+                self.rate.sent.append(sent_at)
 
     def limited(self, now: float, delay: float) -> None:
         """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_ideogram.account.account import limit_keys, place_of
 from airflow_provider_ideogram.account.budget import window_ends
 from airflow_provider_ideogram.account.limiter import AccountLimiter
-from airflow_provider_ideogram.account.spend import read_days
+from airflow_provider_ideogram.account.spend import days_of
 from airflow_provider_ideogram.account.store import AccountStore
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def read_budgets(
     if not settings.has_budget:
         return []
     today = datetime.fromtimestamp(now, UTC).date()
-    return list(budget_use(list(read_days(objects, url, conn_id, today.replace(day=1), today)), settings, now))
+    return list(budget_use(days_of(objects, url, conn_id).read(today.replace(day=1), today), settings, now))
 
 
 def budget_use(days_read: Iterable[DayBudget], settings: ConnectionSettings, now: float) -> Iterator[BudgetUse]:

@@ -2,12 +2,15 @@
 The reservations in the objects of the days.
 
 Invariant: a reservation's address names the object of the day that it was made on, and it is settled there. A hold is
-released only if the ledger has no record of it.
+released only if the ledger's record is missing, or names another reservation: a reservation is settled before another
+one takes its place in the record.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Holds of dead holders that a reservation checks at most.
 _MAX_CHECKS = 10
+#: More than a record of the ledger has.
+_MAX_RECORD_BYTES = 2 << 20
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +83,7 @@ def cancel(objects: ObjectStore, reservation: str | None) -> None:
     try:
         _change_day(objects, day, [key], lambda budget: budget.release(key))
     except IdeogramStorageError as error:
-        log.warning("%s. The amount is released in a minute, since the ledger has no record of it", error.reason)
+        log.warning("%s. The amount stays reserved until it is certain that nothing was submitted", error.reason)
 
 
 def _change_day(objects: ObjectStore, day: str, keys: Iterable[str], apply: Callable[[DayBudget], None]) -> None:
@@ -88,6 +93,7 @@ def _change_day(objects: ObjectStore, day: str, keys: Iterable[str], apply: Call
     def change(budget: DayBudget | None) -> tuple[Mapping[str, Any] | None, None]:
         if budget is None or budget.reservations.keys().isdisjoint(keys):
             return None, None
+        Proofs(objects, day).apply(budget, time.time())
         apply(budget)
         return budget.to_json(), None
 
@@ -96,21 +102,32 @@ def _change_day(objects: ObjectStore, day: str, keys: Iterable[str], apply: Call
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """Whether records of holds exist; each is read once."""
+    """
+    Whether the ledger's records prove the holds of an object; each record is read once.
+
+    :param objects: The S3 layer.
+    :param day: The address of the object.
+    """
 
     objects: ObjectStore
+    day: str
     found: dict[str, bool] = field(default_factory=dict)
 
     def apply(self, budget: DayBudget, now: float) -> None:
         """Keep or release the holds of dead holders, some at a time."""
         for key, record in list(budget.unproven(now))[:_MAX_CHECKS]:
-            if record not in self.found:
-                self.found[record] = self._exists(record)
-            (budget.keep if self.found[record] else budget.release)(key)
+            if key not in self.found:
+                self.found[key] = self._may_be_submitted(record, f"{self.day}#{key}")
+            (budget.keep if self.found[key] else budget.release)(key)
 
-    def _exists(self, record: str) -> bool:
+    def _may_be_submitted(self, record: str, reservation: str) -> bool:
+        """Return whether a record is of a reservation; what can't be read may be."""
         bucket, _, key = record.removeprefix("s3://").partition("/")
         try:
-            return self.objects.get(bucket, key, max_bytes=1) is not None
-        except IdeogramStorageError:
-            return True  # what can't be read may have been submitted
+            stored = self.objects.get(bucket, key, max_bytes=_MAX_RECORD_BYTES)
+            if stored is None:
+                return False
+            intent = json.loads(stored.body)
+            return intent.get("reservation") == reservation and intent.get("not_submitted") is not True
+        except (IdeogramStorageError, ValueError, AttributeError, RecursionError):
+            return True

@@ -6,20 +6,19 @@ Invariant: reads only. An object that can't be read or understood is an error, s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram.account.account import place_of
-from airflow_provider_ideogram.account.budget import DayBudget, Spender, Total
-from airflow_provider_ideogram.account.store import AccountStore
+from airflow_provider_ideogram.account.budget import Spender, Total
+from airflow_provider_ideogram.account.days import Days
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.storage.objects import ListedObject, ObjectStore
+    from airflow_provider_ideogram.account.budget import DayBudget
+    from airflow_provider_ideogram.storage.objects import ObjectStore
 
-_DAY_OBJECT = re.compile(r"(\d{4}-\d{2}-\d{2})-\d+of\d+\.json")
 _USD = 1_000_000
 
 #: What spend is summed by, and the names of the columns that this makes.
@@ -76,27 +75,14 @@ def read_spend(
     :param conn_id: The id of the connection, which names the account.
     :raises IdeogramStorageError: If an object can't be read or understood.
     """
-    for day in read_days(objects, url, conn_id, first, last):
+    for day in days_of(objects, url, conn_id).read(first, last):
         for spender, spend in spend_of(day):
             yield day.date, spender, spend
 
 
-def read_days(objects: ObjectStore, url: str, conn_id: str, first: date, last: date) -> Iterator[DayBudget]:
-    """Yield the days, each of its parts; the parameters are those of :func:`read_spend`."""
-    store = AccountStore(objects, place_of(url, conn_id)[0])
-    for item in list_days(objects, url, conn_id, first, last):
-        day = store.read(item.key, DayBudget.from_json)
-        if day is not None:
-            yield day
-
-
-def list_days(objects: ObjectStore, url: str, conn_id: str, first: date, last: date) -> Iterator[ListedObject]:
-    """Yield the objects of the days, each of its parts; the parameters are those of :func:`read_spend`."""
-    bucket, prefix = place_of(url, conn_id)
-    for item in objects.list(bucket, prefix):
-        match = _DAY_OBJECT.fullmatch(item.key.removeprefix(prefix))
-        if match is not None and first.isoformat() <= match[1] <= last.isoformat():
-            yield item
+def days_of(objects: ObjectStore, url: str, conn_id: str) -> Days:
+    """Return the days of a connection; the parameters are those of :func:`read_spend`."""
+    return Days(objects, *place_of(url, conn_id))
 
 
 def sum_spend(spend: Iterable[tuple[str, Spender, Spend]], by: str) -> list[dict[str, str | int | float]]:

@@ -17,13 +17,15 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountStore
-from airflow_provider_ideogram.account.turns import Ticket
+from airflow_provider_ideogram.account.turns import Ticket, Turns
 from airflow_provider_ideogram.triggers.request import IdeogramTrigger
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two reads of the state.
 READ_SECONDS = 2.0
+#: Seconds after which a store that can't be read is opened anew.
+_REOPEN_SECONDS = 60.0
 #: Seconds after which a task asks again that was not called.
 MAX_WAIT_SECONDS = 6 * 3600.0
 
@@ -118,20 +120,21 @@ class _Reader:
             self._waiting.pop(called, None)
 
     async def _read(self) -> None:
-        store: AccountStore | None = None
+        store, opened_at = None, 0.0
         while self._waiting:
             try:
-                store = store or await self._store()
-                self._call(await asyncio.to_thread(store.read, self._key, AccountLimiter.from_json))
+                if store is None:
+                    store, opened_at = await self._store(), time.monotonic()
+                self._call(await asyncio.to_thread(_read_turns, store, self._key))
             except Exception as error:  # a reader that ends would leave its tasks waiting
                 log.warning("The turns of the rate limit can't be read: %s", error)
+                if time.monotonic() > opened_at + _REOPEN_SECONDS:
+                    store = None  # its credentials may have expired
             await asyncio.sleep(READ_SECONDS)
 
-    def _call(self, state: AccountLimiter | None) -> None:
-        limiter = state or AccountLimiter()
-        limiter.advance(time.time())
+    def _call(self, turns: Turns) -> None:
         for called, ticket in self._waiting.items():
-            if not called.done() and limiter.turns.is_called(ticket):
+            if not called.done() and turns.is_called(ticket):
                 called.set_result(None)
 
     async def _store(self) -> AccountStore:
@@ -139,6 +142,13 @@ class _Reader:
 
         objects = await open_objects(self._aws_conn_id)
         return AccountStore(objects, self._bucket)
+
+
+def _read_turns(store: AccountStore, key: str) -> Turns:
+    """Return the turns of an object by now; called in a thread, since a long pause takes tens of ms to calculate."""
+    limiter = store.read(key, AccountLimiter.from_json) or AccountLimiter()
+    limiter.advance(time.time())
+    return limiter.turns
 
 
 #: The readers of each event loop.

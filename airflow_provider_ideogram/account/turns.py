@@ -28,6 +28,9 @@ _LATENCY_WEIGHT = 0.1
 #: A task that has not arrived this many mean latencies after its call, and these seconds, counts as gone if tasks that
 #: were called later have arrived; otherwise the workers may be busy, and it counts as gone after a minute.
 _LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 2.0, 15.0, 60.0
+#: Tasks are called to arrive this many seconds before their slots are free: some arrive later than others, and a slot
+#: that passes unused is lost. It is less than the seconds that a task waits for its slot on the worker.
+_LEAD_SECONDS = 2.0
 #: A called task is expected for this many mean latencies; later its slot may be another one's.
 _EXPECTED_LATENCIES = 1.5
 #: Weight of the last called task in the share of a run's called tasks that arrive, and the smallest share assumed.
@@ -216,7 +219,7 @@ class Turns:
         while self.at + tick <= now:
             self.at += tick
             self._expire()
-            self._call(slots(self.at, self.at + self.latency), most)
+            self._call(slots(self.at, self.at + self.latency + _LEAD_SECONDS), most)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""

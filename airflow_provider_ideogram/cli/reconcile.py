@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_ideogram.account.spend import read_days, read_spend
+from airflow_provider_ideogram.account.spend import days_of, read_spend
 from airflow_provider_ideogram.api.history import CLOCK_SKEW
 from airflow_provider_ideogram.api.parsing import COMPLETED, FAILED
 from airflow_provider_ideogram.api.polling import FILE_LIFETIME
@@ -137,7 +137,7 @@ def reconcile(hook: IdeogramHook, objects: ObjectStore, scope: Scope, sums: Sums
     with closing(Evidence(objects, scope.ledger_prefix, begin - CLOCK_SKEW)) as evidence:
         for place in scope.places:
             evidence.add_place(place)
-        for day in read_days(objects, scope.account_url, scope.conn_id, scope.first, scope.last):
+        for day in days_of(objects, scope.account_url, scope.conn_id).read(scope.first, scope.last):
             evidence.add_requests(day.lost)
         _add_tasks(evidence, begin, sums)
         for row in _requests(hook, scope, sums):

@@ -2,7 +2,7 @@
 The part of the account's rate limit that a burst of a dataset gets.
 
 Invariant: a burst takes all its slots at once, at most a share of the limit, so that other tasks submit in between.
-Slots in which nothing was submitted are released.
+Slots in which nothing was submitted are released, and those of late submits are corrected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from airflow_provider_ideogram.account.admission import AccountAdmission
+from airflow_provider_ideogram.account.admission import AccountAdmission, late_slots
 from airflow_provider_ideogram.account.store import AccountContended
 from airflow_provider_ideogram.datasets.outage import MAX_IN_DOUBT
 from airflow_provider_ideogram.jobs.admission import UNLIMITED, Unlimited
@@ -59,14 +59,15 @@ class BurstSlots:
         except AccountContended:
             self.progress.turn = turn
             raise
-        self._taken = [(slot, AccountAdmission(account, slot=slot.at)) for slot in slots]
+        self._taken = [(slot, AccountAdmission(account, slot=slot, corrects_slots=False)) for slot in slots]
         return [(max(at, slot.at), admission) for at, (slot, admission) in zip(times, self._taken, strict=False)]
 
-    def release_unused(self) -> None:
-        """Release the slots in which nothing was submitted."""
-        unused = [slot for slot, admission in self._taken if admission.slot == slot.at]
-        if unused and self.context.account is not None:
-            self.context.account.release_slots(unused)
+    def correct(self) -> None:
+        """Release the slots in which nothing was submitted, and correct those of late submits."""
+        unused = [(slot, None) for slot, admission in self._taken if admission.slot is slot]
+        late = late_slots(used for _, admission in self._taken for used in admission.used)
+        if self.context.account is not None:
+            self.context.account.correct_slots([*unused, *late])
 
 
 def is_plan_open(context: SliceContext) -> bool:

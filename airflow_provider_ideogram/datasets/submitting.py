@@ -147,7 +147,7 @@ class _BurstSubmitter:
         budget = Budget(self.context.options, self.context.state)
         items = take_items(self.context, self.progress, budget, len(planned), now)
         if not items:
-            slots.release_unused()
+            slots.correct()
             return []
         self._save_reservations(items)
         burst = _Burst(permits, now, budget)
@@ -155,7 +155,7 @@ class _BurstSubmitter:
         decisions, errors = gather(
             pool, lambda each: self._submit_item(*each[0], each[1], burst), zip(planned, items, strict=False)
         )
-        slots.release_unused()
+        slots.correct()
         self._count_second(items, decisions, burst)
         self._apply(items, decisions)
         if burst.outage is not None:

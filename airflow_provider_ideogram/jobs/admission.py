@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_ideogram.api.polling import Outcome
+from airflow_provider_ideogram.exceptions import IdeogramStorageError
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.polling import RequestPoll
@@ -35,6 +36,9 @@ class Admission(Protocol):
 
     def check(self) -> None:
         """Raise IdeogramRateLimited if it is too late to submit."""
+
+    def submitted(self) -> None:
+        """Record that a submit was sent."""
 
     def limited(self, delay: float) -> None:
         """Record that the submit was answered 429; ``delay`` is the seconds to wait."""
@@ -63,6 +67,9 @@ class Unlimited:
         """Return None."""
 
     def check(self) -> None:
+        """Do nothing."""
+
+    def submitted(self) -> None:
         """Do nothing."""
 
     def limited(self, delay: float) -> None:
@@ -101,8 +108,31 @@ def admitted(admission: Admission, intent: Intent, record: str | None) -> Iterat
         raise
 
 
+def settle_replaced(
+    admission: Admission,
+    reservation: str | None,
+    usd: float | None,
+    *,
+    failed: bool = False,
+    lost_request_id: str | None = None,
+) -> None:
+    """
+    End the reservation of a record that is replaced next; the parameters are those of :meth:`Admission.settle`.
+
+    :raises IdeogramStorageError: If it can't be ended: without its record it would be released.
+    """
+    if not admission.settle(reservation, usd, failed=failed, lost_request_id=lost_request_id):
+        raise IdeogramStorageError(
+            "The cost of an earlier request of the target can't be recorded in the account",
+            "Nothing was submitted by this attempt; the earlier request may have been charged. The next attempt "
+            "records it.",
+            charged=None,
+        )
+
+
 def settle_abandoned(admission: Admission, reservation: str | None, poll: RequestPoll) -> None:
-    """End the reservation of a request that failed, or whose end is no longer waited for."""
+    """End the reservation of a request that ended, or whose end is no longer waited for, before it is replaced."""
     lost = poll.outcome is Outcome.EXPIRED
     failed = poll.is_terminal_failure and not lost
-    admission.settle(reservation, None, failed=failed, lost_request_id=poll.request_id if lost else None)
+    usd = poll.cost_usd if poll.outcome is Outcome.COMPLETED else None
+    settle_replaced(admission, reservation, usd, failed=failed, lost_request_id=poll.request_id if lost else None)

@@ -112,7 +112,13 @@ class Ledger:
         try:
             return parse_record(key, stored.etag, stored.body)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise self._error("understanding", key, error, IdeogramInvalidRecord) from error
+            raise IdeogramInvalidRecord(
+                f"The ledger's record s3://{self._bucket}/{key} is not valid ({error!r:.200})",
+                "Nothing was submitted by this attempt; a request may have been submitted earlier. Restore the "
+                "record's last version. If you remove it instead, the next attempt submits a new request, and the "
+                "earlier one may be paid too.",
+                charged=None,
+            ) from error
 
     def replace(self, record: LedgerRecord, intent: Intent) -> LedgerRecord:
         """Replace a record by a new intent; raises as :meth:`write_intent` does."""
@@ -149,15 +155,16 @@ class Ledger:
 
     def restore(self, record: LedgerRecord, replaced: LedgerRecord) -> None:
         """
-        Write back the record that an intent replaced, whose submit was refused or never sent.
+        Write back the record that a later one replaced.
 
-        If it can't be written the intent stays, and counts as an unknown submit.
+        The later one's submit was refused or never sent, or the request that it names is another target's.
+        If it can't be written the later one stays; without a request it counts as an unknown submit.
         """
         try:
             with suppress(RecordConflict):  # it was replaced
                 self._put(replaced, if_match=record.etag)
         except IdeogramLedgerError as error:
-            log.warning("%s. The intent will count as an unknown submit, although nothing was submitted", error.reason)
+            log.warning("%s. The later record stays in its place", error.reason)
 
     def targets_below(self, target: Target) -> Iterator[str]:
         """
@@ -254,12 +261,9 @@ class Ledger:
             raise RecordConflict
         return self._put(record, if_match=if_match, conditional=False)
 
-    def _error(
-        self, doing: str, key: str, error: Exception, kind: type[IdeogramLedgerError] = IdeogramLedgerError
-    ) -> IdeogramLedgerError:
+    def _error(self, doing: str, key: str, error: Exception) -> IdeogramLedgerError:
         cause = error.reason if isinstance(error, IdeogramStorageError) else error
-        if isinstance(error, IdeogramStorageRefused):
-            kind = IdeogramLedgerRefused
+        kind = IdeogramLedgerRefused if isinstance(error, IdeogramStorageRefused) else IdeogramLedgerError
         return kind(
             f"{doing.capitalize()} the ledger's record s3://{self._bucket}/{key} failed ({cause})",
             "Nothing was submitted by this attempt; a request may have been submitted earlier. Give the worker's role "

@@ -111,7 +111,10 @@ class Submitter:
         :raises IdeogramTargetBusy: If another task's request for the target is running and has other inputs.
         :raises IdeogramUnknownSubmit: If a submit may have been accepted, and the history does not show it.
         """
-        result = self._get_or_submit(request, absent=absent)
+        try:
+            result = self._get_or_submit(request, absent=absent)
+        except IdeogramRateLimited as late:  # the task was held up before its intent was written
+            raise RetryLater(late.retry_after or 0.0, late) from None
         if isinstance(result, ImageRecord) and result.reused:
             metrics.reused()
         return result
@@ -309,6 +312,7 @@ class Submitter:
             submission = self.hook.submit(record.intent.request, is_admitted=self.admission.is_shared)
         except IdeogramUnknownSubmit as unknown:
             log.warning("%s: the account's request history is searched for it", unknown.reason)
+            self.admission.submitted()
             if isinstance(unknown, IdeogramSubmitFailed):
                 record = self._record.add_failed_submit(record)
             found = self._reconcile(record, record.intent, unknown, may_resubmit=not repeated)
@@ -326,6 +330,7 @@ class Submitter:
                 raise RetryLater(delay, error) from None
             raise
         recorded = self._record.add_request(record, submission.request_id)
+        self.admission.submitted()
         metrics.remaining_credits(submission.remaining_credits)
         return recorded.job, RequestPoll(submission.request_id, record.intent.intent_at)
 

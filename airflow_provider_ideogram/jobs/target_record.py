@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_ideogram import metrics
 from airflow_provider_ideogram.exceptions import IdeogramBudgetReached, IdeogramLedgerError
-from airflow_provider_ideogram.jobs.admission import admitted
+from airflow_provider_ideogram.jobs.admission import admitted, settle_replaced
 from airflow_provider_ideogram.jobs.ledger import RecordConflict
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class TargetRecord:
         try:
             with self._admitted(record.followed_by(intent, time.time())) as reserved:
                 if in_doubt:  # both submits may be charged
-                    self.admission.settle(record.intent.reservation, None)
+                    settle_replaced(self.admission, record.intent.reservation, None)
                 return self.ledger.replace(record, reserved)
         except IdeogramBudgetReached as reached:
             raise (reached.after_unknown_submit() if in_doubt else reached) from None
@@ -123,7 +123,7 @@ class TargetRecord:
         """
         cost = None
         if record.is_of_image(image.request_id, image.submitted_at):
-            cost = image.original_cost_usd
+            cost = image.charged_usd
         elif not is_result or not self.is_ended_by_image(record, fingerprint):
             return
         if self.admission.settle(record.intent.reservation, cost):

@@ -171,7 +171,7 @@ class IdeogramJobTask(IdeogramTask):
             if poll.is_terminal_failure:  # the file is gone: the next attempt submits a new request
                 self._end_request(job, None, poll)
             raise
-        self._end_request(job, record.original_cost_usd)
+        self._end_request(job, record.charged_usd)
         self.log.info(
             "Stored %s: %s x %s pixels, %d KiB, %s USD%s. Gallery: %s",
             record.uri,

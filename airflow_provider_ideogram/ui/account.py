@@ -23,7 +23,7 @@ from sqlalchemy import select
 from airflow_provider_ideogram.account.account import place_of
 from airflow_provider_ideogram.account.budget import DayBudget
 from airflow_provider_ideogram.account.overview import BudgetUse, Rate, budget_use, read_rate
-from airflow_provider_ideogram.account.spend import Spend, list_days, spend_of
+from airflow_provider_ideogram.account.spend import Spend, days_of, spend_of
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.api import calls
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramStorageError
@@ -195,7 +195,7 @@ def _read_days(objects: ObjectStore, url: str, conn_id: str, now: float) -> Iter
     today = datetime.fromtimestamp(now, UTC).date()
     first = min(_first_day(today), today.replace(day=1))
     store = AccountStore(objects, place_of(url, conn_id)[0])
-    for item in list_days(objects, url, conn_id, first, today):
+    for item in days_of(objects, url, conn_id).listed(first, today):
         key = url, item.key, item.etag
         day = _days.get(key) or store.read(item.key, DayBudget.from_json)
         if day is not None:

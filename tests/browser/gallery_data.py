@@ -179,7 +179,7 @@ def store_account(s3: S3Client) -> None:
         if days_ago == 9:
             assert day.reserve("lost", spenders[0], 0.05, NO_CAPS, now=now, record=None) is None
             day.settle("lost", None, lost_request_id="6f0c4c1e-2a5b-4d0e-9a51-4f3f1b7c8d90")
-        write(f"{day.date}-1of1.json", day.to_json())
+        write(f"{day.date}-1.json", day.to_json())
     limiter = AccountLimiter()
     limiter.configure(50, now)
     for _ in range(120):

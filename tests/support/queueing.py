@@ -32,12 +32,14 @@ class Queueing:
     :param rate: The limit, submits per minute.
     :param latency: The seconds from a call to the task's arrival, at least and at most.
     :param gone: Whether a waiting task has disappeared at a time in seconds since the start.
+    :param lateness: The seconds from a slot to its submit, at least and at most; a late one corrects its slot.
     :param reading: Seconds between two readings of the state for the waiting tasks.
     """
 
     rate: float
     latency: tuple[float, float] = (2.0, 8.0)
     gone: Callable[[Task, float], bool] = lambda task, at: False
+    lateness: tuple[float, float] = (0.0, 0.0)
     reading: float = 2.0
     seed: int = 1
     limiter: AccountLimiter = field(default_factory=AccountLimiter)
@@ -50,6 +52,7 @@ class Queueing:
         self._order = itertools.count()
         self._events: list[tuple[float, int, Task, Ticket | None]] = []
         self._waiting: dict[Task, Ticket] = {}
+        self._late: list[tuple[float, float]] = []
         self.limiter.configure(self.rate, START)
 
     def add(self, flow: str, images: int, start: float = 0.0, spread: float = 30.0) -> None:
@@ -63,6 +66,9 @@ class Queueing:
         while (self._events or self._waiting) and read_at < until:
             while self._events and self._events[0][0] <= read_at:
                 at, _, task, ticket = heapq.heappop(self._events)
+                while self._late and self._late[0][0] <= at:
+                    sent_at, slot = heapq.heappop(self._late)
+                    self.limiter.correct([(slot, START + sent_at)])
                 self._ask(task, at, ticket)
             self._read(read_at)
             read_at += self.reading
@@ -89,7 +95,9 @@ class Queueing:
         if isinstance(answer, Ticket):
             self._waiting[task] = answer
         else:
-            self.submitted[task] = answer[0] - START
+            self.submitted[task] = answer[0] - START + self._random.uniform(*self.lateness)
+            if self.submitted[task] > answer[0] - START:
+                heapq.heappush(self._late, (self.submitted[task], answer[0]))
         if next(self._order) % 100 == 0:  # the state survives its way through S3
             body = json.dumps(self.limiter.to_json())
             self.largest_state = max(self.largest_state, len(body))

@@ -29,6 +29,7 @@ import airflow_provider_ideogram
 from airflow_provider_ideogram import exceptions
 from airflow_provider_ideogram.api.parameters import CHECKS, GenerationRequest
 from airflow_provider_ideogram.api.status import ImageStatus
+from airflow_provider_ideogram.cli.commands import commands as commands_of_ideogram
 from airflow_provider_ideogram.datasets.manifest import failed_line
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.emulator import cli, faults
@@ -192,6 +193,17 @@ def test_other_commands_are_taken() -> None:
     assert commands("ideogram-emulator")
     for arguments in commands("ideogram-emulator"):
         cli._parser().parse_args([argument for argument in arguments if argument != "&"])
+
+
+def test_common_options_of_the_command_are_those_of_its_commands() -> None:
+    flags = {
+        command.name: {flag for argument in command.arguments for flag in argument.flags}
+        for command in commands_of_ideogram()
+    }
+    for options, which, _ in tables(DOCS / "account.md", "option", "commands", "meaning"):
+        written = flags.keys() - set(named(which)) if which.startswith("all") else set(named(which))
+        for option in named(options):
+            assert {name for name, known in flags.items() if option in known} == written, option
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Asset
 
 from airflow_provider_ideogram.datasets.expansion import Expansion
 from airflow_provider_ideogram.datasets.prompt_template import PromptTemplate
@@ -16,6 +19,7 @@ from tests.support.airflow_version import AIRFLOW, DagBag, need_airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
+    from mypy_boto3_s3 import S3Client
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_dags"
 TASKS = {
@@ -94,3 +98,22 @@ def test_dag_after_a_dataset_is_scheduled_on_its_asset() -> None:
 
     condition = timetable.asset_condition if AIRFLOW >= (3, 0) else timetable.dataset_condition
     assert [scheduled.uri for scheduled in condition.objects] == [asset.uri]
+
+
+@pytest.mark.parametrize(
+    ("name", "asset"),
+    [
+        ("triggering_asset_events", Asset("ideogram_daily_images")),
+        ("triggering_dataset_events", Asset("ideogram_daily_images").uri),  # Airflow 2.11
+    ],
+    ids=["asset", "dataset"],
+)
+def test_manifests_of_the_triggering_events_are_read(name: str, asset: Any, s3: S3Client) -> None:
+    bucket, lines = "on-manifest", [("generated", "1024x1024"), ("reused", "1024x1024"), ("failed", "832x1216")]
+    manifest = "\n".join(json.dumps({"status": status, "resolution": size}) for status, size in lines)
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="images/manifest.jsonl", Body=manifest.encode())
+    event = SimpleNamespace(extra={"manifest_uri": f"s3://{bucket}/images/manifest.jsonl"})
+    summarize: Any = _dag("ideogram_on_manifest").get_task("summarize")
+
+    assert summarize.python_callable(**{name: {asset: [event]}}) == {"1024x1024": 2}

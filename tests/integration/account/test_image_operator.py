@@ -216,7 +216,7 @@ class TestBudget:
 
 
 class TestBrokenState:
-    @pytest.mark.parametrize("name", ["limit-1of1", "{today}-1of1"])
+    @pytest.mark.parametrize("name", ["limit-1of1", "{today}-1"])
     @pytest.mark.parametrize("body", [b"{}", b"null", b'{"version": 1}', b'{"version": 1, "rate": 5, "turns": []}'])
     def test_state_of_another_form_stops_the_submit(
         self, name: str, body: bytes, account: Account, image_task: ImageTask, world: World
@@ -237,7 +237,7 @@ class TestBrokenState:
         run = image_task()
         assert run.execute().state == "deferred"
         today = account_objects("20")["date"]
-        world.put(f"_ideogram/_account/ideogram_default/{today}-1of1.json", b"{}")
+        world.put(f"_ideogram/_account/ideogram_default/{today}-1.json", b"{}")
 
         result = world.to_end(run, run.resume(run.fire()))
 

@@ -85,7 +85,7 @@ class Deployment:
     def reserve(self, **ends: Any) -> str:
         """Reserve an amount on this day, or settle it, and return its address."""
         date = day_of(self.world.clock())
-        key = f"{place_of(self.url, 'ideogram_default')[1]}{date}-1of1.json"
+        key = f"{place_of(self.url, 'ideogram_default')[1]}{date}-1.json"
 
         def change(state: DayBudget | None) -> tuple[dict[str, Any], None]:
             day = state or DayBudget(date)

@@ -207,7 +207,7 @@ class TestBudget:
     ) -> None:
         shared(max_cost_usd_per_day=1)
         today = datetime.fromtimestamp(world.clock(), UTC).date().isoformat()
-        key = f"shared/_account/ideogram_default/{today}-1of1.json"
+        key = f"shared/_account/ideogram_default/{today}-1.json"
         world.put(key, b'{"version": 1, "date": "2026-11-26"}')
 
         result = task_runner(make()).execute()

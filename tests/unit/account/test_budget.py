@@ -18,9 +18,9 @@ from airflow_provider_ideogram.account.budget import (
     MAX_OPEN,
     Caps,
     DayBudget,
-    Refusal,
     Spender,
     Total,
+    Window,
     day_of,
 )
 
@@ -37,7 +37,7 @@ def day(**values: Any) -> DayBudget:
     return DayBudget(day_of(NOW), **values)
 
 
-def reserve(budget: DayBudget, key: str, caps: Caps, spender: Spender = SPENDER) -> Refusal | None:
+def reserve(budget: DayBudget, key: str, caps: Caps, spender: Spender = SPENDER) -> Window | None:
     """Reserve the price of an image."""
     return budget.reserve(key, spender, PRICE, caps, now=NOW, record=RECORD)
 
@@ -68,7 +68,7 @@ class TestCaps:
         assert reserve(budget, "a", caps) is None
         budget.settle("a", 0.04)
         assert reserve(budget, "b", caps) is None
-        assert reserve(budget, "c", caps) == Refusal(cap, 0.10, 0.04, PRICE, ends_at.timestamp())
+        assert reserve(budget, "c", caps) == Window(cap, 0.10, 0.04, PRICE, ends_at.timestamp())
 
     def test_window_of_a_month_ends_with_it(self) -> None:
         refusal = reserve(DayBudget("2026-11-02"), "a", Caps(per_month=0))
@@ -161,6 +161,13 @@ class TestEstimate:
         reserve(budget, "a", Caps())
         budget.settle("a", 0.07)
         assert budget.estimate(MODEL) == 0.07
+
+    def test_unknown_costs_do_not_raise_it(self) -> None:
+        budget = day()
+        for number in range(21):
+            reserve(budget, f"{number}", Caps())
+            budget.settle(f"{number}", PRICE if number == 0 else None)
+        assert budget.estimate(MODEL) == PRICE
 
     def test_model_without_a_list_price_counts_as_the_dearest(self) -> None:
         assert day().estimate("another-model") == 0.111

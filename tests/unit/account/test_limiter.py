@@ -74,6 +74,28 @@ class TestAsking:
         assert [account.ask("run", START) for _ in range(500)] == [[START]] * 500
 
 
+class TestCorrecting:
+    def test_slot_without_a_submit_is_free_again(self) -> None:
+        account = limiter(60)
+        slots = account.ask("run", START, submits=3)
+        assert isinstance(slots, list)
+        tokens = account.rate.tokens
+        account.correct([(slots[2], None)])
+        assert (account.rate.sent, account.rate.tokens) == (slots[:2], tokens + 1)
+
+    def test_late_submit_counts_from_when_it_was_sent(self) -> None:
+        account = limiter(60)
+        tokens = account.rate.tokens - 1
+        assert account.ask("run", START) == [START]
+        account.correct([(START, START + 8)])
+        assert (account.rate.sent, account.rate.tokens) == ([START + 8], tokens)
+
+    def test_submit_of_a_forgotten_slot_counts(self) -> None:
+        account = limiter(60)
+        account.correct([(START - 90, START), (START - 80, None)])
+        assert account.rate.sent == [START]
+
+
 class TestLimited:
     def test_nobody_submits_before_the_reset(self) -> None:
         account = limiter(60)
@@ -161,11 +183,25 @@ class TestBacklog:
         assert queueing.submits_between(180, 600) > 0.9 * 7 * 50
 
     def test_limit_is_used_by_slow_workers(self) -> None:
-        queueing = Queueing(50, latency=(20.0, 60.0))
+        runs = [Queueing(50, latency=(20.0, 60.0), seed=seed) for seed in range(1, 4)]
+        for queueing in runs:
+            queueing.add("run", 600)
+            queueing.run(until=660)
+            assert queueing.submits_between(120, 660) > 0.9 * 9 * 50
+        assert sum(queueing.mean_slices() for queueing in runs) / len(runs) <= 3.5
+
+    def test_called_tasks_arrive_before_their_slots_pass(self) -> None:
+        queueing = Queueing(50)
         queueing.add("run", 600)
         queueing.run(until=660)
-        assert queueing.submits_between(120, 660) > 0.9 * 9 * 50
-        assert queueing.mean_slices() <= 3.5
+        assert queueing.submits_between(120, 660) > 0.98 * 9 * 50
+
+    def test_late_submits_keep_the_limit_of_the_server(self) -> None:
+        queueing = Queueing(50, lateness=(0.0, 10.0))
+        queueing.add("run", 600)
+        queueing.run(until=660)
+        assert queueing.most_in_a_window() <= 50
+        assert queueing.submits_between(120, 660) > 0.85 * 9 * 50
 
     def test_thousand_a_minute(self) -> None:
         queueing = Queueing(1000)

@@ -28,7 +28,7 @@ def write_day(client: S3Client, bucket: str, day: str, part: int = 1) -> None:
     budget.settle("failed", None, failed=True)
     budget.settle("unknown", None)
     budget.settle("card", 0.06)
-    key = f"{place_of(f's3://{bucket}/_ideogram/', 'team')[1]}{day}-{part}of2.json"
+    key = f"{place_of(f's3://{bucket}/_ideogram/', 'team')[1]}{day}-{part}.json"
     AccountStore(ObjectStore(client), bucket).update(key, DayBudget.from_json, lambda _: (budget.to_json(), None))
 
 
@@ -78,7 +78,7 @@ def test_spend_is_summed_by_names(by: str, names: list[dict[str, str]], client: 
 
 
 def test_object_that_is_no_day_is_an_error(client: S3Client, bucket: str) -> None:
-    key = f"{place_of(f's3://{bucket}/_ideogram/', 'team')[1]}2026-11-25-1of1.json"
+    key = f"{place_of(f's3://{bucket}/_ideogram/', 'team')[1]}2026-11-25-1.json"
     client.put_object(Bucket=bucket, Key=key, Body=b'{"version": 1}')
     with pytest.raises(IdeogramStorageError, match="can't be understood"):
         summed(client, bucket, "day", "2026-11-25", "2026-11-25")
@@ -86,6 +86,6 @@ def test_object_that_is_no_day_is_an_error(client: S3Client, bucket: str) -> Non
 
 def test_limit_and_other_accounts_are_left_out(client: S3Client, bucket: str) -> None:
     own, other = (place_of(f"s3://{bucket}/_ideogram/", name)[1] for name in ("team", "team2"))
-    for key in (f"{own}limit-1of1.json", f"{other}2026-11-25-1of1.json"):
+    for key in (f"{own}limit-1of1.json", f"{other}2026-11-25-1.json"):
         client.put_object(Bucket=bucket, Key=key, Body=b"{}")
     assert summed(client, bucket, "day", "2026-11-25", "2026-11-25") == []

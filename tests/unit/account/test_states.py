@@ -79,7 +79,7 @@ def use_limiter(state: AccountLimiter | None) -> tuple[dict[str, Any], None]:
     limiter.ask("run-1", START + 20, submits=3)
     limiter.queue("run-2", START + 20, submits=2)
     limiter.limited(START + 21, 5.0)
-    limiter.release([START])
+    limiter.correct([(START, None), (START + 1, START + 3)])
     return limiter.to_json(), None
 
 

@@ -57,8 +57,8 @@ def test_models_and_their_prices(
 
 
 def test_documented_prices() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "testing.md").read_text()
-    rows = re.findall(r"^\| `(ideogram-[a-z0-9-]+)` \| ([0-9.]+) \|$", page, re.MULTILINE)
+    page = (Path(__file__).resolve().parents[3] / "docs" / "image-operator.md").read_text()
+    rows = re.findall(r"^\| `(ideogram-[a-z0-9-]+)` \| ([0-9.]+) \|", page, re.MULTILINE)
     assert {model: float(price) for model, price in rows} == LIST_PRICES
 
 

@@ -84,7 +84,7 @@ class TestRefused:
         world.ledger.check_store()
         with answered(world.client, "PutObject", 403, from_call=3), pytest.raises(IdeogramNotCharged):
             world.get_or_submit(max_tries=3)
-        assert "The intent will count as an unknown submit" in caplog.text
+        assert "The later record stays in its place" in caplog.text
         assert world.existing_record().intent.first_submit_at == left.intent.intent_at
 
     def test_error_before_the_submit_leaves_it_as_it_was(self, world: World) -> None:

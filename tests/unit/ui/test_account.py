@@ -66,7 +66,7 @@ class Objects:
             assert day.reserve(f"{number}", spender, 0.05, Caps(), now=0.0, record=None) is None
             if usd is not None or lost is not None:
                 day.settle(f"{number}", usd, lost_request_id=lost)
-        self.write(f"{day.date}-1of1.json", day)
+        self.write(f"{day.date}-1.json", day)
 
 
 @pytest.fixture
