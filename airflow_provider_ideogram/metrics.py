@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.job import Job
     from airflow_provider_ideogram.storage.image_record import ImageRecord
 
-_CENTS = 100
+_MICROS = 1_000_000
 
 
 def submitted(model: str) -> None:
@@ -31,14 +31,14 @@ def remaining_credits(usd: float | None) -> None:
 
 def completed(job: Job, record: ImageRecord, completed_at: float | None) -> None:
     """
-    Count a stored image and its cost in US cents, and time its request.
+    Count a stored image and its cost in millionths of a USD, and time its request.
 
     :param completed_at: When its completion was noticed, in seconds since the epoch.
     """
     tags = {"model": record.model or "unknown"}
     Stats.incr("ideogram.completed", tags=tags)
     if record.cost_usd:
-        Stats.incr("ideogram.cost_cents", round(record.cost_usd * _CENTS), tags=tags)
+        Stats.incr("ideogram.cost_micros", round(record.cost_usd * _MICROS), tags=tags)
     if record.inference_seconds is None or completed_at is None:
         return
     Stats.timing("ideogram.inference", _milliseconds(record.inference_seconds), tags=tags)

@@ -125,10 +125,9 @@ class AccountLimiter:
             return self.rate.burst
         return max(1, int(min(self.rate.rate * seconds / RATE_WINDOW, _MAX_SUBMITS)))
 
-    def _slots(self, now: float, until: float) -> int:
-        """Return how many submits the limit allows from now until another time."""
-        times = self.rate.times(self._most(2 * RATE_WINDOW) + 1, now)
-        return sum(1 for at in times if at <= until)
+    def _slots(self, now: float) -> list[float]:
+        """Return when the limit allows the next submits from a time on."""
+        return self.rate.times(self._most(2 * RATE_WINDOW) + 1, now)
 
 
 def _rate_from_json(value: Mapping[str, Any]) -> RateLimiter:

@@ -84,15 +84,15 @@ def read_rate(objects: ObjectStore, url: str, conn_id: str, settings: Connection
     bucket, prefix = place_of(url, conn_id)
     store = AccountStore(objects, bucket)
     keys = limit_keys(prefix, settings)
-    limiters = [limiter for key in keys if (limiter := store.read(key, AccountLimiter.from_json))]
+    # A part that no task has used yet has its share of the limit, too.
+    limiters = [store.read(key, AccountLimiter.from_json) or AccountLimiter() for key in keys]
     for limiter in limiters:
         limiter.configure(settings.requests_per_minute / len(keys), now)
         limiter.advance(now)
-    rates = [limiter.rate.rate or 0.0 for limiter in limiters]
     return Rate(
-        sum(rates) if rates else settings.requests_per_minute or None,
+        sum(limiter.rate.rate or 0.0 for limiter in limiters) or None,
         sum(limiter.turns.waiting for limiter in limiters),
-        max((limiter.rate.blocked_until for limiter in limiters), default=0.0),
+        max(limiter.rate.blocked_until for limiter in limiters),
     )
 
 

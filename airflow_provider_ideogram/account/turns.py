@@ -9,6 +9,7 @@ the same calls as the next writer. No call is binding: a called task takes its s
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
@@ -22,9 +23,10 @@ _MAX_TICKS = 600
 #: DAG runs with a state of their own; further ones share one.
 MAX_FLOWS = 64
 _SHARED_FLOW = "*"
-#: Seconds from a call to the task's arrival at first, and its limits. The mean is learned.
+#: Seconds from a call to the task's arrival at first, and its limits. The means of each run, whose tasks do different
+#: work before they arrive, and of all runs are learned, with these weights of the last arrival.
 _FIRST_LATENCY, _MIN_LATENCY, _MAX_LATENCY = 5.0, 1.0, 40.0
-_LATENCY_WEIGHT = 0.1
+_RUN_WEIGHT, _LATENCY_WEIGHT = 0.25, 0.1
 #: A task that has not arrived this many mean latencies after its call, and these seconds, counts as gone if tasks that
 #: were called later have arrived; otherwise the workers may be busy, and it counts as gone after a minute.
 _LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 2.0, 15.0, 60.0
@@ -106,6 +108,7 @@ class _Flow:
     :param tag: The submits of the run in the fair order; the run with the lowest tag is called next.
     :param size: The submits that a task of the run asks for at once.
     :param share: The share of called tasks that arrive.
+    :param latency: The mean of the seconds from a call to the task's arrival.
     :param calls: The calls of tasks that have not arrived.
     """
 
@@ -115,25 +118,38 @@ class _Flow:
     called: int = 0
     size: int = 1
     share: float = 1.0
+    latency: float = _FIRST_LATENCY
     calls: list[_Call] = field(default_factory=list)
 
-    def expected(self, since: float) -> float:
-        """Return the submits of the tasks that were called since a time and will arrive."""
+    @property
+    def lease(self) -> float:
+        """The seconds after a call in which the task arrives, if others that were called later have."""
+        return min(max(_MIN_LEASE, _LEASE_LATENCIES * self.latency), _MAX_LEASE)
+
+    def arrived(self, seconds: float) -> None:
+        """Learn from an arrival some seconds after the call."""
+        self.latency = _mean(self.latency, seconds, _RUN_WEIGHT)
+        self.share += _SHARE_WEIGHT * (1.0 - self.share)
+
+    def expected(self, now: float) -> float:
+        """Return the submits of called tasks that will arrive."""
+        since = now - _EXPECTED_LATENCIES * self.latency
         return sum(call.left for call in self.calls if call.at > since) * self.size * self.share
 
     def to_json(self) -> list[Any]:
         """Return the state as plain JSON."""
-        numbers = (round(self.since, 2), round(self.tag, 3), self.issued, self.called, self.size, round(self.share, 3))
-        return [*numbers, [astuple(call) for call in self.calls]]
+        counts = (self.issued, self.called, self.size)
+        learned = (round(self.share, 3), round(self.latency, 2))
+        return [round(self.since, 2), round(self.tag, 3), *counts, *learned, [astuple(call) for call in self.calls]]
 
     @classmethod
     def from_json(cls, state: list[Any]) -> _Flow:
         """Restore the state from :meth:`to_json`."""
-        since, tag, issued, called, size, share, calls = state
+        since, tag, issued, called, size, share, latency, calls = state
         if not (count(called) <= count(issued) and count(size) and _MIN_SHARE <= real(share) <= 1.0):
             raise ValueError("the turns of a run are not valid")
         each = [_Call(real(at), count(last), count(left)) for at, last, left in calls]
-        return cls(real(since), real(tag), issued, called, size, share, each)
+        return cls(real(since), real(tag), issued, called, size, share, real(latency), each)
 
 
 @dataclass(slots=True)
@@ -143,7 +159,7 @@ class Turns:
 
     :param at: When the calls were calculated, in seconds since the epoch.
     :param virtual: The tag of the run that was called last: the tag of a new run.
-    :param latency: The mean of the seconds from a call to the task's arrival.
+    :param latency: The mean of the seconds from a call to the task's arrival, of all runs.
     :param arrived_at: When a called task arrived last.
     """
 
@@ -156,8 +172,7 @@ class Turns:
     @property
     def expected(self) -> float:
         """The submits of called tasks that will arrive."""
-        since = self.at - _EXPECTED_LATENCIES * self.latency
-        return sum(flow.expected(since) for flow in self.flows.values())
+        return sum(flow.expected(self.at) for flow in self.flows.values())
 
     @property
     def waiting(self) -> int:
@@ -177,7 +192,7 @@ class Turns:
         """
         if flow not in self.flows and len(self.flows) >= MAX_FLOWS:
             flow = _SHARED_FLOW
-        state = self.flows.setdefault(flow, _Flow(round(now, 2), self.virtual))
+        state = self.flows.setdefault(flow, _Flow(round(now, 2), self.virtual, latency=self.latency))
         if state.called == state.issued:
             state.tag = max(state.tag, self.virtual)
         state.issued += 1
@@ -195,21 +210,20 @@ class Turns:
         if flow is None:
             return
         call = next((call for call in flow.calls if call.last >= ticket.number), None)
-        sample = now - call.at if call else self._lease
-        mean = self.latency + _LATENCY_WEIGHT * (sample - self.latency)
-        self.latency = min(max(mean, _MIN_LATENCY), _MAX_LATENCY)
+        seconds = now - call.at if call else flow.lease
+        self.latency = _mean(self.latency, seconds, _LATENCY_WEIGHT)
         self.arrived_at = max(self.arrived_at, now)
-        flow.share += _SHARE_WEIGHT * (1.0 - flow.share)
+        flow.arrived(seconds)
         if call:
             call.left -= 1
             if not call.left:
                 flow.calls.remove(call)
 
-    def advance(self, now: float, slots: Callable[[float, float], int], most: int) -> None:
+    def advance(self, now: float, slots: Callable[[float], Sequence[float]], most: int) -> None:
         """
         Calculate the calls until now.
 
-        :param slots: Returns how many submits the limit allows from one time until another one.
+        :param slots: Returns when the limit allows the next submits from a time on.
         :param most: The most submits that the limit ever allows at once.
         """
         if not self.flows:
@@ -219,7 +233,7 @@ class Turns:
         while self.at + tick <= now:
             self.at += tick
             self._expire()
-            self._call(slots(self.at, self.at + self.latency + _LEAD_SECONDS), most)
+            self._call(slots(self.at), most)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain JSON."""
@@ -239,10 +253,6 @@ class Turns:
         at, virtual, latency, arrived_at = (real(value[name]) for name in ("at", "virtual", "latency", "arrived_at"))
         return cls(at, virtual, latency, arrived_at, flows)
 
-    @property
-    def _lease(self) -> float:
-        return min(max(_MIN_LEASE, _LEASE_LATENCIES * self.latency), _MAX_LEASE)
-
     def _flow(self, ticket: Ticket) -> _Flow | None:
         flow = self.flows.get(ticket.flow)
         return flow if flow and flow.since == ticket.since else None
@@ -250,28 +260,34 @@ class Turns:
     def _expire(self) -> None:
         """Remove called tasks that did not arrive, and runs without waiting tasks."""
         for key, flow in list(self.flows.items()):
-            while flow.calls and self._is_gone(flow.calls[0].at):
+            while flow.calls and self._is_gone(flow):
                 gone = flow.calls.pop(0).left
                 flow.share = max(_MIN_SHARE, flow.share * (1.0 - _SHARE_WEIGHT) ** gone)
             if not flow.calls and flow.called == flow.issued and flow.tag <= self.virtual:
                 del self.flows[key]
 
-    def _is_gone(self, called_at: float) -> bool:
-        lease = self._lease if self.arrived_at > called_at else _MAX_LEASE
-        return called_at + lease <= self.at
+    def _is_gone(self, flow: _Flow) -> bool:
+        called_at = flow.calls[0].at
+        return called_at + (flow.lease if self.arrived_at > called_at else _MAX_LEASE) <= self.at
 
-    def _call(self, slots: int, most: int) -> None:
+    def _call(self, slots: Sequence[float], most: int) -> None:
         """Call tasks for the slots that no called task will take."""
-        left = slots - self.expected
+        taken = self.expected
         while candidates := [flow for flow in self.flows.values() if flow.called < flow.issued]:
             flow = min(candidates, key=lambda each: each.tag)
-            if left < min(flow.size, most):
+            free = bisect_right(slots, self.at + flow.latency + _LEAD_SECONDS)
+            if free - taken < min(flow.size, most):
                 return
             flow.called += 1
-            left -= flow.size * flow.share
+            taken += flow.size * flow.share
             self.virtual = max(self.virtual, flow.tag)
             flow.tag += flow.size * max(flow.share, _MIN_CHARGE)
             if not flow.calls or flow.calls[-1].at != self.at:
                 flow.calls.append(_Call(self.at, flow.called, 0))
             flow.calls[-1].last = flow.called
             flow.calls[-1].left += 1
+
+
+def _mean(mean: float, seconds: float, weight: float) -> float:
+    """Return the mean latency after another arrival."""
+    return min(max(mean + weight * (seconds - mean), _MIN_LATENCY), _MAX_LATENCY)

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_ideogram.api.sanitize import NO_REDACTION, Redactor, sanitize_text
+from airflow_provider_ideogram.api.sanitize import MAX_EXAMINED, NO_REDACTION, Redactor, sanitize_text
 
-_MAX_EXAMINED = 20_000
 _MAX_ERROR_BYTES = 1 << 20
 #: Values in a JSON document, each of which takes up to 70 bytes of memory; a page of the history has some thousands.
 _MAX_VALUES = 1_000_000
@@ -59,7 +58,7 @@ class ApiResponse:
         encoding = self.headers.get("content-encoding", "identity")
         if encoding.lower() not in ("identity", "gzip", "x-gzip"):
             return f"a body in the content-encoding {encoding}, which was not asked for"
-        text = self.body[:_MAX_EXAMINED].decode("utf-8", "replace")
+        text = self.body[:MAX_EXAMINED].decode("utf-8", "replace")
         if re.search(r"<\s*(!doctype|html|head|body|title|h1)", text, re.IGNORECASE):
             text = html.unescape(_MARKUP.sub(" ", text))
         return text

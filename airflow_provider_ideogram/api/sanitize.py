@@ -16,7 +16,7 @@ from typing import Any
 
 _MAX_TEXT = 300
 #: Characters that are examined: a response that may hold an image is far larger.
-_MAX_EXAMINED = 20_000
+MAX_EXAMINED = 20_000
 #: ``{"error": {"message": ...}}`` and the like; no known server nests deeper.
 _MAX_DEPTH = 5
 _MASK = "***"
@@ -58,7 +58,7 @@ def sanitize_text(value: Any, redactor: Redactor = NO_REDACTION) -> str:
     JSON is searched for ``error``, ``message`` and ``detail``. Control characters are dropped, so that the text cannot
     forge a line of a log.
     """
-    text = message_of(value)[:_MAX_EXAMINED]
+    text = message_of(value)[:MAX_EXAMINED]
     text = "".join(character if character.isprintable() else " " for character in text)
     text = redactor.text(" ".join(text.split())).rstrip(" .")
     return (text[: _MAX_TEXT - 1] + "…" if len(text) > _MAX_TEXT else text) or "no text"

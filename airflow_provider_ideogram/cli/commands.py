@@ -19,7 +19,7 @@ from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidI
 from airflow_provider_ideogram.storage.target import DEFAULT_LEDGER_PREFIX, Target
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.cli.reconcile import Scope
+    from airflow_provider_ideogram.cli.reconcile import Scope, Sums
 
 #: The rows to print, and the exit code.
 Result: TypeAlias = tuple[list[dict[str, Any]], int]
@@ -91,14 +91,20 @@ def _spend(options: argparse.Namespace) -> Result:
 
 
 def _account_url(options: argparse.Namespace) -> str:
-    """Return where the account's objects are; raise IdeogramInvalidInput if nothing names it."""
+    """Return where the account's objects are; raise IdeogramInvalidInput if nothing names it, or not as an address."""
+    from airflow_provider_ideogram.hooks.connection import parse_account_url
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 
-    url = options.account_url or IdeogramHook(options.conn_id).settings.account_url
-    if not url:
-        problem = "the connection has no account_url: give --account-url s3://BUCKET/_ideogram/"
-        raise IdeogramInvalidInput.of([problem])
-    return str(url)
+    if options.account_url is None:
+        url = IdeogramHook(options.conn_id).settings.account_url
+        if url is None:
+            problem = "the connection has no account_url: give --account-url s3://BUCKET/_ideogram/"
+            raise IdeogramInvalidInput.of([problem])
+        return url
+    try:
+        return parse_account_url(options.account_url)
+    except ValueError as error:
+        raise IdeogramInvalidInput.of([f"--account-url: {error}"]) from error
 
 
 def _doctor(options: argparse.Namespace) -> Result:
@@ -125,7 +131,7 @@ def _reconcile(options: argparse.Namespace) -> Result:
         found = reconcile(hook, objects, scope, sums)
         listed = [finding.to_row() for finding in found if finding.state in options.list]
     rows = listed if options.list else [*sums.to_rows(), spend_row(objects, scope)]
-    return rows, int(bool(sums.unreadable))
+    return rows, int(_warn_of(sums) or bool(sums.unreadable))
 
 
 def _recover(options: argparse.Namespace) -> Result:
@@ -136,18 +142,25 @@ def _recover(options: argparse.Namespace) -> Result:
 
     store = ImageStore(options.aws_conn_id, options.s3_extra_args, options.ledger_prefix)
     states = frozenset({State.RECOVERABLE, *([State.FOREIGN] if options.include_foreign else [])})
+    sums = Sums()
     with IdeogramHook(options.conn_id) as hook:
         recovery = Recovery(hook, store, options.ledger_prefix, options.prefix, states)
-        rows = list(recovery.run(reconcile(hook, store.objects, _scope(options), Sums())))
-    return rows, int(any(row["result"] != STORED for row in rows))
+        rows = list(recovery.run(reconcile(hook, store.objects, _scope(options), sums)))
+    return rows, int(_warn_of(sums) or any(row["result"] != STORED for row in rows))
+
+
+def _warn_of(sums: Sums) -> bool:
+    """Say what can't be read, and return whether there is anything."""
+    sys.stderr.writelines(f"ideogram: {problem}\n" for problem in sums.problems)
+    return bool(sums.problems)
 
 
 def _scope(options: argparse.Namespace) -> Scope:
+    from airflow_provider_ideogram.account.account import place_of
     from airflow_provider_ideogram.cli.reconcile import Scope
 
     url = _account_url(options)
-    bucket = url.removeprefix("s3://").partition("/")[0]
-    places = options.images or [Target(bucket, "")]
+    places = options.images or [Target(place_of(url, options.conn_id)[0], "")]
     return Scope(options.first, options.last, places, options.ledger_prefix, url, options.conn_id)
 
 

@@ -2,7 +2,8 @@
 What a deployment has of the account's requests: images, records of the ledger, lines and plans of datasets, XComs.
 
 Invariant: reads only. The memory does not grow with the number of images: the evidence is in a temporary database on
-disk. What can't be read is an error, so that no image counts as lost because of it.
+disk. What can't be read is an error, so that no image counts as lost because of it; of Airflow's database the caller
+decides.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ class Claim:
     :param record: Its record in the ledger.
     :param target: Where its image goes, if that is known.
     :param fingerprint: The fingerprint of the inputs that it was asked with, if that is known.
+    :param is_ended: Whether its record went while the evidence was read: its task has just ended it.
     """
 
     record: LedgerRecord | None = None
     target: Target | None = None
     fingerprint: str | None = None
+    is_ended: bool = False
 
     @classmethod
     def of_record(cls, record: LedgerRecord) -> Claim:
@@ -130,7 +133,9 @@ class Evidence:
         known = self._one("select bucket, record_key from known where request_id = ?", row.request_id)
         if known is not None:
             record = self._record(*known) if known[1] else None
-            return Claim.of_record(record) if record else Claim()
+            if record is not None and record.request_id == row.request_id:
+                return Claim.of_record(record)
+            return Claim(is_ended=known[1] is not None)
         for intent in self._intents:
             if _is_submit_of(intent, row):
                 return Claim.of_record(intent)
@@ -224,7 +229,7 @@ def requests_of_tasks(since: float) -> Iterator[tuple[str, Any]]:
     Yield the requests that tasks have submitted since a time, each with its task's result, by Airflow's database.
 
     :param since: The time in seconds since the epoch.
-    :raises Exception: Of any class, if the database can't be read.
+    :raises SQLAlchemyError: If the database can't be read.
     """
     from airflow.models import xcom
     from airflow.utils.session import create_session

@@ -7,7 +7,6 @@ history is read a page at a time.
 
 from __future__ import annotations
 
-import logging
 import time as clock
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -17,12 +16,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from airflow_provider_ideogram.account.spend import days_of, read_spend
 from airflow_provider_ideogram.api.history import CLOCK_SKEW
 from airflow_provider_ideogram.api.parsing import COMPLETED, FAILED
 from airflow_provider_ideogram.api.polling import FILE_LIFETIME
 from airflow_provider_ideogram.cli.evidence import Claim, Evidence, requests_of_tasks
-from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.submission import STORING_SECONDS
 from airflow_provider_ideogram.storage.image_record import iso_utc
 from airflow_provider_ideogram.storage.target import Target
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.api.history import HistoryRow
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
     from airflow_provider_ideogram.storage.objects import ObjectStore
-
-log = logging.getLogger(__name__)
 
 _USD = 1_000_000
 #: Requests that are remembered, so that none counts twice.
@@ -104,11 +102,17 @@ class Scope:
 
 @dataclass(slots=True)
 class Sums:
-    """Requests and costs by state."""
+    """
+    Requests and costs by state.
+
+    :param unreadable: Rows of the history that can't be read.
+    :param problems: What else can't be read, so that requests may be in a wrong state.
+    """
 
     requests: Counter[State] = field(default_factory=Counter)
     micros: Counter[State] = field(default_factory=Counter)
     unreadable: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
         """Count a request."""
@@ -129,15 +133,16 @@ def reconcile(hook: IdeogramHook, objects: ObjectStore, scope: Scope, sums: Sums
     :raises IdeogramError: If the history, or anything of the deployment, can't be read.
     """
     begin, end = scope.seconds
+    began = clock.time()  # what was submitted or stored since, the evidence need not have
     with closing(Evidence(objects, scope.ledger_prefix, begin - CLOCK_SKEW)) as evidence:
         for place in scope.places:
             evidence.add_place(place)
         for day in days_of(objects, scope.account_url, scope.conn_id).read(scope.first, scope.last):
             evidence.add_requests(day.lost)
-        _add_tasks(evidence, begin)
+        _add_tasks(evidence, begin, sums)
         for row in _requests(hook, scope, sums):
             if begin <= row.created_at < end:
-                finding = _find(row, evidence, clock.time())
+                finding = _find(row, evidence, began)
                 sums.add(finding)
                 yield finding
 
@@ -165,26 +170,27 @@ def _requests(hook: IdeogramHook, scope: Scope, sums: Sums) -> Iterator[HistoryR
         seen = dict.fromkeys(list(seen)[-_REMEMBERED:])
 
 
-def _add_tasks(evidence: Evidence, since: float) -> None:
+def _add_tasks(evidence: Evidence, since: float, sums: Sums) -> None:
     try:
         evidence.add_tasks(requests_of_tasks(since))
-    except IdeogramError:  # of S3
-        raise
-    except Exception as error:  # without access to the database
-        log.warning("Airflow's database can't be read here (%s): the XComs of tasks are not considered", error)
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error  # without the query
+        reason = " ".join(str(cause).split())
+        sums.problems.append(f"Airflow's database can't be read here, so the results of tasks are left out: {reason}")
 
 
-def _find(row: HistoryRow, evidence: Evidence, now: float) -> Finding:
+def _find(row: HistoryRow, evidence: Evidence, began: float) -> Finding:
+    """Return the state of a request by the evidence whose reading began at a time."""
     if (image := evidence.image_of(row.request_id)) is not None:
         return Finding(row, State.STORED, place=image)
     if row.state == FAILED:
         return Finding(row, State.FAILED)
-    claim = evidence.claim_of(row)
+    claim, age = evidence.claim_of(row), began - row.created_at
     if claim is None:
-        return Finding(row, State.FOREIGN)
+        # Of what was submitted since, the ledger need not have had a record yet.
+        return Finding(row, State.FOREIGN if age > CLOCK_SKEW else State.RUNNING)
     place = claim.target.uri if claim.target else None
-    age = now - row.created_at
-    if row.state != COMPLETED or (claim.record is not None and age < STORING_SECONDS):
+    if row.state != COMPLETED or claim.is_ended or age < STORING_SECONDS:
         return Finding(row, State.RUNNING, claim, place)
-    is_there = row.image_url is not None and age < FILE_LIFETIME
+    is_there = row.image_url is not None and clock.time() - row.created_at < FILE_LIFETIME
     return Finding(row, State.RECOVERABLE if is_there else State.LOST, claim, place)

@@ -21,14 +21,16 @@ from airflow_provider_ideogram.cli.reconcile import State
 from airflow_provider_ideogram.exceptions import IdeogramError
 from airflow_provider_ideogram.jobs.completion import fetch_and_store
 from airflow_provider_ideogram.jobs.ledger import Ledger
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, PreconditionFailed
 from airflow_provider_ideogram.storage.target import Target
 
 if TYPE_CHECKING:
+    from airflow_provider_ideogram.api.history import HistoryRow
     from airflow_provider_ideogram.cli.reconcile import Finding
     from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+    from airflow_provider_ideogram.hooks.image import SpooledImage
     from airflow_provider_ideogram.jobs.record import LedgerRecord
-    from airflow_provider_ideogram.storage.image_record import ImageRecord
     from airflow_provider_ideogram.storage.image_store import ImageStore
 
 #: Images that are fetched and stored at once.
@@ -78,21 +80,38 @@ class Recovery:
         return _row(finding, NOT_STORED, "", "; ".join(problems) or "its target is unknown: give --prefix")
 
     def _store(self, finding: Finding, claim: Claim, target: Target) -> ImageRecord:
-        row = finding.row
-        request, record = row.request(), claim.record
+        row, record = finding.row, claim.record
+        request = row.request()
         fingerprint = claim.fingerprint or (request.fingerprint if request else "")
         group = record.intent.attempt_group if record else ""
         job = Job(row.request_id, row.created_at, request, fingerprint, target.uri, attempt_group=group)
-        poll = RequestPoll(row.request_id, row.created_at)
-        poll.on_history(row, time.time())
-        stored = fetch_and_store(self.hook, self.store, job, poll, if_missing=True)
+        stored = self._fetch(job, row, target)
         if record is not None:
             self._end(record, stored)
         return stored
 
+    def _fetch(self, job: Job, row: HistoryRow, target: Target) -> ImageRecord:
+        """Store the image, unless it is there: its task may have stored it since the objects were listed."""
+        poll = RequestPoll(row.request_id, row.created_at)
+        poll.on_history(row, time.time())
+        place = target
+
+        def named(image: SpooledImage) -> Target:
+            nonlocal place
+            place = target.named(row.request_id, image.extension)
+            return place
+
+        try:
+            return fetch_and_store(self.hook, self.store, job, poll, place=named, if_missing=True)
+        except PreconditionFailed:
+            head = self.store.head(place)
+            if head is None or made_by(head) != row.request_id:
+                raise
+            return ImageRecord.of_object(place, head, job.request, own=True)
+
     def _end(self, record: LedgerRecord, stored: ImageRecord) -> None:
         """Settle the cost, and delete the record, as the task that submitted the request would."""
-        settlement = Settlement(record.intent.reservation, stored.original_cost_usd)
+        settlement = Settlement(record.intent.reservation, stored.charged_usd)
         if settle(self.store.objects, [settlement]):
             bucket = Target.parse(record.intent.target).bucket
             Ledger(self.store.objects, bucket, self.ledger_prefix).delete(record.key, record.etag)

@@ -14,7 +14,8 @@ from math import prod
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import MappedOperator, Variable
+from airflow.providers.common.compat.sdk import MappedOperator, Variable, timezone  # type: ignore[attr-defined]
+from jinja2 import Undefined, UndefinedError
 
 from airflow_provider_ideogram.exceptions import IdeogramError, IdeogramInvalidInput
 from airflow_provider_ideogram.jobs.identity import owner_id
@@ -37,18 +38,17 @@ class PlannedRun:
     """
     A run of a DAG that need not exist.
 
-    :param logical_date: Its date.
+    :param run_id: The id that Airflow would give it.
+    :param run_type: Its type.
+    :param logical_date: Its date, a pendulum ``DateTime`` in UTC as in templates.
     :param interval: Its data interval.
     """
 
+    run_id: str
+    run_type: str
     logical_date: datetime
     interval: tuple[datetime, datetime]
     conf: Mapping[str, Any]
-
-    @property
-    def run_id(self) -> str:
-        """The id that the scheduler would give it."""
-        return f"scheduled__{self.logical_date.isoformat()}"
 
 
 def runs_of(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> Iterator[PlannedRun]:
@@ -58,14 +58,38 @@ def runs_of(dag: Any, first: date, last: date, conf: Mapping[str, Any]) -> Itera
     :param last: The last day, which is included.
     :param conf: The configuration of the runs.
     """
-    begins, ends = (datetime.combine(day, time.min, UTC) for day in (first, last + timedelta(days=1)))
+    begins, ends = (
+        timezone.convert_to_utc(datetime.combine(day, time.min, UTC)) for day in (first, last + timedelta(days=1))
+    )
     if not getattr(dag.timetable, "can_be_scheduled", True):
-        yield PlannedRun(begins, (begins, begins), conf)
+        yield PlannedRun(f"manual__{begins.isoformat()}", "manual", begins, (begins, begins), conf)
         return
-    for info in _scheduled(dag).iter_dagrun_infos_between(begins, ends - timedelta(microseconds=1)):
-        moment = info.logical_date or info.run_after
-        interval = info.data_interval
-        yield PlannedRun(moment, (interval.start, interval.end) if interval else (moment, moment), conf)
+    scheduled = _scheduled(dag)
+    for info in scheduled.iter_dagrun_infos_between(begins, ends - timedelta(microseconds=1)):
+        moment = timezone.convert_to_utc(info.logical_date or info.run_after)
+        start, end = info.data_interval or (moment, moment)
+        interval = timezone.convert_to_utc(start), timezone.convert_to_utc(end)
+        yield PlannedRun(_run_id(scheduled.timetable, info, moment), "scheduled", moment, interval, conf)
+
+
+def _run_id(timetable: Any, info: Any, moment: datetime) -> str:
+    """
+    Return the id that the scheduler would give a run.
+
+    :param info: Airflow's description of the run.
+    :param moment: The logical date, or the time of a run without one.
+    """
+    from airflow.utils.types import DagRunType
+
+    named: dict[str, Any]
+    if hasattr(info, "partition_key"):  # since Airflow 3.2
+        named = {"run_after": timezone.convert_to_utc(info.run_after), "partition_key": info.partition_key}
+    elif hasattr(DagRunType, "ASSET_TRIGGERED"):  # Airflow 3.0 and 3.1, whose scheduler passes the logical date
+        named = {"run_after": moment}
+    else:
+        named = {"logical_date": moment}
+    run_id: str = timetable.generate_run_id(run_type=DagRunType.SCHEDULED, data_interval=info.data_interval, **named)
+    return run_id
 
 
 def _scheduled(dag: Any) -> Any:
@@ -116,6 +140,8 @@ def _planned(task: Any, run: PlannedRun, map_index: int) -> PlannedTask:
         operator = _rendered(task, _context(task, run, instance))
     except OnlyInARun as unknown:
         return PlannedImages(Verdict.UNKNOWN, f"a template has {unknown}, which shows only in a run", usd=None)
+    except UndefinedError as unknown:
+        return PlannedImages(Verdict.UNKNOWN, f"a template names what is not known before a run: {unknown}", usd=None)
     except IdeogramError as error:
         return refused(error)
     except Exception as error:  # of a template: of any class
@@ -134,6 +160,8 @@ def _rendered(task: Any, context: Any) -> IdeogramBaseOperator:
     for name in operator.template_fields:
         if name not in _OF_FUNCTIONS:
             value = operator.render_template(getattr(operator, name), context, environment, set())
+            if isinstance(value, Undefined):  # of a DAG with render_template_as_native_obj
+                raise OnlyInARun(f"a value in {name}")
             setattr(operator, name, value)
     return operator
 
@@ -176,7 +204,7 @@ def _context(task: Any, run: PlannedRun, instance: _Instance) -> dict[str, Any]:
     return {
         "dag": task.dag,
         "dag_run": SimpleNamespace(
-            dag_id=task.dag_id, run_id=run.run_id, conf=dict(run.conf), logical_date=moment, run_type="scheduled"
+            dag_id=task.dag_id, run_id=run.run_id, conf=dict(run.conf), logical_date=moment, run_type=run.run_type
         ),
         "data_interval_start": start,
         "data_interval_end": end,
@@ -188,6 +216,7 @@ def _context(task: Any, run: PlannedRun, instance: _Instance) -> dict[str, Any]:
         "run_id": run.run_id,
         "task": task,
         "task_instance": instance,
+        "task_instance_key_str": f"{task.dag_id}__{task.task_id}__{day.replace('-', '')}",
         "ti": instance,
         "ts": stamp,
         "ts_nodash": moment.strftime("%Y%m%dT%H%M%S"),

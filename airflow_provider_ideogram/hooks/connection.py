@@ -211,7 +211,8 @@ def _number(value: Any) -> float:
     return number
 
 
-def _account_url(value: Any) -> str:
+def parse_account_url(value: Any) -> str:
+    """Return the address of an account's objects, which ends with a slash; raise ValueError if it is none."""
     parts = urlsplit(value) if isinstance(value, str) else SplitResult("", "", "", "", "")
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise ValueError(f"{value!r} is not an address such as s3://bucket/prefix/")
@@ -305,7 +306,7 @@ EXTRA_FIELDS = {
         "string",
         "Where all tasks share the rate limit and the budget: s3://bucket/prefix/. Empty: below the ledger's prefix in "
         "the target's bucket; name one place if targets are in several buckets.",
-        _account_url,
+        parse_account_url,
     ),
     "timeout": ExtraField(
         "Timeout (seconds)",

@@ -163,11 +163,11 @@ class Preview:
         if record is None or record.not_submitted:
             return None
         whose = f"of {record.intent.owner}"
+        reason = f"the running request {whose}" if record.request_id else f"the submit {whose} without a response"
         if image.request is not None and record.intent.fingerprint != image.request.fingerprint:
             if record.intent.owner == image.owner:
-                return PlannedImages(Verdict.GENERATE, f"request {record.request_id} is abandoned", usd=image.usd)
+                return PlannedImages(Verdict.GENERATE, f"{reason} is abandoned", usd=image.usd)
             return PlannedImages(Verdict.REFUSE, f"a request {whose} with other inputs has the target")
-        reason = f"the running request {whose}" if record.request_id else f"the submit {whose} without a response"
         return PlannedImages(Verdict.CONTINUE, reason, usd=image.usd)
 
     def _record(self, image: WantedImage) -> LedgerRecord | None:

@@ -134,6 +134,7 @@ class TargetRecord:
         return record.is_ended_by_image(self.owner, fingerprint, time.time())
 
     def _admitted(self, intent: Intent) -> AbstractContextManager[Intent]:
+        self.ledger.check_store()  # before the slot, which passes meanwhile
         return admitted(self.admission, intent, self.ledger.url_of(self.key))
 
 

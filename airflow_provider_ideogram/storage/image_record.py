@@ -212,12 +212,6 @@ def made_by(head: Mapping[str, Any]) -> str | None:
     return request_id
 
 
-def cost_of(head: Mapping[str, Any]) -> float | None:
-    """Return what the vendor charged for an object's image, None if it is unknown."""
-    cost: float | None = _read(head.get("Metadata", {}).get(_metadata_name("original_cost_usd")), float)
-    return cost
-
-
 def thumbnail_metadata(request_id: str) -> dict[str, str]:
     """Return the S3 metadata of a thumbnail, by which :func:`made_by` recognizes it."""
     return {_metadata_name("request_id"): request_id}
@@ -232,12 +226,6 @@ def thumbnail_of(head: Mapping[str, Any]) -> str | None:
     """Return the key of an object's thumbnail in the same bucket, None if it names none."""
     key: str | None = head.get("Metadata", {}).get(_THUMBNAIL)
     return key and unquote(key)
-
-
-def submitted_at_of(head: Mapping[str, Any]) -> str | None:
-    """Return when an object's request was submitted, in ISO 8601; None if it is not one of this provider's."""
-    time: str | None = head.get("Metadata", {}).get(_metadata_name("submitted_at"))
-    return time
 
 
 def paid_by_group(head: Mapping[str, Any], group: str) -> bool:

@@ -320,8 +320,8 @@ def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
         yield
     except ClientError as error:
         status = status_of(error)
-        # A conditional write over a missing object is answered 404.
-        if condition and status in (_PRECONDITION_FAILED, _CONFLICT, _NOT_FOUND):
+        # A conditional write over a missing object is answered 404, as is one to a missing bucket.
+        if condition and status in (_PRECONDITION_FAILED, _CONFLICT, _NOT_FOUND) and not _is_bucket_missing(error):
             raise PreconditionFailed from error
         if condition and status in _NOT_SUPPORTED:
             raise ConditionsNotSupported from error
@@ -330,7 +330,12 @@ def _conditions(condition: Mapping[str, str]) -> Iterator[None]:
 
 def _is_permanent(error: ClientError) -> bool:
     """Return whether another attempt is refused, too, until a person changes something."""
-    return status_of(error) == _NOT_PERMITTED or (status_of(error) == _NOT_FOUND and _code_of(error) == "NoSuchBucket")
+    return status_of(error) == _NOT_PERMITTED or _is_bucket_missing(error)
+
+
+def _is_bucket_missing(error: ClientError) -> bool:
+    """Return whether an error says so; a response to HEAD has no code."""
+    return status_of(error) == _NOT_FOUND and _code_of(error) == "NoSuchBucket"
 
 
 def _code_of(error: ClientError) -> str:
@@ -378,6 +383,6 @@ def _unless_missing(call: Any, **arguments: Any) -> Any:
     try:
         return call(**arguments)
     except ClientError as error:
-        if status_of(error) == _NOT_FOUND and _code_of(error) != "NoSuchBucket":
+        if status_of(error) == _NOT_FOUND and not _is_bucket_missing(error):
             return None
         raise

@@ -12,7 +12,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from airflow_provider_ideogram.exceptions import IdeogramInvalidInput, IdeogramStorageError
@@ -24,12 +23,12 @@ from airflow_provider_ideogram.storage.objects import (
     ObjectStore,
     PreconditionFailed,
 )
+from airflow_provider_ideogram.storage.s3_client import is_aws
 
 log = logging.getLogger(__name__)
 
 #: The beginning of the object's name; the names of records end with ``.json``.
 _NAME = ".probe-"
-_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 #: How buckets refuse arguments; some stores answer 500 to an encryption that they don't have.
 _REFUSALS = (400, 403, 405, 500, 501)
 _NO_CONDITIONS = (
@@ -86,7 +85,7 @@ class StoreProbe:
 
     @property
     def _is_known(self) -> bool:
-        return self._endpoint in _conditions_of or (urlsplit(self._endpoint).hostname or "").endswith(_AWS)
+        return self._endpoint in _conditions_of or is_aws(self._objects.client)
 
     def _probe(self, key: str) -> None:
         first = self._write_with_all_arguments(key)

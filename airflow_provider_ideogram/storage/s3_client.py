@@ -7,6 +7,7 @@ Invariant: it is made from the same session, endpoint and configuration as ``S3H
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from botocore.config import Config
 
@@ -14,6 +15,8 @@ from airflow_provider_ideogram import __version__
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 def make_client(hook: S3Hook) -> Any:
@@ -31,3 +34,8 @@ def make_client(hook: S3Hook) -> Any:
         config=config.merge(Config(user_agent_extra=agent)),
         verify=hook.verify,
     )
+
+
+def is_aws(client: Any) -> bool:
+    """Return whether a client's store is AWS's, not one that imitates it."""
+    return (urlsplit(client.meta.endpoint_url).hostname or "").endswith(_AWS)

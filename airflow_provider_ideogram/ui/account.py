@@ -2,7 +2,8 @@
 The page of an account: credits, spend, budgets, rate and queue, and what waits for a person.
 
 Invariant: reads only. The API key is in the call for the credits alone. Names of DAGs are shown only to users who may
-read them. A part that can't be read says so, and the others are shown.
+read them, and what is from XComs only to users who may read those. A part that can't be read says so, and the others
+are shown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from airflow.models.connection import Connection
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
-from sqlalchemy import select
+from sqlalchemy import Text, cast, or_, select
 
 from airflow_provider_ideogram.account.account import place_of
 from airflow_provider_ideogram.account.budget import DayBudget
@@ -38,6 +39,7 @@ from airflow_provider_ideogram.ui.work import LimitReached
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+    from sqlalchemy.sql.elements import ColumnElement
 
     from airflow_provider_ideogram.storage.objects import ObjectStore
     from airflow_provider_ideogram.ui.objects import Reader
@@ -51,8 +53,8 @@ _CREDITS_SECONDS = 60.0
 _VENDOR_SECONDS = 3.0
 #: Days whose objects are kept as long as they are unchanged.
 _MAX_KEPT = 500
-#: Failed tasks that are looked through, and those that are shown.
-_MAX_FAILURES, MAX_SHOWN = 1000, 50
+#: Failures that are looked through for unknown submits, and tasks that are shown.
+_MAX_IN_DOUBT, MAX_SHOWN = 1000, 50
 #: The reasons of a failure that only a person resolves: the submit may have been accepted.
 _UNKNOWN_SUBMITS = ("unknown_submit", "submit_failed")
 
@@ -68,6 +70,18 @@ class WaitingTask:
     run_id: str
     task_id: str
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """
+    The failed tasks whose submit may have been accepted, of all connections: a failure does not name its own.
+
+    :param limit: How many failures were looked through, the newest ones; None for all.
+    """
+
+    tasks: Sequence[WaitingTask] = ()
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ class AccountPage:
     budgets: Sequence[BudgetUse] = ()
     open_before: Spend = field(default_factory=Spend)
     lost: Sequence[LostImage] = ()
-    waiting: Sequence[WaitingTask] = ()
+    waiting: Waiting = Waiting()
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -148,22 +162,43 @@ def _add_settings(
         _add_days(page, days, settings, permitted, now)
 
 
-def waiting_tasks(session: Session, permitted: Collection[str], now: float) -> list[WaitingTask]:
-    """Return the failed tasks of the last days whose submit may have been accepted, the newest first."""
-    since = datetime.fromtimestamp(now, UTC) - timedelta(days=DAYS)
+def dags_in_doubt(session: Session, permitted: Collection[str], now: float) -> set[str]:
+    """Return those DAGs that may have tasks for :func:`waiting_tasks`."""
+    query = select(XComModel.dag_id).where(*_may_be_in_doubt(now), XComModel.dag_id.in_(permitted))
+    return set(session.scalars(query.distinct()))
+
+
+def waiting_tasks(session: Session, dag_ids: Collection[str], now: float) -> Waiting:
+    """
+    Return the failed tasks of the last days whose submit may have been accepted, the newest first.
+
+    :param dag_ids: The DAGs whose XComs the user may read.
+    """
     found = select(XComModel.value, XComModel.dag_id, XComModel.run_id, *columns())
-    query = (
+    rows = session.execute(
         with_regions(found.join(TaskInstance, of_same_instance()))
-        .where(XComModel.key == "failure", XComModel.timestamp >= since, TaskInstance.state == "failed")
-        .where(XComModel.dag_id.in_(permitted))
+        .where(*_may_be_in_doubt(now), TaskInstance.state == "failed", XComModel.dag_id.in_(dag_ids))
         .order_by(XComModel.timestamp.desc())
-        .limit(_MAX_FAILURES)
-    )
-    return [
+        .limit(_MAX_IN_DOUBT + 1)
+    ).all()
+    tasks = [
         WaitingTask(dag_id, run_id, row[0], Place.of_row(*row))
-        for value, dag_id, run_id, *row in session.execute(query)
+        for value, dag_id, run_id, *row in rows[:_MAX_IN_DOUBT]
         if _is_unknown(plain_value(value))
     ]
+    return Waiting(tasks, _MAX_IN_DOUBT if len(rows) > _MAX_IN_DOUBT else None)
+
+
+def _may_be_in_doubt(now: float) -> tuple[ColumnElement[bool], ...]:
+    """
+    Return the conditions for the XComs of failures that may have one of the reasons.
+
+    The values are JSON, or JSON within a JSON string, so that the database only looks for the reasons' words in them.
+    """
+    since = datetime.fromtimestamp(now, UTC) - timedelta(days=DAYS)
+    text = cast(XComModel.value, Text)
+    has_reason = or_(*(text.contains(reason, autoescape=True) for reason in _UNKNOWN_SUBMITS))
+    return XComModel.key == "failure", XComModel.timestamp >= since, has_reason
 
 
 def _is_unknown(failure: object) -> bool:

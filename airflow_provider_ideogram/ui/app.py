@@ -2,7 +2,8 @@
 The gallery's web application, which Airflow's API server mounts.
 
 Invariant: Airflow authorises every address below ``/dags/{dag_id}`` as the user, for that DAG, and below
-``/account/{connection_id}`` for that connection, before anything is read.
+``/account/{connection_id}`` for that connection, before anything is read. Pages of several DAGs read the XComs of those
+alone whose own addresses the user may open.
 An image is addressed by DAG, run, task, map index and row, never by its key. Text from prompts, XComs and manifests is
 escaped, and no page may run or load anything but the files of ``static``. All that blocks runs in the gallery's own
 threads.
@@ -31,12 +32,26 @@ from starlette.responses import HTMLResponse, Response
 
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
 from airflow_provider_ideogram.ui import downloads, files, review_api
-from airflow_provider_ideogram.ui.account import MAX_SHOWN, connections, read_account, waiting_tasks
+from airflow_provider_ideogram.ui.account import (
+    DAYS,
+    MAX_SHOWN,
+    connections,
+    dags_in_doubt,
+    read_account,
+    waiting_tasks,
+)
 from airflow_provider_ideogram.ui.again import call_again
 from airflow_provider_ideogram.ui.compare import MOST, differences
 from airflow_provider_ideogram.ui.costs import costs
 from airflow_provider_ideogram.ui.gate import Gate, busy
-from airflow_provider_ideogram.ui.handlers import METHODS, InPlace, dag_router, in_thread, reader_of
+from airflow_provider_ideogram.ui.handlers import (
+    METHODS,
+    InPlace,
+    dag_router,
+    in_thread,
+    reader_of,
+    with_readable_xcoms,
+)
 from airflow_provider_ideogram.ui.items import NO_ROW, console_address, find_item, find_named
 from airflow_provider_ideogram.ui.leftovers import leftovers
 from airflow_provider_ideogram.ui.pages import PAGE_SIZE, read_neighbours, read_page
@@ -119,6 +134,7 @@ def show_dags(request: Request, user: GetUserDep, page: PageNumber = 1) -> Respo
     with create_session(scoped=False) as session:
         dags = dags_with_images(session)
     permitted = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") if dags else set()
+    permitted = with_readable_xcoms(user, [dag_id for dag_id, _ in dags if dag_id in permitted])
     readable = [dag for dag in dags if dag[0] in permitted]
     with create_session(scoped=False) as session:
         shown = [
@@ -152,8 +168,11 @@ def show_account(request: Request, connection_id: str, user: GetUserDep) -> Resp
     if page is None:
         raise HTTPException(HTTPStatus.NOT_FOUND)
     with create_session(scoped=False) as session:
-        page.waiting = waiting_tasks(session, permitted, now)
-    return _page(request, "account.html", page=page, now=now, most=MAX_SHOWN)
+        in_doubt = dags_in_doubt(session, permitted, now)
+    in_doubt = with_readable_xcoms(user, in_doubt)
+    with create_session(scoped=False) as session:
+        page.waiting = waiting_tasks(session, in_doubt, now)
+    return _page(request, "account.html", page=page, now=now, days=DAYS, most=MAX_SHOWN)
 
 
 @_dag.api_route("", methods=METHODS)

@@ -7,12 +7,12 @@ Invariant: an image is named by task, map index and row, never by its key.
 from __future__ import annotations
 
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
 from airflow_provider_ideogram.links.ideogram import s3_console
+from airflow_provider_ideogram.storage.s3_client import is_aws
 from airflow_provider_ideogram.ui.compare import place_of
 from airflow_provider_ideogram.ui.objects import Reader, why_not_read
 from airflow_provider_ideogram.ui.pages import read_item
@@ -22,7 +22,6 @@ from airflow_provider_ideogram.ui.work import LimitReached
 
 #: The row in the address of the image of a task instance that makes a single one.
 NO_ROW = "-"
-_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 def find_named(reader: Reader, dag_id: str, run_id: str, name: str) -> Item:
@@ -50,7 +49,7 @@ def console_address(reader: Reader, item: Item) -> str | None:
     if not item.has_image:
         return None
     try:
-        host = urlsplit(reader.store().client.meta.endpoint_url).hostname or ""
+        client = reader.store().client
     except (IdeogramStorageError, LimitReached):
         return None
-    return s3_console(item.facts["bucket"], item.facts["key"]) if host.endswith(_AWS) else None
+    return s3_console(item.facts["bucket"], item.facts["key"]) if is_aws(client) else None

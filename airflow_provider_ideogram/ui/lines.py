@@ -12,13 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.objects import Reader
 
-#: A prompt has at most 10,000 characters, each at most 12 bytes of JSON; the other fields are short.
-MAX_LINE_BYTES = 256 * 1024
-#: Enough for a line with a prompt of usual length.
-_FIRST_READ_BYTES = 8 * 1024
+#: The bytes of a line that are kept: more than a line has whose model_params fill a record of the ledger.
+MAX_LINE_BYTES = 2 * MAX_RECORD_BYTES
+#: The bytes that are read for a line, one size after another: enough for a prompt of usual length, for one of 10,000
+#: characters, and for every line.
+_READ_BYTES = (8 * 1024, 256 * 1024, MAX_LINE_BYTES)
 _RANGE_NOT_SATISFIABLE = 416
 _NEWLINES = re.compile(rb"\n*")
 
@@ -58,12 +60,12 @@ def read_lines(
 
 def read_line(reader: Reader, target: Target, offset: int) -> bytes | None:
     """
-    Return the line that begins at an offset, None if no line begins there.
+    Return the line that begins at an offset, None if no line begins there, or one above :data:`MAX_LINE_BYTES`.
 
     :raises IdeogramStorageError: If S3 does not return it.
     """
     before = min(offset, 1)  # the byte before must be the end of a line
-    for size in (_FIRST_READ_BYTES, MAX_LINE_BYTES):
+    for size in _READ_BYTES:
         try:
             content = reader.read_range(target, offset - before, size + before)
         except IdeogramStorageError as error:
@@ -92,9 +94,11 @@ class Lines:
         self._buffer = b""
         self._position = 0  # in the buffer
         self._offset = offset  # of the buffer
+        self._is_cut = False  # whether the rest of the last line was not read
 
     def skip(self, count: int) -> int:
         """Skip up to ``count`` lines, and return how many there were."""
+        self._skip_rest()
         skipped = 0
         while skipped < count:
             newlines = self._buffer.count(b"\n", self._position)
@@ -116,18 +120,31 @@ class Lines:
             self._position = match.end()
 
     def next(self) -> tuple[int, bytes] | None:
-        """Return the next line's offset and its first :data:`MAX_LINE_BYTES`, None at the end."""
+        """
+        Return the next line's offset and the line, None at the end.
+
+        A line above :data:`MAX_LINE_BYTES` is cut; its rest is no line.
+        """
+        self._skip_rest()
         searched = self._position
         while (end := self._buffer.find(b"\n", searched)) < 0:
             size = len(self._buffer) - self._position
-            if size >= MAX_LINE_BYTES or not self._read():
+            self._is_cut = size >= MAX_LINE_BYTES
+            if self._is_cut or not self._read():
                 end = len(self._buffer)
                 break
             searched = size
-        offset, line = self._offset + self._position, self._buffer[self._position : end]
+        offset = self._offset + self._position
+        line = self._buffer[self._position : min(end, self._position + MAX_LINE_BYTES)]
         has_newline = end < len(self._buffer)
         self._position = end + has_newline
         return (offset, line) if line or has_newline else None
+
+    def _skip_rest(self) -> None:
+        """Skip the rest of a line that was cut: only now, since it may be without an end."""
+        if self._is_cut:
+            self._is_cut = False
+            self.skip(1)
 
     def _read(self) -> bool:
         """Read another chunk, and return whether there is one."""

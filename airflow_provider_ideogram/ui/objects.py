@@ -1,8 +1,9 @@
 """
 What a request reads from S3.
 
-Invariant: an object is shown only if it is an image, and its own metadata names the request that the XCom or manifest
-names. No other object can be read, whatever an XCom contains. Each read counts against the request's limits.
+Invariant: an object is shown only if its type is that of an image, and its own metadata names the request that the XCom
+or manifest names. No other object can be read, whatever an XCom contains. Each read counts against the request's
+limits.
 
 Images are streamed by the API server instead of by presigned addresses: each request is authorised as the user, the
 browser need not reach the bucket, and the page's security policy permits this origin alone. One chunk of each image is
@@ -17,6 +18,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
@@ -43,6 +45,7 @@ _CHUNK_BYTES = 64 * 1024
 _STREAM_CHUNK_BYTES = 256 * 1024
 _GONE = "The image was deleted, or replaced by another one."
 _CODE = re.compile(r"[A-Za-z0-9]{1,60}")
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 
 
 class NotShown(Exception):
@@ -182,17 +185,21 @@ def open_image(reader: Reader, facts: Mapping[str, Any]) -> Image:
     """
     Open the image that the fields of an image's record name.
 
-    :raises NotShown: If it is missing, or not the image of the record.
+    :raises NotShown: If it is missing, not the image of the record, or of a type that is not shown.
     :raises IdeogramStorageError: If S3 does not return it.
     """
     return _opened(reader, Target(facts["bucket"], facts["key"]), facts, _version(facts))
 
 
 def open_thumbnail(reader: Reader, facts: Mapping[str, Any]) -> Image:
-    """Open the thumbnail of an image, or the image itself if there is none; raises as :func:`open_image` does."""
+    """
+    Open the thumbnail of an image, of whatever type that is, or the image itself if there is none.
+
+    Raises as :func:`open_image` does.
+    """
     target = Target(facts["bucket"], facts["key"])
     head = reader.head(target, **_version(facts))
-    if head is None or not _is_shown(head, facts):
+    if head is None or made_by(head) != facts["request_id"]:
         raise NotShown(_GONE)
     if key := thumbnail_of(head):
         # A lifecycle rule has deleted it, this is a copy in another bucket, or the ledger's prefix may not be read.
@@ -205,9 +212,9 @@ def _opened(reader: Reader, target: Target, facts: Mapping[str, Any], options: M
     response = reader.open(target, **options)
     if response is None:
         raise NotShown(_GONE)
-    if not _is_shown(response, facts):
+    if problem := _why_not_shown(response, facts):
         response["Body"].close()
-        raise NotShown(_GONE)
+        raise NotShown(problem)
     return Image(response["ContentType"], response["ContentLength"], response["Body"])
 
 
@@ -216,24 +223,32 @@ def _version(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"VersionId": version} if isinstance(version, str) and version else {}
 
 
-def _is_shown(head: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    return made_by(head) == facts["request_id"] and head.get("ContentType") in IMAGE_TYPES
+def _why_not_shown(head: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    if made_by(head) != facts["request_id"]:
+        return _GONE
+    media_type = head.get("ContentType") or ""
+    if media_type in IMAGE_TYPES:
+        return None
+    return f"Images of type {media_type if _MEDIA_TYPE.fullmatch(media_type) else 'unknown'} are not shown."
 
 
-def _for_viewers(error: IdeogramStorageError) -> str:
-    """Log an error with S3's text, and return its code, which says nothing of buckets and keys."""
-    log.warning("The gallery can't read from S3: %s", error.reason)
+def why_not_read(error: IdeogramStorageError | LimitReached, action: str = "read") -> str:
+    """
+    Log an error with its text, and return what users are told of it, which says nothing of buckets and keys.
+
+    :param action: What failed if S3 has not answered.
+    """
+    if isinstance(error, LimitReached):
+        return str(error)
+    log.warning("The gallery's access to S3 failed: %s", error.reason)
     cause = error.__cause__
     if isinstance(cause, ClientError):
         code = str(cause.response.get("Error", {}).get("Code", ""))
-        return code if _CODE.fullmatch(code) else f"HTTP {error.status_code}"
-    return "NoSuchKey" if cause is None else type(cause).__name__  # a missing object is no error of boto
-
-
-def why_not_read(error: IdeogramStorageError | LimitReached) -> str:
-    """Return what users are told of an error."""
-    return str(error) if isinstance(error, LimitReached) else f"S3 answers {_for_viewers(error)}"
+        return f"S3 answers {code if _CODE.fullmatch(code) else f'HTTP {error.status_code}'}"
+    if error.status_code == HTTPStatus.NOT_FOUND:  # a missing object is no error of boto
+        return "S3 answers NoSuchKey"
+    return f"the {action} failed ({type(cause or error).__name__})"
 
 
 def _missing(target: Target) -> IdeogramStorageError:
-    return IdeogramStorageError(f"{target.uri} is missing", NOTHING_CHARGED)
+    return IdeogramStorageError(f"{target.uri} is missing", NOTHING_CHARGED, status_code=HTTPStatus.NOT_FOUND)

@@ -138,7 +138,7 @@ def decide(
     except DecisionRefused as refusal:
         return JSONResponse({"problem": str(refusal)}, HTTPStatus.UNPROCESSABLE_ENTITY)
     except (IdeogramError, LimitReached) as error:
-        return _problem(error)
+        return _problem(error, "change")
 
 
 def _store(store: ReviewStore, instance: Instance, user: str, body: Decided) -> Review:
@@ -188,9 +188,9 @@ def _state(review: Review, since: int) -> Response:
     )
 
 
-def _problem(error: IdeogramError | LimitReached) -> Response:
+def _problem(error: IdeogramError | LimitReached, action: str = "read") -> Response:
     """Return what users are told of an error of S3."""
-    text = why_not_read(error) if isinstance(error, IdeogramStorageError | LimitReached) else str(error)
+    text = why_not_read(error, action) if isinstance(error, IdeogramStorageError | LimitReached) else str(error)
     if isinstance(error, IdeogramStorageRefused):
         is_write = isinstance(error.__cause__, ClientError) and error.__cause__.operation_name == "PutObject"
         verb, right = ("write", "s3:PutObject") if is_write else ("read", "s3:GetObject")

@@ -25,6 +25,10 @@ from airflow_provider_ideogram.ui.work import LimitReached
 REVIEW_XCOM = "review"
 
 
+class ReviewMissing(IdeogramStorageError):
+    """At the address of a task instance's review is none of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunReview:
     """
@@ -68,9 +72,9 @@ def store_of(reader: Reader, instance: Instance) -> ReviewStore | None:
 
 
 def checked(review: Review | None, instance: Instance) -> Review:
-    """Return a review that was read; raise IdeogramStorageError if it is missing or another task instance's."""
+    """Return a review that was read; raise ReviewMissing if it is missing or another task instance's."""
     if review is None or review.owner != owner_id(instance):
-        raise IdeogramStorageError("The review is missing, or is not this task's", NOTHING_CHARGED)
+        raise ReviewMissing("The review is missing, or is not this task's", NOTHING_CHARGED)
     return review
 
 

@@ -204,11 +204,11 @@ class TestMetrics:
 
         assert stats.counts == {
             "ideogram.submitted": 1,
-            "ideogram.cost_cents": 5,
+            "ideogram.cost_micros": 50_000,
             "ideogram.completed": 1,
             "ideogram.reused": 1,
         }
-        assert stats.tags["ideogram.cost_cents"] == {"model": "ideogram-2a-txt-2-img"}
+        assert stats.tags["ideogram.cost_micros"] == {"model": "ideogram-2a-txt-2-img"}
         assert stats.gauges == {"ideogram.remaining_credits": pytest.approx(999.95)}
         assert stats.times["ideogram.inference"] == [150.0]
         assert len(stats.times["ideogram.noticed_delay"]) == 1
@@ -244,7 +244,7 @@ class TestMetrics:
             f"ideogram.failed.{reason}": 1,
         }
         assert stats.tags["ideogram.failed"] == {"reason": reason}
-        assert stats.counts["ideogram.cost_cents"] == 0
+        assert stats.counts["ideogram.cost_micros"] == 0
 
     def test_items_of_a_dataset_are_counted(
         self,
@@ -260,7 +260,7 @@ class TestMetrics:
 
         assert stats.counts == {
             "ideogram.submitted": 4,
-            "ideogram.cost_cents": 15,
+            "ideogram.cost_micros": 150_000,
             "ideogram.completed": 3,
             "ideogram.failed": 1,
             "ideogram.failed.content_blocked": 1,
@@ -286,7 +286,7 @@ class TestMetrics:
         assert sent == [
             "airflow.ideogram.submitted:1|c",
             "airflow.ideogram.completed:1|c",
-            "airflow.ideogram.cost_cents:5|c",
+            "airflow.ideogram.cost_micros:50000|c",
             "airflow.ideogram.remaining_credits:12.5|g",
             "airflow.ideogram.failed:1|c",
             "airflow.ideogram.failed.content_blocked:1|c",

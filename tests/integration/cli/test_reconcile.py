@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from airflow import settings
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
 
+from airflow_provider_ideogram.account.account import FOLDER as ACCOUNT_FOLDER
 from airflow_provider_ideogram.account.account import place_of
 from airflow_provider_ideogram.account.budget import Caps, DayBudget, Spender, day_of
 from airflow_provider_ideogram.account.store import AccountStore
 from airflow_provider_ideogram.api.history import HistoryPage, HistoryRow
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.cli import reconcile
+from airflow_provider_ideogram.cli.evidence import Evidence, requests_of_tasks
 from airflow_provider_ideogram.cli.main import main
 from airflow_provider_ideogram.datasets.rows import Item
 from airflow_provider_ideogram.hooks.ideogram import IdeogramHook
+from airflow_provider_ideogram.jobs.completion import fetch_and_store
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.jobs.record import Intent
-from airflow_provider_ideogram.storage.image_record import cost_of, made_by, made_from, paid_by_group
+from airflow_provider_ideogram.storage.image_record import made_by, made_from, paid_by_group
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.s3 import answered_for
@@ -38,7 +46,9 @@ SPENDER = Spender("posters", "image", "ideogram-2a-txt-2-img")
 
 @pytest.fixture(autouse=True)
 def environment(ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's database has no XComs."""
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    monkeypatch.setattr(reconcile, "requests_of_tasks", lambda since: iter(()))
 
 
 class Deployment:
@@ -92,12 +102,18 @@ class Deployment:
     def url(self) -> str:
         return self.world.uri("_ideogram/")
 
-    def run(self, command: str, *arguments: str, code: int = 0) -> list[dict[str, str]]:
+    def end(self, key: str) -> None:
+        """Delete the ledger's record of a key."""
+        self.world.s3.delete_object(
+            Bucket=self.world.bucket, Key=self.ledger.key_of(Target(self.world.bucket, key), OWNER)
+        )
+
+    def run(self, command: str, *arguments: str, code: int = 0, url: str | None = None) -> list[dict[str, str]]:
         """Run a command for the last ten days, and return its rows."""
         today = datetime.fromtimestamp(self.world.clock(), UTC).date()
         days = ["--from", str(today - timedelta(days=10)), "--to", str(today)]
         self.capsys.readouterr()
-        assert main([command, "--account-url", self.url, *days, *arguments, "-o", "json"]) == code
+        assert main([command, "--account-url", url or self.url, *days, *arguments, "-o", "json"]) == code
         rows: list[dict[str, str]] = json.loads(self.capsys.readouterr().out)
         return rows
 
@@ -108,6 +124,19 @@ class Deployment:
     def listed(self, state: str) -> list[tuple[str, str]]:
         """Return the ids and places of the requests in a state."""
         return [(row["request_id"], row["place"]) for row in self.run("reconcile", "--list", state)]
+
+
+@contextmanager
+def during_the_reading(act: Callable[[], object]) -> Iterator[None]:
+    """Act once the bucket's ledger and images are read."""
+    add_place = Evidence.add_place
+
+    def then_act(evidence: Evidence, place: Target) -> None:
+        add_place(evidence, place)
+        act()
+
+    with mock.patch.object(Evidence, "add_place", then_act):
+        yield
 
 
 @pytest.fixture
@@ -180,6 +209,8 @@ class TestReconcile:
         item = Item(0, "a", GenerationRequest("planned"), "set/a")
         lines = json.dumps(item.to_json()) + "\n[]\n"
         deployment.world.put("_ideogram/set/.dataset/x/todo-000001-000000.jsonl", lines.encode())
+        assert deployment.listed("running") == [(request_id, deployment.world.uri("set/a"))]
+        deployment.world.pass_time(HOUR)
         assert deployment.listed("recoverable") == [(request_id, deployment.world.uri("set/a"))]
 
     def test_manifest_spares_the_reading_of_images(self, deployment: Deployment) -> None:
@@ -191,6 +222,7 @@ class TestReconcile:
         ]
         manifest = "".join(json.dumps(line) + "\n" for line in lines)
         deployment.world.put("set/manifest.jsonl", manifest.encode())
+        deployment.world.pass_time(HOUR)
         with mock.patch.object(ObjectStore, "head") as head:
             assert deployment.listed("stored") == [(stored, deployment.world.uri("set/a"))]
         head.assert_not_called()
@@ -200,6 +232,7 @@ class TestReconcile:
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         known, elsewhere = deployment.submit("without a ledger"), deployment.submit("in another bucket")
+        deployment.world.pass_time(HOUR)
         deployment.world.s3.create_bucket(Bucket=(bucket := f"{deployment.world.bucket}-2"))
         deployment.world.s3.put_object(
             Bucket=bucket, Key="a.png", Body=b"image", Metadata={"ideogram-request-id": elsewhere}
@@ -213,6 +246,61 @@ class TestReconcile:
         with answered_for("ListObjectsV2", ""):
             assert main(["reconcile", "--account-url", deployment.url]) == 1
         assert "s3" in deployment.capsys.readouterr().err
+
+    def test_image_that_its_task_stores_meanwhile_is_no_missing_one(self, deployment: Deployment) -> None:
+        world, request_id = deployment.world, deployment.submit("slow")
+        deployment.record(request_id, "slow.png", "slow")
+        world.pass_time(HOUR)
+
+        def end() -> None:
+            deployment.store(request_id, "slow.png")
+            deployment.end("slow.png")
+
+        with during_the_reading(end):
+            assert deployment.run("recover", "--prefix", world.uri("rescued/")) == []
+        assert deployment.listed("stored") == [(request_id, world.uri("slow.png"))]
+        assert world.object_keys("rescued/") == []
+
+    def test_record_of_a_later_request_is_left_to_it(self, deployment: Deployment) -> None:
+        world, first = deployment.world, deployment.submit("first")
+        deployment.record(first, "a.png", "first")
+        world.pass_time(HOUR)
+
+        def submit_again() -> None:
+            deployment.end("a.png")
+            deployment.record(deployment.submit("second"), "a.png", "second")
+
+        with during_the_reading(submit_again):
+            assert deployment.run("recover") == []
+        assert world.object_keys("_ideogram/a.png") == ["_ideogram/a.png.json"]
+
+    def test_age_counts_to_the_beginning_of_the_reading(self, deployment: Deployment) -> None:
+        request_id = deployment.submit("planned")
+        lines = json.dumps(Item(0, "a", GenerationRequest("planned"), "set/a").to_json()) + "\n"
+        deployment.world.put("_ideogram/set/.dataset/x/todo-000001-000000.jsonl", lines.encode())
+        with during_the_reading(lambda: deployment.world.pass_time(HOUR)):
+            assert deployment.listed("running") == [(request_id, deployment.world.uri("set/a"))]
+
+    @pytest.mark.parametrize("command", ["reconcile", "recover"])
+    def test_database_that_cannot_be_read_is_told(
+        self, command: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reconcile, "requests_of_tasks", requests_of_tasks)
+        monkeypatch.setattr(settings, "Session", sessionmaker(create_engine("sqlite://")))
+        assert main([command, "--account-url", deployment.url]) == 1
+        assert "Airflow's database can't be read here" in deployment.capsys.readouterr().err
+
+    def test_error_of_the_program_is_no_unreadable_database(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reconcile, "requests_of_tasks", lambda since: iter([None]))
+        with pytest.raises(TypeError):
+            main(["reconcile", "--account-url", deployment.url])
+
+    def test_address_without_a_slash_is_the_same_one(self, deployment: Deployment) -> None:
+        deployment.reserve(lost_request_id="lost")
+        sums = {row["state"]: row["requests"] for row in deployment.run("reconcile", url=deployment.url.rstrip("/"))}
+        assert sums["recorded"] == "1"
 
 
 class TestRecover:
@@ -229,11 +317,47 @@ class TestRecover:
         head = world.s3.head_object(Bucket=world.bucket, Key="images/a.png")
         assert made_from(head, GenerationRequest("recoverable"))
         assert paid_by_group(head, attempt_group(OWNER, 0))
-        assert (made_by(head), cost_of(head)) == (request_id, 0.05)
+        assert (made_by(head), head["Metadata"]["ideogram-original-cost-usd"]) == (request_id, "0.05")
         assert world.object_keys("_ideogram/images/") == []
         assert deployment.states()["recorded"] == (1, 0.05)
         assert deployment.run("recover") == []
         assert world.submits == 1
+
+    def test_list_price_is_not_settled_as_charged(self, deployment: Deployment) -> None:
+        reservation = deployment.reserve()
+        request_id = deployment.submit("of unknown cost")
+        deployment.record(request_id, "a.png", "of unknown cost", reservation)
+        deployment.world.pass_time(HOUR)
+        with mock.patch("airflow_provider_ideogram.api.history.number_of", return_value=None):
+            [row] = deployment.run("recover")
+        assert row["result"] == "stored"
+        [spend] = deployment.run("spend")
+        assert (spend["images"], spend["unknown"], spend["spent_usd"]) == ("0", "1", "0.05")
+
+    @pytest.mark.parametrize("target", ["a.png", "folder/"])
+    def test_image_that_is_there_by_now_is_stored(self, target: str, deployment: Deployment) -> None:
+        world, reservation = deployment.world, deployment.reserve()
+        request_id = deployment.submit("recoverable")
+        deployment.record(request_id, target, "recoverable", reservation)
+        key = target if target == "a.png" else f"{target}{request_id}.png"
+        world.pass_time(HOUR)
+
+        def store_before(*arguments: Any, **options: Any) -> Any:
+            deployment.store(request_id, key)
+            return fetch_and_store(*arguments, **options)
+
+        with mock.patch("airflow_provider_ideogram.cli.recover.fetch_and_store", store_before):
+            [row] = deployment.run("recover")
+
+        assert (row["result"], row["place"]) == ("stored", world.uri(key))
+        assert [name for name in world.object_keys() if ACCOUNT_FOLDER not in name] == [key]
+        assert deployment.states()["recorded"] == (1, 0.05)
+
+    def test_bucket_that_is_missing_has_no_other_object(self, deployment: Deployment) -> None:
+        deployment.submit("made elsewhere")
+        deployment.world.pass_time(HOUR)
+        [row] = deployment.run("recover", "--prefix", "s3://missing-bucket/x/", "--include-foreign", code=1)
+        assert "NoSuchBucket" in row["detail"]
 
     def test_object_is_never_replaced(self, deployment: Deployment) -> None:
         world = deployment.world
@@ -261,6 +385,8 @@ class TestRecover:
     def test_foreign_requests_are_stored_when_asked_for(self, deployment: Deployment) -> None:
         request_id = deployment.submit("made elsewhere")
         prefix = deployment.world.uri("rescued/")
+        assert deployment.run("recover", "--prefix", prefix, "--include-foreign") == []  # it may be a task's
+        deployment.world.pass_time(HOUR)
         assert deployment.run("recover", "--prefix", prefix) == []
         [row] = deployment.run("recover", "--prefix", prefix, "--include-foreign")
         assert row["place"] == f"{prefix}{request_id}.png"

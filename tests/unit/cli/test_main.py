@@ -32,11 +32,14 @@ def checks(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
 
 
 class TestSpend:
-    def test_is_printed_as_json(self, client: S3Client, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("slash", ["/", ""])
+    def test_is_printed_as_json(
+        self, slash: str, client: S3Client, bucket: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         write_day(client, bucket, "2026-11-25")
         capsys.readouterr()  # Airflow 2 prints the log of the S3 server in this process
         days = ["--from", "2026-11-01", "--to", "2026-11-30"]
-        where = ["--conn-id", "team", "--account-url", f"s3://{bucket}/_ideogram/"]
+        where = ["--conn-id", "team", "--account-url", f"s3://{bucket}/_ideogram{slash}"]
 
         assert main(["spend", *where, *days, "--by", "dag", "-o", "json"]) == 0
 
@@ -46,6 +49,10 @@ class TestSpend:
     def test_without_an_address_is_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["spend"]) == 1
         assert "give --account-url" in capsys.readouterr().err
+
+    def test_what_is_no_address_is_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["spend", "--account-url", "images/_ideogram/"]) == 1
+        assert "--account-url: 'images/_ideogram/' is not an address" in capsys.readouterr().err
 
     def test_bucket_that_is_missing_is_an_error(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["spend", "--account-url", "s3://missing-bucket/"]) == 1

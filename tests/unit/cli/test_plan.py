@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, task
 from airflow_provider_ideogram.api.parameters import GenerationRequest
 from airflow_provider_ideogram.cli import plan as plan_module
 from airflow_provider_ideogram.cli.main import main
+from airflow_provider_ideogram.cli.rendering import runs_of
 from airflow_provider_ideogram.jobs import preview
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.jobs.record import Intent
@@ -21,6 +23,7 @@ from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator,
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.target import Target
 from tests.support.account import Account, account
+from tests.support.airflow_version import AIRFLOW
 from tests.support.s3 import calls_recorded
 from tests.support.task_logs import captured_logs
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from airflow_provider_ideogram.emulator.running import RunningEmulator
 
 __all__ = ["account"]
+_INTERVALS = "airflow.sdk" if AIRFLOW >= (3, 2) else "airflow.timetables.interval"
+CronDataIntervalTimetable: Any = import_module(_INTERVALS).CronDataIntervalTimetable
 DAY = date(2026, 11, 25)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -53,12 +58,21 @@ def store(s3: S3Client, bucket: str, key: str, **inputs: Any) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=b"image", Metadata=metadata)
 
 
-def record(s3: S3Client, bucket: str, key: str, owner: str = "posters/run/image/-1", **inputs: Any) -> None:
-    """Write a ledger record of a running request."""
+def record(
+    s3: S3Client,
+    bucket: str,
+    key: str,
+    owner: str = "posters/run/image/-1",
+    request_id: str | None = "request-1",
+    **inputs: Any,
+) -> None:
+    """Write a ledger record of a running request, or of a submit without a response."""
     request, target = GenerationRequest(**inputs), Target(bucket, key)
     ledger = Ledger(ObjectStore(s3), bucket)
     intent = Intent(replace(request, seed=7), request.fingerprint, target.uri, 1.0, owner, 0)
-    ledger.record_request(ledger.write_intent(ledger.key_of(target, owner), intent), "request-1")
+    written = ledger.write_intent(ledger.key_of(target, owner), intent)
+    if request_id is not None:
+        ledger.record_request(written, request_id)
 
 
 def rows(dag: DAG, first: date = DAY, last: date = DAY, **conf: Any) -> list[dict[str, Any]]:
@@ -101,6 +115,20 @@ class TestImages:
         ]
         assert any("with other inputs has the target" in detail for detail in details(dag))
         assert any("prompt: must not be empty" in detail for detail in details(dag))
+
+    @pytest.mark.parametrize(
+        ("request_id", "what"),
+        [("request-1", "the running request of {}"), (None, "the submit of {} without a response")],
+    )
+    def test_own_request_with_other_inputs_is_abandoned(
+        self, request_id: str | None, what: str, dag: DAG, s3: S3Client, s3_bucket: str
+    ) -> None:
+        with dag:
+            IdeogramGenerateImageOperator(task_id="image", prompt="new", s3_bucket=s3_bucket, s3_key="1.png")
+        owner = "posters/scheduled__2026-11-25T00:00:00+00:00/image/-1"
+        record(s3, s3_bucket, "1.png", owner, request_id, prompt="old")
+        assert plan(dag)[0] == ("image", "generate", 1, "0.05")
+        assert details(dag)[0] == f"{what.format(owner)} is abandoned"
 
     def test_object_that_must_not_be_replaced_is_refused(self, dag: DAG, s3: S3Client, s3_bucket: str) -> None:
         with dag:
@@ -220,6 +248,32 @@ class TestRuns:
         self.image(dag, s3_bucket)
         found = plan_module.plan(dag, date(2026, 11, 24), date(2026, 11, 26), {})
         assert [row["run"][:10] for row in found] == ["2026-11-24", "2026-11-25", "2026-11-26", "total"]
+
+    def test_run_has_the_id_that_the_scheduler_gives_it(self) -> None:
+        schedule = CronDataIntervalTimetable("0 6 * * *", timezone="Europe/Berlin")
+        [run] = runs_of(DAG("posters", schedule=schedule, start_date=START), DAY, DAY, {})
+        assert run.logical_date.isoformat() == "2026-11-25T05:00:00+00:00"
+        day = 26 if AIRFLOW >= (3, 2) else 25  # of the end of the interval, or of the logical date
+        assert run.run_id == f"scheduled__2026-11-{day}T05:00:00+00:00"
+
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize("schedule", ["@daily", None])
+    @pytest.mark.parametrize(
+        ("prompt", "verdict"),
+        [
+            ("{{ task_instance_key_str }}", "generate"),
+            ("{{ logical_date.to_date_string() }}", "generate"),
+            ("{{ prev_data_interval_end_success }}", "unknown"),
+            ("{{ dag_run.start_date.year }}", "unknown"),
+            ("{{ 'a' + 1 }}", "refuse"),
+        ],
+    )
+    def test_template_is_rendered_or_unknown(
+        self, native: bool, schedule: str | None, prompt: str, verdict: str, s3_bucket: str
+    ) -> None:
+        dag = DAG("posters", schedule=schedule, start_date=START, render_template_as_native_obj=native)
+        self.image(dag, s3_bucket, prompt)
+        assert plan(dag)[0][1] == verdict
 
     def test_dag_without_a_schedule_has_one_run(self, s3_bucket: str) -> None:
         dag = DAG("by_hand", schedule=None, start_date=START, params={"theme": "cats"})

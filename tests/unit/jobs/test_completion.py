@@ -150,12 +150,12 @@ class TestStore:
         assert _stored(world, job, poll).cost_usd == 0.05
 
     def test_metrics_count_the_true_cost(self, world: World) -> None:
-        world.emulator.configure(price=0.07)
+        world.emulator.configure(price=0.0235)
         with mock.patch("airflow_provider_ideogram.metrics.Stats") as stats:
             _stored(world, *_completed(world))
-        assert mock.call.incr("ideogram.cost_cents", 7, tags={"model": ASKED.model}) in stats.mock_calls
+        assert mock.call.incr("ideogram.cost_micros", 23_500, tags={"model": ASKED.model}) in stats.mock_calls
         [(gauge,)] = [call.args[1:] for call in stats.gauge.mock_calls]
-        assert gauge == pytest.approx(999.93)
+        assert gauge == pytest.approx(999.9765)
 
 
 class TestNotStored:

@@ -128,6 +128,7 @@ def test_metadata_is_plain_and_small() -> None:
 def test_reused_image_keeps_its_original_cost() -> None:
     record = ImageRecord.of_object(TARGET, _head(metadata_of(JOB, IMAGE, COMPLETION)), ASKED)
     assert record.to_xcom() == {**XCOM, "cost_usd": 0.0, "reused": True}
+    assert record.charged_usd == record.original_cost_usd == COMPLETION.cost_usd
     assert list(record.to_xcom()) == list(XCOM)
 
 
@@ -140,6 +141,7 @@ def test_estimate_stays_an_estimate_when_reused() -> None:
     metadata = metadata_of(JOB, IMAGE, replace(COMPLETION, cost_usd=None))
     record = ImageRecord.of_object(TARGET, _head(metadata), ASKED)
     assert (record.cost_usd, record.original_cost_usd, record.cost_is_estimate) == (0.0, 0.05, True)
+    assert record.charged_usd is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.exceptions import IdeogramStorageError, IdeogramStorageRefused
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, ObjectStore, PreconditionFailed
 from dev.s3_server import S3Server
 from tests.support.s3 import (
@@ -202,6 +202,14 @@ class TestConditions:
     ) -> None:
         with answered(client, "PutObject", 409, "ConditionalRequestConflict"), pytest.raises(PreconditionFailed):
             store.put(bucket, KEY, b"1", if_missing=True)
+
+    def test_missing_bucket_is_no_failed_condition(self, store: ObjectStore) -> None:
+        with pytest.raises(IdeogramStorageRefused, match="NoSuchBucket"):
+            store.put("missing-bucket", KEY, b"1", if_missing=True)
+        with pytest.raises(IdeogramStorageRefused, match="NoSuchBucket"):
+            store.put("missing-bucket", KEY, b"1", if_match='"1"')
+        with pytest.raises(IdeogramStorageRefused, match="NoSuchBucket"):
+            store.delete("missing-bucket", KEY, if_match='"1"')
 
     def test_deletion_of_a_version(self, store: ObjectStore, bucket: str) -> None:
         first = store.put(bucket, KEY, b"1")["ETag"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Airflow's API server loads Starlette's test client, which warns of httpx
     from airflow_provider_ideogram.storage.objects import ObjectStore
-    from airflow_provider_ideogram.ui import URL_PREFIX, app
+    from airflow_provider_ideogram.ui import URL_PREFIX, app, handlers
     from airflow_provider_ideogram.ui.objects import Reader
     from airflow_provider_ideogram.ui.places import DynamicRegion
     from airflow_provider_ideogram.ui.work import Work
@@ -131,9 +131,14 @@ class User(str):
 
 @dataclass
 class AuthManager:
-    """Knows users by tokens, which DAG each may not read, that viewers only read, and guests read no connection."""
+    """
+    Knows users by tokens, which DAG each may not read, that viewers only read, and guests read no connection.
+
+    :param hidden: The users who may not read this of the DAGs that they may read.
+    """
 
     denied: dict[str, set[str]] = field(default_factory=dict)
+    hidden: dict[str, set[str]] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
 
     async def get_user_from_token(self, token: str) -> User:
@@ -141,7 +146,12 @@ class AuthManager:
 
     def is_authorized_dag(self, *, method: str, access_entity: Any, details: Any, user: str) -> bool:
         self.asked.append((method, access_entity.name, details.id, user))
+        if user in self.hidden.get(access_entity.name, set()):
+            return False
         return details.id not in self.denied.get(user, set()) and (method == "GET" or user != "viewer")
+
+    def batch_is_authorized_dag(self, requests: Sequence[Mapping[str, Any]], *, user: str) -> bool:
+        return all(self.is_authorized_dag(**request, user=user) for request in requests)
 
     def is_authorized_connection(self, *, method: str, details: Any, user: str) -> bool:
         self.asked.append((method, "CONNECTION", details.conn_id, user))
@@ -156,7 +166,8 @@ class AuthManager:
 def auth_manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
     manager = AuthManager({"guest": {"dogs"}})
     monkeypatch.setattr("airflow.api_fastapi.core_api.security.get_auth_manager", lambda: manager)
-    monkeypatch.setattr(app, "get_auth_manager", lambda: manager)
+    for module in (app, handlers):
+        monkeypatch.setattr(module, "get_auth_manager", lambda: manager)
     return manager
 
 

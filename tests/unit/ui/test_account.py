@@ -14,6 +14,8 @@ from unittest import mock
 import httpx
 import pytest
 from airflow.models.connection import Connection
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from sqlalchemy.orm import Session
 
 from airflow_provider_ideogram.account.account import place_of
@@ -194,8 +196,44 @@ class TestPage:
 
     async def test_nothing_waits(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
         page = await gallery.get(PATH)
-        assert '<p class="muted">Nothing.</p>' in page.text
+        assert '<p class="muted">Nothing that you may see.</p>' in page.text
         assert "no-store" in page.headers["Cache-Control"]
+
+    async def test_nothing_is_not_said_of_what_was_not_read(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
+        objects.write_day(1, (CATS, None))
+        with answered_for("GetObject", "_account/"):
+            page = await gallery.get(PATH)
+        assert "Nothing that" not in page.text
+        assert "Which requests are open or lost is unknown" in page.text
+
+    @pytest.mark.parametrize(("failures", "is_complete"), [(2, True), (3, False)])
+    async def test_other_failures_do_not_hide_what_waits_and_a_limit_is_said(
+        self, failures: int, is_complete: bool, gallery: httpx.AsyncClient, objects: Objects, database: Database
+    ) -> None:
+        database.add_run("cats")
+        for index in range(9):
+            database.add_task("cats", "blocked", map_index=index, state="failed", xcoms={"failure": {"reason": "x"}})
+        for index in range(failures):
+            failure: Any = {"reason": "unknown_submit"} if index % 2 else json.dumps({"reason": "submit_failed"})
+            database.add_task("cats", map_index=index, state="failed", xcoms={"failure": failure})
+        with mock.patch.multiple(account_module, DAYS=3650, _MAX_IN_DOUBT=2):
+            page = await gallery.get(PATH)
+        assert len(re.findall("data-airflow href", page.text)) == 2
+        assert "These tasks, of all connections, failed" in page.text
+        assert ("Only the newest 2 such failures are looked through" not in page.text) == is_complete
+
+    @pytest.mark.parametrize("entity", ["TASK_INSTANCE", "XCOM"])
+    async def test_failures_are_shown_to_who_may_read_xcoms(
+        self, entity: str, gallery: httpx.AsyncClient, auth_manager: AuthManager, objects: Objects, database: Database
+    ) -> None:
+        auth_manager.hidden[entity] = {"alice"}
+        objects.write_day(1, (CATS, None), lost="request-7")
+        database.add_run("cats")
+        database.add_task("cats", state="failed", xcoms={"failure": {"reason": "unknown_submit"}})
+        with mock.patch.object(account_module, "DAYS", 3650):
+            page = await gallery.get(PATH)
+        assert "data-airflow href" not in page.text
+        assert [row[1:] for row in cells(page, "waits")] == [["cats.generate", "request-7"]]
 
     async def test_unchanged_days_are_read_once_and_credits_for_a_minute(
         self, gallery: httpx.AsyncClient, objects: Objects, ideogram_emulator: RunningEmulator
@@ -238,7 +276,21 @@ class TestProblems:
         with answered_for("GetObject", "_account/"):
             page = await gallery.get(PATH)
         assert page.status_code == 200
-        assert "The rate limit can't be read: S3 answers EndpointConnectionError." in unescape(page.text)
+        assert "The rate limit can't be read: the read failed (EndpointConnectionError)." in unescape(page.text)
+
+    async def test_s3_that_refuses(self, gallery: httpx.AsyncClient, objects: Objects) -> None:
+        refused: Any = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        refusal = ClientError(refused, "GetObject")
+        with mock.patch.object(BaseClient, "_make_api_call", side_effect=refusal):
+            page = await gallery.get(PATH)
+        assert "The rate limit can't be read: S3 answers AccessDenied." in unescape(page.text)
+
+    async def test_aws_connection_that_is_not_defined(
+        self, gallery: httpx.AsyncClient, objects: Objects, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__IDEOGRAM__GALLERY_AWS_CONN_ID", "missing")
+        page = await gallery.get(PATH)
+        assert "The rate limit can't be read: the read failed (AirflowNotFoundException)." in unescape(page.text)
 
     async def test_connection_that_is_not_valid(self, gallery: httpx.AsyncClient, account: Account) -> None:
         account(requests_per_minute="many")

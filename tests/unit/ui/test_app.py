@@ -118,6 +118,19 @@ async def test_dags_are_listed_that_the_user_may_read(gallery: httpx.AsyncClient
     assert "dogs" not in page.text
 
 
+@pytest.mark.parametrize("entity", ["TASK_INSTANCE", "XCOM"])
+@pytest.mark.usefixtures("image")
+async def test_dag_without_the_right_to_its_xcoms_is_not_listed(
+    entity: str, gallery: httpx.AsyncClient, auth_manager: AuthManager
+) -> None:
+    auth_manager.hidden[entity] = {"guest"}
+    gallery.cookies.set("_token", "guest")
+    assert (await gallery.get("/dags/cats")).status_code == 403
+    page = await gallery.get("/")
+    assert "0.05 USD" not in page.text
+    assert "No DAG that you may see" in page.text
+
+
 async def test_nothing_was_made_yet(gallery: httpx.AsyncClient) -> None:
     assert "has made images yet" in (await gallery.get("/")).text
     assert "There are no runs here" in (await gallery.get("/dags/cats")).text
@@ -183,12 +196,43 @@ async def test_image_that_is_gone_says_so(gallery: httpx.AsyncClient, image: dic
     assert (answer.status_code, answer.text) == (404, "The image was deleted, or replaced by another one.")
 
 
+async def test_image_of_a_type_that_is_not_shown_says_so_and_has_its_thumbnail(
+    gallery: httpx.AsyncClient, image: dict[str, Any], s3: S3Client
+) -> None:
+    small = image | {"key": "_ideogram/.thumbnails/1.webp"}
+    named = {"ideogram-request-id": image["request_id"]} | thumbnail_pointer(small["key"])
+    store(s3, image, b"II*", ContentType="image/tiff", Metadata=named)
+    for name in ("file", "thumbnail"):
+        answer = await gallery.get(f"{IMAGE_PATH}/{name}")
+        assert (answer.status_code, answer.text) == (404, "Images of type image/tiff are not shown.")
+    store(s3, small, b"RIFF small", ContentType="image/webp")
+    assert (await gallery.get(f"{IMAGE_PATH}/thumbnail")).content == b"RIFF small"
+    store(
+        s3,
+        image | {"request_id": "another"},
+        b"II*",
+        ContentType="image/tiff",
+        Metadata=named | {"ideogram-request-id": "another"},
+    )
+    assert (await gallery.get(f"{IMAGE_PATH}/thumbnail")).text == "The image was deleted, or replaced by another one."
+
+
+async def test_type_that_is_no_type_is_not_repeated(
+    gallery: httpx.AsyncClient, image: dict[str, Any], s3: S3Client
+) -> None:
+    store(s3, image, ContentType="<b>anything</b>")
+    assert (await gallery.get(f"{IMAGE_PATH}/file")).text == "Images of type unknown are not shown."
+
+
 async def test_image_that_may_not_be_read_says_so(
     gallery: httpx.AsyncClient, image: dict[str, Any], database: Database
 ) -> None:
     database.add_task("cats", "other", xcoms={"return_value": image | {"bucket": "not a bucket"}})
     answer = await gallery.get(f"{RUN_PATH}/tasks/other/images/-1/-/file")
-    assert (answer.status_code, answer.text) == (502, "The image can't be shown: S3 answers ParamValidationError.")
+    assert (answer.status_code, answer.text) == (
+        502,
+        "The image can't be shown: the read failed (ParamValidationError).",
+    )
 
 
 async def test_version_that_was_made_is_shown(
@@ -221,7 +265,7 @@ async def test_storage_that_does_not_answer_is_named(
     answer = await gallery.get(f"{IMAGE_PATH}/file")
     assert answer.status_code == 502
     assert "s3.example" not in answer.text
-    assert "EndpointConnectionError" in answer.text
+    assert "the read failed (EndpointConnectionError)" in answer.text
     assert "s3.example" in caplog.text
 
     progress = {"total": 9, "done": 3, "parts": f"s3://bucket/{workspace_of('cats', 'set')}part-"}
@@ -338,6 +382,20 @@ async def test_dataset_is_paged(gallery: httpx.AsyncClient, dataset: list[dict[s
 
     assert len(_links(await gallery.get(RUN_PATH, params={"page": 4}))) == 0
     assert (await gallery.get(RUN_PATH, params={"page": 0})).status_code == 422
+
+
+async def test_row_with_large_parameters_is_a_row_like_others(
+    gallery: httpx.AsyncClient, dataset: list[dict[str, Any]], s3: S3Client
+) -> None:
+    dataset[2]["model_params"] = {"image": "x" * 300_000}
+    bucket = dataset[2]["bucket"]
+    s3.put_object(Bucket=bucket, Key="cats/manifest.jsonl", Body=json_lines(*dataset))
+    store(s3, dataset[2])
+    page = await gallery.get(RUN_PATH)
+    assert "can&#39;t be read" not in page.text
+    assert "cat-59" in page.text
+    assert "cat-60" not in page.text
+    assert (await gallery.get(f"{_links(page)[2]}/file")).content == b"\x89PNG image"
 
 
 async def test_manifest_of_an_invented_address_is_not_read(

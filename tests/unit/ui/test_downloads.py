@@ -61,6 +61,14 @@ async def test_zip_has_only_what_the_gallery_shows(gallery: httpx.AsyncClient) -
     assert found["missing.txt"].count(b"The image was deleted, or replaced by another one.") == 2
 
 
+async def test_zip_says_which_types_are_left_out(
+    gallery: httpx.AsyncClient, images: list[dict[str, Any]], s3: S3Client
+) -> None:
+    store(s3, images[1], ContentType="image/jp2")
+    found = await _zip(gallery, 1)
+    assert found == {"missing.txt": b"0.png: Images of type image/jp2 are not shown."}
+
+
 @pytest.mark.usefixtures("images")
 async def test_size_of_a_zip_is_bounded(gallery: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "MAX_ZIP_BYTES", 15)

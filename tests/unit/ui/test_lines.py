@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_ideogram.exceptions import IdeogramStorageError
+from airflow_provider_ideogram.jobs.record import MAX_BYTES as MAX_RECORD_BYTES
 from airflow_provider_ideogram.storage.target import Target
 from airflow_provider_ideogram.ui.lines import MAX_LINE_BYTES, Lines, iter_lines, read_line, read_lines
 from tests.unit.ui.conftest import reader_of
@@ -54,7 +55,25 @@ def test_endless_line_is_cut() -> None:
     lines = Lines(itertools.repeat(b"x" * 65_536))
     found = lines.next()
     assert found is not None
-    assert len(found[1]) <= MAX_LINE_BYTES + 65_536
+    assert len(found[1]) == MAX_LINE_BYTES
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("size", [MAX_LINE_BYTES + 1, MAX_LINE_BYTES + 65_537, MAX_LINE_BYTES * 2])
+def test_line_above_the_limit_is_one_line(size: int, end: bytes) -> None:
+    content = b"first\n" + b"x" * size + b"\nnext\n" + b"y" * size + end
+    lines = Lines(_chunks(content, 65_536))
+    found = list(iter(lines.next, None))
+    assert [(offset, line[:9]) for offset, line in found] == [
+        (0, b"first"),
+        (6, b"x" * 9),
+        (7 + size, b"next"),
+        (12 + size, b"y" * 9),
+    ]
+    lines = Lines(_chunks(content, 65_536))
+    assert (lines.next(), lines.next()) == (found[0], found[1])
+    assert lines.skip(1) == 1
+    assert lines.next() == found[3]
 
 
 @pytest.fixture
@@ -86,11 +105,17 @@ def test_no_line_begins_elsewhere(s3: S3Client, target: Target, offset: int) -> 
     assert read_line(reader_of(s3), target, offset) is None
 
 
-def test_long_line_is_read_whole_and_an_endless_one_not_at_all(s3: S3Client, s3_bucket: str) -> None:
-    long = b"y" * 50_000
+@pytest.mark.parametrize("size", [50_000, 300_000, MAX_RECORD_BYTES + 100_000])
+def test_long_line_is_read_whole_and_an_endless_one_not_at_all(s3: S3Client, s3_bucket: str, size: int) -> None:
+    long = b"y" * size
     s3.put_object(Bucket=s3_bucket, Key="long", Body=b"first\n" + long + b"\n" + b"z" * (MAX_LINE_BYTES + 1))
     assert read_line(reader_of(s3), Target(s3_bucket, "long"), 6) == long
     assert read_line(reader_of(s3), Target(s3_bucket, "long"), 6 + len(long) + 1) is None
+    assert [len(line) for _, line in read_lines(reader_of(s3), Target(s3_bucket, "long"), 0, 9)[1]] == [
+        len(b"first"),
+        size,
+        MAX_LINE_BYTES,
+    ]
 
 
 def test_missing_object_is_an_error(s3: S3Client, s3_bucket: str) -> None:

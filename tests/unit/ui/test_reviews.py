@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from functools import partial
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -243,9 +244,23 @@ async def test_storage_without_a_client_is_said_in_words(
         raise IdeogramStorageError("The connection 'x' is not defined")
 
     monkeypatch.setattr(handlers, "Reader", partial(Reader, objects=fail))
-    for answer in (await gallery.get(STATE), await _decide(gallery, "request-0", "approve")):
-        assert answer.status_code == 502
-        assert "S3 answers" in answer.json()["problem"]
+    for answer, action in (
+        (await gallery.get(STATE), "read"),
+        (await _decide(gallery, "request-0", "approve"), "change"),
+    ):
+        assert (answer.status_code, answer.json()) == (502, {"problem": f"the {action} failed (IdeogramStorageError)."})
+
+
+async def test_review_that_is_damaged_or_missing_is_no_answer_of_s3(
+    gallery: httpx.AsyncClient, reviewed: ReviewStore, s3: S3Client
+) -> None:
+    bucket, key = reviewed.prefix.bucket, f"{reviewed.prefix.key}review.json"
+    s3.put_object(Bucket=bucket, Key=key, Body=b"{}")
+    page = unescape((await gallery.get(PAGE)).text)
+    assert re.search(r"The review review can't be read: the read failed \(\w*Error\)\.", page)
+    s3.delete_object(Bucket=bucket, Key=key)
+    page = unescape((await gallery.get(PAGE)).text)
+    assert "The review review can't be read: the read failed (ReviewMissing)." in page
 
 
 async def test_page_shows_the_images_with_their_decisions(gallery: httpx.AsyncClient, reviewed: ReviewStore) -> None:
