@@ -196,7 +196,7 @@ class TestFailures:
         assert [(line["status"], line["cost_usd"]) for line in manifest(world)] == [
             (status, None if status == "failed" else 0.05) for status in statuses
         ]
-        assert f"{record} failed" in manifest(world)[1]["error"]
+        assert f"{record} is not valid" in manifest(world)[1]["error"]
         world.s3.delete_object(Bucket=world.bucket, Key=record)
         assert_results_agree(world, run, world.to_end(run, run.retry()))
 
