@@ -189,7 +189,7 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 self._job = job = self._find_job(hook)
             context["ti"].xcom_push(key="request_id", value=job.request_id)
             if stored := self._find_stored(job) or self._copy_stored(job):
-                self._end_request(job, stored.original_cost_usd)
+                self._end_request(job, stored.charged_usd)
                 return self._succeed(context, stored)
             poll = RequestPoll(job.request_id, job.submitted_at)
             poll_once(hook, poll)
