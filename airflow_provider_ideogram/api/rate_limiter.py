@@ -98,6 +98,10 @@ class RateLimiter:
         if self.rate is None and len(sent_at) >= self.burst:
             self.burst, self.ramping_up = self.burst * 2, True
 
+    def forget(self, now: float) -> None:
+        """Forget the submits that no longer count."""
+        self.sent = [at for at in self.sent if at > now - RATE_WINDOW - _WINDOW_MARGIN]
+
     def on_limited(self, now: float, delay: float) -> None:
         """
         Record that a submit was answered 429.
@@ -122,7 +126,7 @@ class RateLimiter:
         return cls(**value)
 
     def _advance(self, now: float) -> None:
-        self.sent = [at for at in self.sent if at > now - RATE_WINDOW - _WINDOW_MARGIN]
+        self.forget(now)
         passed = now - self.tokens_at
         if self.rate is not None and passed > 0:
             if self.rate != self.limit:

@@ -22,8 +22,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramStorageError,
 )
 from airflow_provider_ideogram.jobs.completion import fetch_and_store
-from airflow_provider_ideogram.jobs.identity import attempt_group
-from airflow_provider_ideogram.storage.image_record import ImageRecord, fingerprint_of, paid_by_group
+from airflow_provider_ideogram.storage.image_record import ImageRecord, made_from, paid_by_group
 
 if TYPE_CHECKING:
     from airflow_provider_ideogram.api.job import Job
@@ -73,11 +72,13 @@ class Attempts:
         if rejection is None:
             return ItemResult.of_record(context, item, record)
         kept_at = self._kept_at(item)
-        if context.store.copy(context.target(item.key), kept_at, item.request, item.fingerprint) is not None:
-            try:
-                context.store.objects.delete(record.bucket, record.key)
-            except IdeogramStorageError as error:
-                log.warning("The rejected image stays at %s as well: %s", record.uri, error.reason)
+        if context.store.copy(context.target(item.key), kept_at, item.request, item.fingerprint) is None:
+            # Another program has replaced it. Another attempt would replace what is there now.
+            return self._result(item, record, replace(rejection, is_redone=False))
+        try:
+            context.store.objects.delete(record.bucket, record.key)
+        except IdeogramStorageError as error:
+            log.warning("The rejected image stays at %s as well: %s", record.uri, error.reason)
         return self._result(item, replace(record, uri=kept_at.uri, key=kept_at.key), rejection)
 
     def take_stored(self, item: Item) -> tuple[Item, ItemResult | None]:
@@ -105,9 +106,9 @@ class Attempts:
             return None
         target = self._kept_at(item)
         head = context.store.head(target)
-        if head is None or fingerprint_of(head) != item.fingerprint:
+        if head is None or not made_from(head, item.request, item.fingerprint):
             return None
-        is_own = paid_by_group(head, attempt_group(context.owner, context.max_tries))
+        is_own = any(paid_by_group(head, group) for group in context.state.attempt_groups)  # also before a clear
         if context.options.if_exists != "reuse" and not is_own:
             return None
         return ImageRecord.of_object(target, head, item.request)  # what the run paid for it is counted already

@@ -50,11 +50,13 @@ class Budget:
         self.second_usd: dict[str, float] = defaultdict(float)
         #: Whether a request without an estimate is running.
         self._is_learning = False
+        #: The model of the last refused item, if only its unknown price was in the way.
+        self.unpriced_model: str | None = None
         if self._left is None:
             return
-        self._left -= state.cost_usd + state.abandoned_usd
+        self._left -= state.cost_usd + state.abandoned_usd + state.images_without_cost * (options.price_usd or 0.0)
         for request in state.unsettled_requests.values():
-            self._reserve(request.estimate_usd)
+            self._reserve(options.price_usd if request.estimate_usd is None else request.estimate_usd)
         for in_flight in state.in_flight:
             if in_flight.item.key not in state.unsettled_requests and not in_flight.job.paid_by_other_task:
                 self._reserve(self._estimate(in_flight.item))
@@ -68,7 +70,10 @@ class Budget:
             is_covered = not self._is_learning and self._left > TOLERANCE
         else:
             is_covered = estimate <= self._left + TOLERANCE
-        if not is_covered or self._state.images_without_cost:
+        has_unknown_cost = self._state.images_without_cost > 0 and self._options.price_usd is None
+        if not is_covered or has_unknown_cost:
+            is_unpriced = estimate is None and self._left > TOLERANCE and not has_unknown_cost
+            self.unpriced_model = item.request.model if is_unpriced else None
             return False
         self._reserve(estimate)
         return True

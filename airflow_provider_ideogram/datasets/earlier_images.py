@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
@@ -32,10 +33,18 @@ class EarlierImages:
     :param workspaces: The key prefix of the workspaces of all runs for it.
     :param own: The key prefix of the parts of the run itself, which has another plan now.
     :param owns_manifest: Whether the run itself has written the manifest: its end was not seen by Airflow.
+    :param undecided: The items of the run itself that have no line yet and may have rejected attempts.
     """
 
     def __init__(
-        self, objects: ObjectStore, output_prefix: Target, workspaces: str, own: str, *, owns_manifest: bool = False
+        self,
+        objects: ObjectStore,
+        output_prefix: Target,
+        workspaces: str,
+        own: str,
+        *,
+        owns_manifest: bool = False,
+        undecided: Iterable[Item] = (),
     ) -> None:
         self._objects = objects
         self._bucket = output_prefix.bucket
@@ -43,6 +52,9 @@ class EarlierImages:
         self._lines: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self._offsets: dict[bytes, int] = {}
         self._own: set[bytes] = set()
+        #: The offsets of the run's own lines with rejected attempts, which may have no image.
+        self._attempts: dict[bytes, int] = {}
+        self._undecided = {item.key: item for item in undecided}
         manifest = output_prefix.key + MANIFEST
         has_manifest = self._etags.pop(manifest, None) is not None
         # The last lines of an image count: those of the run itself.
@@ -52,9 +64,9 @@ class EarlierImages:
             if "/part-" in item.key and not item.key.startswith(own):
                 self._add_lines(objects.open(self._bucket, item.key))
         if has_manifest and owns_manifest:
-            self._add_lines(objects.open(self._bucket, manifest), self._own)
+            self._add_lines(objects.open(self._bucket, manifest), is_own=True)
         for item in objects.list(self._bucket, own):
-            self._add_lines(objects.open(self._bucket, item.key), self._own)
+            self._add_lines(objects.open(self._bucket, item.key), is_own=True)
 
     def has(self, item: Item) -> bool:
         """Return whether an object is at the item's key."""
@@ -84,8 +96,7 @@ class EarlierImages:
         offset = self._offsets.get(_digest(item.key))
         if offset is None or not self.has(item):
             return None
-        self._lines.seek(offset)
-        line: dict[str, Any] = json.loads(self._lines.readline())
+        line = self._line_at(offset)
         if (line.get("fingerprint"), line.get("etag")) != (item.request.fingerprint, self._etags[item.key]):
             return None
         is_own = _digest(item.key) in self._own
@@ -94,30 +105,51 @@ class EarlierImages:
         is_generated = is_own and line["status"] == ImageStatus.GENERATED
         return kept_line(item, line) if is_generated else reused_line(item, line)
 
+    def rejected_attempts(self, item: Item) -> tuple[Mapping[str, Any], ...]:
+        """Return the rejected attempts of an item that the run itself has made from the same inputs."""
+        undecided = self._undecided.get(item.key)
+        if undecided is not None:
+            return tuple(undecided.attempts) if undecided.fingerprint == item.fingerprint else ()
+        offset = self._attempts.get(_digest(item.key))
+        line = {} if offset is None else self._line_at(offset)
+        return tuple(line["rejected_attempts"]) if line.get("fingerprint") == item.fingerprint else ()
+
     def close(self) -> None:
         """Remove the temporary file."""
         self._lines.close()
 
-    def _add_lines(self, body: IO[bytes], digests: set[bytes] | None = None) -> None:
+    def _line_at(self, offset: int) -> dict[str, Any]:
+        self._lines.seek(offset)
+        line: dict[str, Any] = json.loads(self._lines.readline())
+        return line
+
+    def _add_lines(self, body: IO[bytes], *, is_own: bool = False) -> None:
         with body:
             for text in body:
-                offset = self._lines.tell()
+                offset, line = self._lines.tell(), _parsed(text)
                 self._lines.write(text)
-                if (key := self._stored_key(text)) is not None:
+                if (key := self._stored_key(line)) is not None:
                     self._offsets[_digest(key)] = offset
-                    if digests is not None:
-                        digests.add(_digest(key))
+                    if is_own:
+                        self._own.add(_digest(key))
+                if is_own and line.get("rejected_attempts"):
+                    self._attempts[_digest(line["key"])] = offset
 
-    def _stored_key(self, text: bytes) -> str | None:
+    def _stored_key(self, line: Mapping[str, Any]) -> str | None:
         """Return the key of a line's stored image; None for any other line, whose image is read by itself."""
-        try:
-            line = json.loads(text)
-            is_stored = line["status"] in (ImageStatus.GENERATED, ImageStatus.REUSED)
-            # The lines of a copied prefix name the bucket that it was copied from.
-            key = line["key"] if is_stored and line["bucket"] == self._bucket else None
-            return key if isinstance(key, str) and key.isprintable() else None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None
+        is_stored = line.get("status") in (ImageStatus.GENERATED, ImageStatus.REUSED)
+        # The lines of a copied prefix name the bucket that it was copied from.
+        key = line.get("key") if is_stored and line.get("bucket") == self._bucket else None
+        return key if isinstance(key, str) and key.isprintable() else None
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """Return a line, an empty one if it is not of the manifest's form: a manifest may have been edited."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return line if isinstance(line, dict) else {}
 
 
 def _digest(key: str) -> bytes:

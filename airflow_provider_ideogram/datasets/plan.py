@@ -45,7 +45,7 @@ class Plan:
     :param rows: The number of rows.
     :param total: The number of their images.
     :param counts: The number of images that are stored already, by status.
-    :param own_cost_usd: What the vendor charged for those that the run itself generated.
+    :param own_cost_usd: What the vendor charged for the images, rejected ones included, that the run itself generated.
     :param original_cost_usd: What the vendor charged for those when they were generated.
     :param cost_is_estimate: Whether a part of that is a list price.
     :param to_do: The number of items to generate, or at least to check at their target, by model.
@@ -82,17 +82,29 @@ class Plan:
         self.own_cost_usd += line.get("cost_usd") or 0.0
         self.original_cost_usd += line.get("original_cost_usd") or 0.0
         self.cost_is_estimate |= bool(line.get("cost_is_estimate"))
-        if request is not None and request.request_id in (None, line["request_id"]):
-            self.ended[line["key"]] = line
+        self._end(line, request)
         if is_recorded:
             self.recorded[line["key"]] = line
 
-    def add_unchecked(self, item: Item, line: dict[str, Any]) -> None:
+    def add_unchecked(self, item: Item, line: dict[str, Any], request: UnsettledRequest | None) -> None:
         """Count the cost of a stored image that is still to pass the gates, if the run itself has paid for it."""
-        cost = line.get("cost_usd") or 0.0
         if line["status"] == ImageStatus.GENERATED:
-            self.own_cost_usd += cost
+            self.own_cost_usd += line.get("cost_usd") or 0.0
+            self._end(line, request)
+            cost = line.get("original_cost_usd") or 0.0  # without the rejected attempts, which have their own
             self.continued[item.key] = UnsettledRequest(line["request_id"], cost, 0.0, item.fingerprint)
+
+    def add_to_do(self, item: Item, request: UnsettledRequest | None) -> None:
+        """Count an item that is generated, or whose request is waited for."""
+        self.own_cost_usd += sum(attempt["cost_usd"] or 0.0 for attempt in item.attempts)
+        if request is not None and request.fingerprint == item.fingerprint:
+            self.continued[item.key] = request
+        else:
+            self.to_do[item.request.model] += 1
+
+    def _end(self, line: dict[str, Any], request: UnsettledRequest | None) -> None:
+        if request is not None and request.request_id in (None, line["request_id"]):
+            self.ended[line["key"]] = line
 
 
 @dataclass(slots=True)
@@ -146,24 +158,22 @@ def make_plan(
     for item in checker.items(counted):
         request = open_requests.get(item.key)
         is_own = earlier.is_own(item, request)
-        planned = replace(item, own=is_own)
         line = earlier.line_of(item, request) if if_exists == "reuse" or is_own else None
-        if line is not None and not set(gates).issubset(gates_of(line)):
-            plan.add_unchecked(item, line)
-            todo.add(planned.to_json())
-        elif line is not None:
+        if line is not None and set(gates).issubset(gates_of(line)):
             plan.add_stored(line, request, is_recorded=item.key in records)
             parts.add(line)
         elif if_exists == "fail" and earlier.has(item) and not is_own:
             raise _exists(item)
         elif item.copy_of:
-            copies.add(planned.to_json())
+            copies.add(replace(item, own=is_own).to_json())
         else:
-            if request is not None and request.fingerprint == item.fingerprint:
-                plan.continued[item.key] = request
+            planned = replace(item, own=is_own, earlier=earlier.rejected_attempts(item))
+            if line is not None:
+                plan.add_unchecked(planned, line, request)
             else:
-                plan.to_do[item.request.model] += 1
-            todo.add(replace(planned, absent=is_own or not earlier.has(item)).to_json())
+                planned = replace(planned, absent=is_own or not earlier.has(item))
+                plan.add_to_do(planned, request)
+            todo.add(planned.to_json())
     plan.rows, plan.total = counted.rows, checker.images
     checker.raise_for_bad_rows(plan.rows)
     for chunks in (todo, copies, parts):

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.datasets.state import FINAL_STATUSES, DatasetState
-from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramDatasetStopped
+from airflow_provider_ideogram.exceptions import IdeogramDatasetFailed, IdeogramDatasetStopped, IdeogramError
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,26 @@ def failure_of(state: DatasetState, max_failures: float, manifest_uri: str) -> I
     return kind(
         f"{state.failures} of {state.total} items have no image, and max_failures is {max_failures}",
         f"{state.charged_text}. {next_step}. {manifest_uri} has all of them{examples and f':{examples}'}",
-        charged=state.cost_usd > 0,
+        charged=state.charged,
     )
+
+
+def tell_charges(error: IdeogramError, state: DatasetState, *, is_durable: bool) -> None:
+    """
+    Let an error that was not charged itself say what the run was charged: the task ends with it.
+
+    :param is_durable: Whether the ledger keeps running requests, also if the input is changed.
+    """
+    if error.charged is not False or state.charged is False:
+        return
+    said, _, remedy = error.advice.partition(". ")
+    sentences = [state.charged_text, remedy if "charged" in said else error.advice]
+    if state.in_flight and is_durable and not error.retryable:
+        sentences.append("Clear the task when the cause is gone: it goes on with the running requests")
+    advice = " ".join(f"{sentence.rstrip('.')}." for sentence in sentences if sentence)
+    text = str(error)
+    error.args = (text.replace(error.advice, advice, 1) if error.advice else f"{text} {advice}",)
+    error.advice, error.charged = advice, state.charged
 
 
 def _totals(state: DatasetState) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from airflow_provider_ideogram.datasets.manifest import manifest_lines
 from airflow_provider_ideogram.datasets.outputs import write_outputs
 from airflow_provider_ideogram.datasets.plan import plan_failed_items
 from airflow_provider_ideogram.datasets.prefix_use import PrefixUse
-from airflow_provider_ideogram.datasets.report import failure_of, log_progress, result_of
+from airflow_provider_ideogram.datasets.report import failure_of, log_progress, result_of, tell_charges
 from airflow_provider_ideogram.datasets.rows import MANIFEST
 from airflow_provider_ideogram.datasets.settling import Reports, settle
 from airflow_provider_ideogram.datasets.slice import SliceContext, SliceProgress
@@ -37,6 +37,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramLedgerError,
     IdeogramStorageError,
 )
+from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.refusal import NOT_RECORDED, OpenRequest
 
 if TYPE_CHECKING:
@@ -104,6 +105,24 @@ class DatasetRunner:
         """The address of the manifest."""
         return f"{self.output_prefix.uri}{MANIFEST}"
 
+    @contextmanager
+    def told_of_run(self) -> Iterator[None]:
+        """Let each error of the task say what its run was charged, and not only what a single call was."""
+        try:
+            yield
+        except IdeogramError as error:
+            if state := self._state or self._left_state(error):
+                tell_charges(error, state, is_durable=self.ledger.is_durable)
+            raise
+
+    def _left_state(self, error: IdeogramError) -> DatasetState | None:
+        """Return the state of the run that an earlier attempt left, None without one or if S3 can't be read."""
+        try:
+            state = None if isinstance(error, IdeogramStorageError) else read_state(self.workspace)[0]
+        except IdeogramStorageError:
+            return None
+        return state if state and not state.finished_at else None
+
     def begin(self) -> None:
         """
         Continue where an earlier attempt with the same input stopped, or plan the run.
@@ -126,9 +145,11 @@ class DatasetRunner:
             state = replace(DatasetState.unplanned(now), slices=state.slices)
         state.begin_attempt(now)
         state.owner = self.owner
+        state.add_attempt_group(attempt_group(self.owner, self.max_tries))
         self._claim(state, version)
         self._check_prefix()
         if state.input_digest != digest or not self._continue(is_cleared):
+            self._check_open_requests(found, is_cleared)
             self._plan(digest)
         self.state.max_tries = self.max_tries
 
@@ -178,6 +199,21 @@ class DatasetRunner:
             return False
         return True
 
+    def _check_open_requests(self, found: DatasetState | None, is_cleared: bool) -> None:
+        """
+        Check that a new plan pays for no request again: without a ledger it does not find them.
+
+        :param found: The state that the last attempt left.
+        """
+        if self.ledger.is_durable or is_cleared or found is None:
+            return
+        if found.in_flight or found.unsettled_requests:
+            raise IdeogramJobUnreachable(
+                "The input was changed, or a part of the run's plan is missing, while its requests may be charged",
+                NOT_RECORDED.known,
+                charged=found.charged,
+            )
+
     def _plan(self, digest: str) -> None:
         try:
             self._state = plan_run(
@@ -202,11 +238,10 @@ class DatasetRunner:
         self.ledger.check_store()  # before threads use the ledger
         state, version = read_state(self.workspace)
         if state is None:
-            raise IdeogramLedgerError(
-                f"The state of the run below {self.workspace.uri} was removed while the task waited",
-                IN_LEDGER,
-                charged=None,
-            )
+            reason = f"The state of the run below {self.workspace.uri} was removed while the task waited"
+            if not self.ledger.is_durable:  # a retry would pay again
+                raise IdeogramJobUnreachable(reason, NOT_RECORDED.known)
+            raise IdeogramLedgerError(reason, IN_LEDGER, charged=None)
         self._claim(state, version)
 
     def slice(self, reports: Reports, turn: Turn | None = None) -> Wait | None:

@@ -64,8 +64,9 @@ def _cost_of(result: ItemResult) -> tuple[float | None, bool]:
     """Return what the vendor charged for a request that has ended, None if unknown, and whether it made no image."""
     if isinstance(result.error, IdeogramJobFailed):
         return 0.0, True
-    cost = result.record.original_cost_usd if result.record else result.cost_usd
-    return cost or None, False  # 0 is what this run paid for another task's request
+    if result.record is not None:
+        return result.record.charged_usd, False
+    return result.cost_usd or None, False  # 0 is what this run paid for another task's request
 
 
 def _lost_id(job: Job, result: ItemResult) -> str | None:

@@ -75,8 +75,8 @@ class SliceContext:
         return Target(self.output_prefix.bucket, key)
 
     def if_exists_of(self, item: Item) -> str:
-        """Return what an object at an item's key means: the run's own image is replaced also with ``fail``."""
-        return "reuse" if item.own and self.options.if_exists == "fail" else self.options.if_exists
+        """Return what an object at an item's key means: the run's own image is kept, or replaced if it differs."""
+        return "reuse" if item.own else self.options.if_exists
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class SliceProgress:
     :param notes: The kind and the text of what happened to single items.
     :param items_taken: The number of items that a submit was attempted for.
     :param budget_reached: Whether ``max_cost_usd`` did not permit to submit another item.
+    :param unpriced_model: The model of that item, if only its unknown price was in the way.
     :param turn: The task's place among those that wait for the account's rate limit, None if it does not wait.
     :param refusal: The budget of the connection that left no room for another item.
     """
@@ -100,6 +101,7 @@ class SliceProgress:
     notes: list[tuple[str, str]] = field(default_factory=list)
     items_taken: int = 0
     budget_reached: bool = False
+    unpriced_model: str | None = None
     turn: Turn | None = None
     refusal: IdeogramBudgetReached | None = None
 

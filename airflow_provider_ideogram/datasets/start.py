@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,10 @@ def plan_run(
     own = workspace.parts_of(before.plan)
     # Later than those of all runs before: their objects may still be there.
     number = max(int(time.time()), before.plan + 1)
-    with closing(EarlierImages(store.objects, output_prefix, workspaces, own, owns_manifest=owns_manifest)) as earlier:
+    undecided = [each.item for each in before.in_flight] + [each.item for each in before.delayed]
+    with closing(
+        EarlierImages(store.objects, output_prefix, workspaces, own, owns_manifest=owns_manifest, undecided=undecided)
+    ) as earlier:
         rows = read_input(options, store.objects, checker.needed_columns)
         open_requests = _open_requests(options, before)
         records = frozenset(islice(ledger.targets_below(output_prefix), _MAX_LEFTOVERS))
@@ -115,7 +119,6 @@ def plan_run(
         _delete_leftover(ledger, store.objects, Target(output_prefix.bucket, key), before.owner, line)
     now, limit = time.time(), options.requests_per_minute
     abandoned = [request for key, request in open_requests.items() if key not in plan.continued | plan.ended]
-    counted_usd = before.cost_usd + _uncounted(plan, open_requests) if before.input_digest else 0.0
     state = DatasetState(
         input_digest=digest,
         owner=before.owner,
@@ -126,12 +129,13 @@ def plan_run(
         todo_chunks=plan.todo_chunks,
         copy_chunks=plan.copy_chunks,
         parts=plan.parts,
-        cost_usd=max(counted_usd, plan.own_cost_usd),  # a slice may have died before it counted its image
+        cost_usd=_cost_so_far(before, plan, open_requests),
         abandoned_usd=before.abandoned_usd + sum(request.estimate_usd or 0.0 for request in abandoned),
         unsettled_requests=plan.continued,
         counted_usd=_counted(before, abandoned),
         observed_costs=before.observed_costs,
         images_without_cost=before.images_without_cost,
+        attempt_groups=before.attempt_groups,
         original_cost_usd=plan.original_cost_usd,
         cost_is_estimate=plan.cost_is_estimate,
         started_at=before.started_at,
@@ -156,37 +160,53 @@ def _delete_leftover(
     is_of_image = record.is_of_image(line["request_id"], line["submitted_at"])
     if not is_of_image and not record.is_ended_by_image(owner, line["fingerprint"], time.time()):
         return
-    cost = line["original_cost_usd"] if is_of_image else None
+    cost = line["original_cost_usd"] if is_of_image and not line.get("cost_is_estimate") else None
     if settle(objects, [Settlement(record.intent.reservation, cost)]):
         ledger.delete(record.key, record.etag)
 
 
-def _uncounted(plan: Plan, open_requests: Mapping[str, UnsettledRequest]) -> float:
-    """Return the cost of images whose lines a slice has written that died before it counted them."""
-    return sum((line["cost_usd"] or 0.0) - open_requests[key].counted_usd for key, line in plan.ended.items())
+def _cost_so_far(before: DatasetState, plan: Plan, open_requests: Mapping[str, UnsettledRequest]) -> float:
+    """Return what the run was charged, with the images of a slice that died before it counted them."""
+    if not before.input_digest:  # lines are lost: the images that are found count anew
+        return plan.own_cost_usd + sum(before.counted_usd.values())
+    uncounted = sum(_cost_of_image(line) - open_requests[key].counted_usd for key, line in plan.ended.items())
+    return max(before.cost_usd + uncounted, plan.own_cost_usd)
+
+
+def _cost_of_image(line: Mapping[str, Any]) -> float:
+    """Return what the run paid for the image of a line, without the rejected attempts, which were counted before."""
+    return (line["original_cost_usd"] or 0.0) if line["status"] == ImageStatus.GENERATED else 0.0
 
 
 def _counted(before: DatasetState, abandoned: Iterable[UnsettledRequest]) -> dict[str, float]:
-    """Return the counted costs of requests that no item waits for; none where the costs are counted anew."""
-    if not before.input_digest:
-        return {}
+    """Return the counted costs of requests that no item waits for."""
     counted = {request.request_id: request.counted_usd for request in abandoned if request.request_id is not None}
     return before.counted_usd | counted
 
 
 def _open_requests(options: DatasetOptions, before: DatasetState) -> dict[str, UnsettledRequest]:
     """Return the requests that may be charged, by the item's key."""
-    in_flight = {
-        entry.item.key: UnsettledRequest(
-            entry.job.request_id,
-            counted_usd=0.0,
-            estimate_usd=estimated_cost(options, before, entry.item.request.model),
-            fingerprint=entry.item.fingerprint,
-        )
-        for entry in before.in_flight
-        if not entry.job.paid_by_other_task
+    open_requests = {
+        # Where lines are lost, costs are counted anew.
+        key: request if before.input_digest else _uncounted(request)
+        for key, request in before.unsettled_requests.items()
     }
-    return before.unsettled_requests | in_flight
+    for entry in before.in_flight:
+        known = open_requests.get(entry.item.key)
+        is_known = known is not None and known.request_id == entry.job.request_id
+        if not is_known and not entry.job.paid_by_other_task:
+            open_requests[entry.item.key] = UnsettledRequest(
+                entry.job.request_id,
+                counted_usd=0.0,
+                estimate_usd=estimated_cost(options, before, entry.item.request.model),
+                fingerprint=entry.item.fingerprint,
+            )
+    return open_requests
+
+
+def _uncounted(request: UnsettledRequest) -> UnsettledRequest:
+    """Return a request whose counted cost is an estimate again."""
+    return replace(request, counted_usd=0.0, estimate_usd=request.counted_usd or request.estimate_usd)
 
 
 def row_checker(options: DatasetOptions, output_prefix: Target) -> RowChecker:

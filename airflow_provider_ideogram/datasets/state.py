@@ -115,6 +115,7 @@ class DatasetState:
     :param images_without_cost: Generated images whose cost is unknown.
     :param slices: The number of slices so far, the present one included.
     :param max_tries: The task instance's, which changes on a clear.
+    :param attempt_groups: The groups of the run's attempts: what one of them has paid for is the run's own.
     :param finished_at: When the run succeeded, in seconds since the epoch; None until then.
     :param outage: Whether submits may be sent.
     :param last_failure: The error of the last failed item, without its key, ids and numbers.
@@ -152,6 +153,7 @@ class DatasetState:
     images_without_cost: int = 0
     slices: int = 0
     max_tries: int = 0
+    attempt_groups: list[str] = field(default_factory=list)
     finished_at: float | None = None
     outage: SubmitOutage = field(default_factory=SubmitOutage)
     last_failure: str = ""
@@ -179,17 +181,36 @@ class DatasetState:
         if self.outage.is_open:
             self.outage.since = now
 
+    def add_attempt_group(self, group: str) -> None:
+        """Add the group of an attempt that begins."""
+        if group not in self.attempt_groups:
+            self.attempt_groups.append(group)
+
     def elapsed(self, now: float) -> float:
         """Return the seconds that the run has taken, without those between its attempts."""
         return (self.finished_at or now) - self.started_at - self.idle_seconds
 
     @property
+    def charged(self) -> bool | None:
+        """Whether the run was charged so far; None if that is not known."""
+        if self.cost_usd > 0 or self.images_without_cost:
+            return True
+        return None if self._open_keys or self.abandoned_usd > 0 else False
+
+    @property
     def charged_text(self) -> str:
         """What was charged so far, as text for an error."""
+        text = f"{self.cost_usd:.2f} USD were charged"
+        if self.images_without_cost:
+            text += f", and an unknown amount for {self.images_without_cost} images"
+        open_requests = len(self._open_keys)
+        return f"{text}; {open_requests} more requests were or may be charged" if open_requests else text
+
+    @property
+    def _open_keys(self) -> set[str]:
+        """The keys of items with a request that may be charged, and whose cost is not counted."""
         unsettled = {key for key, request in self.unsettled_requests.items() if request.estimate_usd != 0}  # None too
-        open_requests = len({item.item.key for item in self.in_flight} | unsettled)
-        more = f"; {open_requests} more requests were or may be charged" if open_requests else ""
-        return f"{self.cost_usd:.2f} USD were charged{more}"
+        return unsettled | {each.item.key for each in self.in_flight if not each.job.paid_by_other_task}
 
     def is_in_doubt(self, item: Item) -> bool:
         """Return whether it is unknown whether a submit of the item was accepted."""

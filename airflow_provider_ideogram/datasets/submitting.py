@@ -136,6 +136,7 @@ class _BurstSubmitter:
     def submit(self, pool: ThreadPoolExecutor) -> list[IdeogramError]:
         now, limiter = time.time(), self.context.state.rate_limiter
         limiter.ramping_up = False
+        limiter.forget(now)  # also where the account's limit alone is asked: the state must not grow with the submits
         slots = BurstSlots(self.context, self.progress)
         try:
             planned = slots.take(self._times(now))
@@ -329,7 +330,7 @@ def _admitted(
         if not context.ledger.is_durable and (lost := state.unsettled_requests.pop(delayed.item.key, None)):
             state.abandoned_usd += lost.estimate_usd or 0.0  # nothing finds it: another request is paid
         if not budget.admits(delayed.item):
-            progress.budget_reached = True
+            progress.budget_reached, progress.unpriced_model = True, budget.unpriced_model
             break
         admitted.append(delayed)
     return admitted

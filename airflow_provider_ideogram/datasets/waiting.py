@@ -70,7 +70,7 @@ def next_wait(context: SliceContext, progress: SliceProgress) -> Wait | None:
     if (progress.budget_reached or progress.refusal) and state.in_flight:
         may_submit = False  # until a running request shows its true cost
     elif progress.budget_reached and not progress.items_taken and not _has_later_items(context, now):
-        raise _budget_reached(context)
+        raise _budget_reached(context, progress.unpriced_model)
     jobs = [item.job for item in state.in_flight if item.job.request_id not in progress.recheck_ids]
     deadlines = [deadline_of(job.submitted_at, context.options.timeout) for job in jobs]
     min_settled = None
@@ -123,11 +123,12 @@ def raise_if_stopped(context: SliceContext) -> None:
     if not state.has_more:
         return
     if state.outage.is_too_long(time.time()):
+        in_doubt = f", searches the account's history for {state.in_doubt} submits in doubt,"
+        and_searches = in_doubt if context.ledger.is_durable else ""
         raise IdeogramDatasetFailed(
             f"The API accepted no submit for {PATIENCE_SECONDS / 60:.0f} minutes: {state.outage.reason}",
-            f"{state.charged_text}. A retry reattaches to running requests, searches the account's history for "
-            f"{state.in_doubt} submits in doubt, and submits the other items.",
-            charged=state.cost_usd > 0,
+            f"{state.charged_text}. A retry reattaches to running requests{and_searches} and submits the other items.",
+            charged=state.charged,
         )
     if state.is_failing and not state.in_flight:
         kind = IdeogramDatasetFailed if state.last_failure_is_temporary else IdeogramDatasetStopped
@@ -135,7 +136,7 @@ def raise_if_stopped(context: SliceContext) -> None:
         raise kind(
             f"The last {state.consecutive_same_failures} items failed for the same reason: {state.last_failure}",
             f"{state.charged_text}. {what_next} attempts what failed.",
-            charged=state.cost_usd > 0,
+            charged=state.charged,
         )
 
 
@@ -151,19 +152,29 @@ def _await_budget(context: SliceContext, reached: IdeogramBudgetReached) -> Wait
         f"{state.charged_text}. Stored images stay. Clear the task when the budget's window has ended, at "
         f"{datetime.fromtimestamp(reached.ends_at, UTC):%Y-%m-%d %H:%M} UTC, or raise it in the connection; "
         "on_budget='wait' waits for that.",
-        charged=state.cost_usd > 0,
+        charged=state.charged,
     )
 
 
-def _budget_reached(context: SliceContext) -> IdeogramDatasetStopped:
+def _budget_reached(context: SliceContext, unpriced_model: str | None) -> IdeogramDatasetStopped:
+    """
+    Return the error of a run that ``max_cost_usd`` stops.
+
+    :param unpriced_model: The model whose unknown price alone is in the way, None if there is none.
+    """
     state, limit = context.state, context.options.max_cost_usd
     reason = f"max_cost_usd={limit} is reached with {state.done} of {state.total} items decided"
     what_next = "Clear the task with a higher limit to continue."
-    if state.images_without_cost:
+    if unpriced_model is not None:
+        reason = (
+            f"The cost of an image of {unpriced_model} is unknown, and a request without a known price has not ended"
+        )
+        what_next = "Clear the task with price_usd to continue."
+    elif state.images_without_cost and context.options.price_usd is None:
         reason = f"max_cost_usd={limit} can't be kept: the vendor's responses have no cost"
         what_next = "Clear the task with price_usd to continue."
     return IdeogramDatasetStopped(
         reason,
         f"{state.charged_text}. Stored images stay. {what_next}",
-        charged=state.cost_usd > 0,
+        charged=state.charged,
     )

@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 CHUNK_ROWS = 500
 #: The name of the run's state; without it the other objects are not used.
 STATE = "state.json"
+#: What is known of the requests of a run that ends.
 IN_LEDGER = (
-    "Running requests are charged if they complete. The ledger has each of them, and a retry reattaches to them."
+    "Running requests are charged if they complete. The ledger has each of them, and a retry reattaches to them, "
+    "unless the task has durable=False."
 )
 GENERATED_STORED = "The generated images are stored. A retry pays for none of them again."
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -196,7 +197,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prefix = self._prefix
             workspace = Workspace.of(self._store.objects, prefix, self.ledger_prefix, owner_id(context["ti"]))
             runner = self._runner(context, hook, workspace, prefix)
-            with retried_while_open(lambda: runner.open_requests(is_first_slice=is_first_slice), OF_CONNECTIONS):
+            find_open = partial(runner.open_requests, is_first_slice=is_first_slice)
+            with retried_while_open(find_open, OF_CONNECTIONS), runner.told_of_run():
                 runner.begin()
                 return self._run(context, runner, {})
 
@@ -210,7 +212,8 @@ class IdeogramGenerateDatasetOperator(IdeogramBaseOperator):
             prefix = Target(payload["bucket"], payload["prefix"])
             workspace = Workspace(self._store.objects, payload["bucket"], payload["workspace"])
             runner = self._runner(context, hook, workspace, prefix)
-            with retried_while_open(lambda: runner.open_requests(is_first_slice=False), OF_CONNECTIONS):
+            find_open = partial(runner.open_requests, is_first_slice=False)
+            with retried_while_open(find_open, OF_CONNECTIONS), runner.told_of_run():
                 runner.resume()
                 return self._run(context, runner, _reports(event), payload.get("turn"))
 

@@ -119,12 +119,19 @@ class IdeogramJobTask(IdeogramTask):
         raise NotImplementedError
 
     def _wait(self, hook: IdeogramHook, job: Job, poll: RequestPoll) -> None:
-        """Wait on the worker, by the same decisions as the trigger."""
+        """Wait on the worker, by the same decisions as the trigger and the worker that resumes after it."""
+        from airflow_provider_ideogram.api.polling import Outcome
         from airflow_provider_ideogram.jobs.completion import poll_once
+        from airflow_provider_ideogram.jobs.recovery import recover
 
         rng = random.Random()
         poll.poll_interval = self.poll_interval
-        while not poll.settled and (left := self._deadline(job) - time.time()) > 0:
+        while True:
+            if poll.outcome is Outcome.RECORD_GONE:
+                recover(hook, poll, job.request)
+            left = self._deadline(job) - time.time()
+            if poll.settled or left <= 0:
+                return
             time.sleep(min(poll.delay(time.time(), rng), left))
             poll_once(hook, poll)
 

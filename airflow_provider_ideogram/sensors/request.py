@@ -179,8 +179,9 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
 
     def _check_request(self, context: Context) -> dict[str, Any] | None:
         """Return the stored image's XCom; defer or return None while the request is running."""
-        from airflow_provider_ideogram.api.polling import RequestPoll
+        from airflow_provider_ideogram.api.polling import Outcome, RequestPoll
         from airflow_provider_ideogram.jobs.completion import poll_once
+        from airflow_provider_ideogram.jobs.recovery import recover
         from airflow_provider_ideogram.jobs.refusal import retried_while_open
 
         with self._failures(context), self._hook() as hook:
@@ -193,6 +194,8 @@ class IdeogramRequestSensor(IdeogramJobTask, BaseSensorOperator):
                 return self._succeed(context, stored)
             poll = RequestPoll(job.request_id, job.submitted_at)
             poll_once(hook, poll)
+            if poll.outcome is Outcome.RECORD_GONE and not self.deferrable:
+                recover(hook, poll, job.request)  # while the history shows it as running, it is poked again
             if poll.settled or time.time() >= self._deadline(job):
                 return self._finish(context, hook, job, poll)
             if self.deferrable:

@@ -190,9 +190,14 @@ def metadata_of(job: Job, image: SpooledImage, completion: Completion, asked: st
     }
 
 
-def made_from(head: Mapping[str, Any], request: GenerationRequest) -> bool:
-    """Return whether an object, by S3's description of it, was made from these inputs, or as an attempt of them."""
-    return request.fingerprint in (fingerprint_of(head), head.get("Metadata", {}).get(_SENT_FINGERPRINT))
+def made_from(head: Mapping[str, Any], request: GenerationRequest, asked: str | None = None) -> bool:
+    """
+    Return whether an object, by S3's description of it, was made from these inputs, or as an attempt of them.
+
+    :param asked: The fingerprint of the inputs that were asked for, if these are an attempt of them.
+    """
+    known = (fingerprint_of(head), head.get("Metadata", {}).get(_SENT_FINGERPRINT))
+    return request.fingerprint in known or (asked is not None and asked == known[0])
 
 
 def fingerprint_of(head: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ from airflow_provider_ideogram.storage.image_record import (
     ImageRecord,
     fingerprint_of,
     made_by,
+    made_from,
     metadata_of,
     paid_by_group,
     thumbnail_metadata,
@@ -220,10 +221,10 @@ class ImageStore:
         """
         Copy an image made from the same inputs, with its metadata; return None if the source has no such image.
 
-        :param asked: The fingerprint of the inputs; None for the request's.
+        :param asked: The fingerprint of the inputs that were asked for, if these are an attempt of them.
         """
         head = self.head(source)
-        if head is None or fingerprint_of(head) != (asked or request.fingerprint):
+        if head is None or not made_from(head, request, asked):
             return None
         return ImageRecord.of_object(target, self._copy(source, head, target), request)
 

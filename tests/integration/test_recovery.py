@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +104,19 @@ def test_after_8_days_the_image_is_expired_and_paid_anew(
     assert world.submits == 2
     assert run.xcom()["request_id"] != old
     assert world.object_keys() == [KEY]
+
+
+def test_waiting_worker_waits_for_a_request_that_is_late_by_hours(
+    image_task: ImageTask, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.emulator.configure(job_seconds=2 * HOUR)
+    run = image_task(timeout=3 * HOUR, retries=1)
+    run.execute()
+    monkeypatch.setattr(time, "sleep", lambda _: world.pass_time(10 * MINUTE))
+
+    assert_succeeded(_retry_on_the_worker(run, world, 61 * MINUTE))
+
+    assert world.accepted == 1
 
 
 class TestHistory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -80,6 +81,21 @@ def test_stores_the_image_of_a_task_that_did_not_wait(
     assert run.xcom("request_id") == xcom["request_id"]
     assert world.accepted == 1
     assert world.object_keys() == [KEY]  # the ledger's record is deleted when the image is stored
+
+
+def test_pokes_until_a_request_that_is_late_by_hours_is_done(
+    image_task: ImageTask, sensor_task: SensorTask, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.emulator.configure(job_seconds=7200)
+    submit = image_task(task_id="submit", wait_for_completion=False)
+    submit.execute()
+    run = sensor_task(submit.xcom(), deferrable=False, poke_interval=60, timeout=10_800)
+    world.pass_time(3660)
+    monkeypatch.setattr(time, "sleep", lambda _: world.pass_time(600))
+
+    assert_succeeded(run.execute())
+
+    assert world.stored() == world.image_of(run)
 
 
 def test_timeout_of_airflow_says_what_is_known_of_the_money(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from airflow_provider_ideogram.account.limiter import AccountLimiter
 from airflow_provider_ideogram.account.store import AccountContended, AccountStore
 from airflow_provider_ideogram.account.trigger import IdeogramRequestsOrTurnTrigger
 from airflow_provider_ideogram.account.turns import Turn
+from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.datasets import submitting
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from tests.integration.datasets.results import ROWS, Make, assert_results_agree
@@ -129,6 +131,22 @@ class TestRateLimit:
         assert_error(result, "Nothing was charged")
         assert world.submits == 0
 
+    def test_state_keeps_the_submits_of_the_last_minute_alone(
+        self, shared: Account, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        shared(requests_per_minute=60)
+        run = task_runner(make(max_in_flight=1))
+        result, kept = run.execute(), []
+        while result.state == "deferred":
+            [key] = [key for key in world.object_keys("_ideogram/") if key.endswith("/state.json")]
+            kept.append(len(json.loads(world.stored(key))["rate_limiter"]["sent"]))
+            event = run.fire()
+            world.pass_time(2 * MINUTE)
+            result = run.resume(event)
+
+        assert_results_agree(world, run, result)
+        assert kept == [1] * len(ROWS)
+
 
 class TestBudget:
     def test_costs_are_settled(
@@ -144,6 +162,35 @@ class TestBudget:
         day = account_objects("20")
         assert (day["reservations"], totals(day)) == ({}, [[3, 150_000, 1, 0]])
         assert world.charged_usd == pytest.approx(3 * PRICE)
+
+    def test_image_that_cost_nothing_is_settled_as_such(
+        self, shared: Account, account_objects: Objects, make: Make, task_runner: TaskRunner, world: World
+    ) -> None:
+        shared(max_cost_usd_per_day=1)
+        world.emulator.configure(price=0.0)
+        run = task_runner(make())
+
+        assert_results_agree(world, run, world.to_end(run, run.execute()))
+
+        assert totals(account_objects("20")) == [[5, 0, 0, 0]]
+
+    def test_list_price_is_not_settled_as_a_charge(
+        self,
+        shared: Account,
+        account_objects: Objects,
+        make: Make,
+        task_runner: TaskRunner,
+        world: World,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        shared(max_cost_usd_per_day=1)
+        monkeypatch.setattr(RequestPoll, "cost_usd", property(lambda _: None, lambda *_: None))
+        run = task_runner(make())
+
+        assert world.to_end(run, run.execute()).state == "success"
+
+        assert run.xcom()["cost_is_estimate"]
+        assert totals(account_objects("20")) == [[0, 250_000, 0, 5]]
 
     def test_run_stops_at_the_cap_with_what_it_has(
         self, shared: Account, make: Make, task_runner: TaskRunner, world: World

@@ -12,6 +12,8 @@ from tests.integration.datasets.results import ROWS, Make, assert_results_agree,
 from tests.support.world import DAY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.task_runner import TaskRunner
     from tests.support.world import World
 
@@ -93,6 +95,25 @@ def test_first_image_shows_the_unknown_price_of_a_model(make: Make, task_runner:
 
     assert result.state == "failed"
     assert world.charged_usd == pytest.approx(3 * NEW_PRICE)
+
+
+def test_unknown_price_of_an_unknown_submit_is_the_reason_of_the_end(
+    make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.configure(prices={NEW_MODEL: NEW_PRICE}, history_lag_seconds=DAY)
+    world.emulator.fault("submit", "reset", when="after")
+    run = task_runner(make(model=NEW_MODEL, max_cost_usd=0.5))
+
+    result = world.to_end(run, run.execute())
+
+    assert result.state == "failed"
+    assert f"The cost of an image of {NEW_MODEL} is unknown" in str(result.error)
+    assert "Clear the task with price_usd to continue" in str(result.error)
+    assert run.xcom("failure")["charged"] is None
+    world.emulator.configure(history_lag_seconds=0.0)
+    run.operator.price_usd = NEW_PRICE
+    assert_results_agree(world, run, world.to_end(run, run.clear()))
+    assert world.accepted == 5
 
 
 def test_price_usd_is_the_estimate_of_an_unknown_price(make: Make, task_runner: TaskRunner, world: World) -> None:
@@ -183,3 +204,52 @@ def test_second_request_after_an_unknown_submit_is_counted(
 
     assert said in str(result.error)
     assert world.accepted == accepted
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_refusal_of_a_submit_says_what_the_run_was_charged(
+    durable: bool, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    world.emulator.fault("job", "job_seconds", seconds=900.0, prompt="number 0")
+    run = task_runner(make(max_in_flight=2, durable=durable))
+    run.execute()
+    world.emulator.fault("submit", "credits_402", times=None)
+
+    result = run.resume(run.fire())
+
+    failure = run.xcom("failure")
+    assert (result.state, failure["reason"], failure["charged"]) == ("failed", "insufficient_credits", True)
+    assert "Nothing was charged" not in str(result.error)
+    assert "0.05 USD were charged; 1 more requests were or may be charged. Add credits at Segmind." in str(result.error)
+    assert ("it goes on with the running requests" in str(result.error)) is durable
+    world.emulator.clear_faults()
+    world.pass_time(900)
+    assert_results_agree(world, run, world.to_end(run, run.clear()))
+
+
+def _with_a_bad_row(world: World) -> None:
+    world.put("rows.jsonl", json_lines([*ROWS, {"id": "bad", "prompt": ""}, {"id": "worse", "prompt": ""}]))
+
+
+def _without_a_file(world: World) -> None:
+    world.s3.delete_object(Bucket=world.bucket, Key="rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(_with_a_bad_row, "2 of 7 rows can't be used"), (_without_a_file, "does not exist")]
+)
+def test_refused_input_of_a_later_attempt_says_what_the_run_was_charged(
+    spoil: Callable[[World], None], reason: str, make: Make, task_runner: TaskRunner, world: World
+) -> None:
+    run = task_runner(make(prompts_path=world.put("rows.jsonl", json_lines(ROWS)), max_in_flight=2))
+    run.execute()
+    spoil(world)
+
+    result = run.retry()
+
+    assert (result.state, run.xcom("failure")["charged"]) == ("failed", None)
+    assert reason in str(result.error)
+    assert "2 more requests were or may be charged. Clear the task when the cause is gone" in str(result.error)
+    assert "Nothing was" not in str(result.error)
+    world.put("rows.jsonl", json_lines(ROWS))
+    assert_results_agree(world, run, world.to_end(run, run.clear()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,23 @@ def test_nothing_is_admitted_after_a_cost_that_stays_unknown() -> None:
     state.images_without_cost = 1
     assert admitted([CHEAP] * 9, state, max_cost_usd=100.0) == 0
     assert admitted([CHEAP] * 9, state) == 9
+
+
+def test_images_without_a_cost_count_with_price_usd() -> None:
+    state = make_state()
+    state.images_without_cost = 2
+    assert admitted([CHEAP] * 9, state, max_cost_usd=0.3, price_usd=0.05) == 4
+
+
+@pytest.mark.parametrize(("price", "count", "unpriced"), [(None, 0, UNPRICED), (0.1, 2, None)])
+def test_unsettled_request_of_an_unknown_price_counts_with_price_usd(
+    price: float | None, count: int, unpriced: str | None
+) -> None:
+    context = make_context(max_cost_usd=0.3, price_usd=price)
+    context.state.unsettled_requests = {"set/unknown.png": replace(UNKNOWN, estimate_usd=None)}
+    budget = Budget(context.options, context.state)
+    assert sum(budget.admits(make_item(f"{row}", UNPRICED)) for row in range(9)) == count
+    assert budget.unpriced_model == unpriced
 
 
 def test_abandoned_requests_reserve_their_estimate() -> None:

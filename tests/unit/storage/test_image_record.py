@@ -202,3 +202,20 @@ def test_metadata_names_the_thumbnail_in_ascii() -> None:
     assert "".join(pointer.values()).isascii()
     assert thumbnail_of({"Metadata": pointer}) == "Kästen/.thumbnails/1.webp"
     assert thumbnail_of({"Metadata": {}}) is None
+
+
+def test_list_price_is_not_what_the_vendor_charged() -> None:
+    image = ImageRecord.of_upload(JOB, IMAGE, TARGET, {}, COMPLETION)
+    estimated = ImageRecord.of_upload(JOB, IMAGE, TARGET, {}, replace(COMPLETION, cost_usd=None))
+    free = ImageRecord.of_upload(JOB, IMAGE, TARGET, {}, replace(COMPLETION, cost_usd=0.0))
+    assert (image.charged_usd, estimated.charged_usd, free.charged_usd) == (0.0512, None, 0.0)
+    assert estimated.original_cost_usd == 0.05
+
+
+def test_image_is_found_by_what_was_sent_and_by_what_was_asked_for() -> None:
+    head = {"Metadata": metadata_of(JOB, IMAGE, COMPLETION, asked="asked")}
+    other = replace(ASKED, seed=43)
+    assert made_from(head, ASKED)
+    assert not made_from(head, other)
+    assert made_from(head, other, "asked")
+    assert not made_from({}, other, None)
