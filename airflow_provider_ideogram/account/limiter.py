@@ -20,7 +20,7 @@ from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 #: Seconds for which a task waits for a submit's time on the worker, less than another slice takes to start.
 PACE_SECONDS = 4.0
 #: Seconds of the limit that a task may ask for at once, so that other tasks get slots in between.
-SHARE_SECONDS = 15.0
+SHARE_SECONDS = 8.0
 #: Submits that are calculated ahead at most: an unknown limit grows without one.
 _MAX_SUBMITS = 1000
 #: Digits of the times in the state, in seconds.

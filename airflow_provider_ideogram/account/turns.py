@@ -32,7 +32,7 @@ _RUN_WEIGHT, _LATENCY_WEIGHT = 0.25, 0.1
 _LEASE_LATENCIES, _MIN_LEASE, _MAX_LEASE = 2.0, 15.0, 60.0
 #: Tasks are called to arrive this many seconds before their slots are free: some arrive later than others, and a slot
 #: that passes unused is lost. It is less than the seconds that a task waits for its slot on the worker.
-_LEAD_SECONDS = 2.0
+_LEAD_SECONDS = 3.0
 #: A called task is expected for this many mean latencies; later its slot may be another one's.
 _EXPECTED_LATENCIES = 1.5
 #: Weight of the last called task in the share of a run's called tasks that arrive, and the smallest share assumed.

@@ -19,7 +19,7 @@ from airflow_provider_ideogram.api.polling import RequestPoll
 from airflow_provider_ideogram.cli.evidence import Claim
 from airflow_provider_ideogram.cli.reconcile import State
 from airflow_provider_ideogram.exceptions import IdeogramError
-from airflow_provider_ideogram.jobs.completion import fetch_and_store
+from airflow_provider_ideogram.jobs.completion import fetch_and_store, target_of
 from airflow_provider_ideogram.jobs.ledger import Ledger
 from airflow_provider_ideogram.storage.image_record import ImageRecord, made_by
 from airflow_provider_ideogram.storage.objects import ConditionsNotSupported, PreconditionFailed
@@ -83,22 +83,22 @@ class Recovery:
         row, record = finding.row, claim.record
         request = row.request()
         fingerprint = claim.fingerprint or (request.fingerprint if request else "")
-        group = record.intent.attempt_group if record else ""
+        group = record.intent.attempt_group if record and record.intent.target == target.uri else ""
         job = Job(row.request_id, row.created_at, request, fingerprint, target.uri, attempt_group=group)
-        stored = self._fetch(job, row, target)
+        stored = self._fetch(job, row)
         if record is not None:
             self._end(record, stored)
         return stored
 
-    def _fetch(self, job: Job, row: HistoryRow, target: Target) -> ImageRecord:
+    def _fetch(self, job: Job, row: HistoryRow) -> ImageRecord:
         """Store the image, unless it is there: its task may have stored it since the objects were listed."""
         poll = RequestPoll(row.request_id, row.created_at)
         poll.on_history(row, time.time())
-        place = target
+        place = Target.parse(job.target)
 
         def named(image: SpooledImage) -> Target:
             nonlocal place
-            place = target.named(row.request_id, image.extension)
+            place = target_of(job, image.extension)
             return place
 
         try:

@@ -45,6 +45,11 @@ def poll_once(hook: IdeogramHook, poll: RequestPoll) -> None:
         poll.on_error(error, time.time())
 
 
+def target_of(job: Job, extension: str) -> Target:
+    """Return where the image of a request is stored."""
+    return Target.parse(job.target).named(job.request_id, extension, job.attempt_group)
+
+
 def fetch_and_store(
     hook: IdeogramHook,
     store: ImageStore,
@@ -68,7 +73,7 @@ def fetch_and_store(
     completion = Completion(poll.completed_at, poll.inference_seconds, poll.cost_usd)
     try:
         with hook.download_image(source) as image:
-            target = place(image) if place else Target.parse(job.target).named(job.request_id, image.extension)
+            target = place(image) if place else target_of(job, image.extension)
             record = store.put(job, image, target, completion, asked, if_missing=if_missing)
     except IdeogramImageGone as problem:
         if not _is_gone(problem, time.time() - job.submitted_at):

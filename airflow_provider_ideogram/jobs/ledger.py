@@ -61,7 +61,7 @@ class Ledger:
         """
         Return the key of a target's record.
 
-        The images below a prefix are named after their requests, so there each task instance has its own record.
+        The images below a prefix have names of their own, so there each task instance has its own record.
         """
         own = hashlib.sha256(owner.encode()).hexdigest() if target.is_prefix else ""
         return f"{self._prefix}{target.key}{own}.json"

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds by which Airflow's clock may be ahead of S3's.
-_CLOCK_SKEW = 300.0
 #: Seconds in which no other attempt can begin, submit and store. It spares most tasks a listing of the prefix.
 _FASTEST_ATTEMPT = 5.0
 
@@ -103,10 +101,8 @@ class TargetImage:
 
         That may be a later attempt: Airflow can have failed this one while it went on.
         """
-        if not self.target.is_prefix or self.tried_since is None or time.time() < self.tried_since + _FASTEST_ATTEMPT:
-            return None
-        since = self.tried_since - _CLOCK_SKEW
-        return self.store.find_in_prefix(self.target, since, lambda head: paid_by_group(head, self.group))
+        is_first = self.tried_since is not None and time.time() < self.tried_since + _FASTEST_ATTEMPT
+        return self.store.find_in_prefix(self.target, self.group) if self.target.is_prefix and not is_first else None
 
 
 def object_exists(target: Target) -> IdeogramObjectExists:

@@ -56,7 +56,8 @@ class IdeogramGenerateImageOperator(IdeogramJobTask, IdeogramBaseOperator):
     :param model: The model's slug.
     :param model_params: Further parameters of a sister model, sent unchanged.
     :param s3_key: A key with ``s3_bucket``, or a full ``s3://bucket/key``. One ending in ``/`` gets
-        ``<request_id>.<extension>``, and no image can be reused there. At most 955 bytes, 891 with that ending.
+        ``<attempts>-<request_id>.<extension>``, with 8 hex digits by which a retry finds its image, and no image can be
+        reused there. At most 955 bytes, 882 with that ending.
     :param s3_bucket: The bucket, None if ``s3_key`` names it.
     :param s3_extra_args: Arguments of ``put_object``, such as ``{"ServerSideEncryption": "AES256"}``.
     :param if_exists: ``reuse`` an object made from the same inputs and pay nothing (an object made from other inputs is

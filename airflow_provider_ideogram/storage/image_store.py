@@ -8,7 +8,7 @@ PUT whose bytes S3 compares with their hash. A thumbnail is made after its image
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -31,6 +31,7 @@ from airflow_provider_ideogram.storage.image_record import (
     made_by,
     made_from,
     metadata_of,
+    paid_by_group,
     thumbnail_metadata,
     thumbnail_pointer,
 )
@@ -120,20 +121,12 @@ class ImageStore:
         """Return S3's description of the object at the target, None if it is missing; raises IdeogramStorageError."""
         return None if target.is_prefix else self.objects.head(target.bucket, target.key)
 
-    def find_in_prefix(
-        self, prefix: Target, since: float, matches: Callable[[Mapping[str, Any]], bool]
-    ) -> tuple[Target, Mapping[str, Any]] | None:
-        """
-        Find an object directly below a prefix.
-
-        :param since: When it was stored at the earliest, in seconds since the epoch; earlier objects are not read.
-        :param matches: Decides by S3's description of an object.
-        :return: The object's address and description, None if no object matches.
-        """
-        for item in self.objects.list(prefix.bucket, prefix.key, delimiter="/"):
+    def find_in_prefix(self, prefix: Target, attempt_group: str) -> tuple[Target, Mapping[str, Any]] | None:
+        """Find the image below a prefix that an attempt group paid for; return its address and description, or None."""
+        for item in self.objects.list(prefix.bucket, prefix.below(attempt_group), delimiter="/"):
             target = replace(prefix, key=item.key)
-            head = self.head(target) if item.modified_at >= since else None
-            if head is not None and matches(head):
+            head = self.head(target)
+            if head is not None and paid_by_group(head, attempt_group):
                 return target, head
         return None
 
@@ -240,7 +233,7 @@ class ImageStore:
         head = self.head(source)
         if head is None or made_by(head) != job.request_id:
             return None
-        target = target.named(job.request_id, EXTENSIONS.get(head.get("ContentType", ""), "png"))
+        target = target.named(job.request_id, EXTENSIONS.get(head.get("ContentType", ""), "png"), job.attempt_group)
         return ImageRecord.of_object(target, self._copy(source, head, target), job.request, own=True)
 
     def _copy(self, source: Target, head: Mapping[str, Any], target: Target) -> Mapping[str, Any]:

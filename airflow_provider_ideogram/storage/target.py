@@ -30,8 +30,11 @@ _ADDRESS = re.compile(rf"s3://({_BUCKET.pattern})/(.+)", re.DOTALL)
 #: S3's limit is 1024 bytes; the key of a ledger's record is longer than its target's by the prefix and ``.json``.
 MAX_LEDGER_PREFIX_BYTES = 64
 _MAX_KEY_BYTES = 1024 - MAX_LEDGER_PREFIX_BYTES - len(".json")
-#: Below a prefix a SHA-256 in hex is added; the longest image name, a request id of 128 and ``.webp``, also fits.
-_MAX_PREFIX_BYTES = _MAX_KEY_BYTES - 64
+#: Characters of the attempt group in an image's name below a prefix.
+_GROUP_CHARACTERS = 8
+#: Below a prefix a SHA-256 in hex is added to the key of a record, and to that of an image at most the attempt group, a
+#: request id of 128 characters and ``.webp``.
+_MAX_PREFIX_BYTES = _MAX_KEY_BYTES - 64 - _GROUP_CHARACTERS - len("-")
 #: The arguments of an upload that the provider sets.
 _OWN_UPLOAD_ARGS = ("Bucket", "Key", "Body", "ContentLength", "ContentMD5", "ContentType", "IfMatch", "IfNoneMatch")
 #: A name of metadata is a header's name.
@@ -48,7 +51,7 @@ class Target:
     An address in S3.
 
     :param bucket: The bucket's name or the access point's ARN.
-    :param key: The key; one ending in ``/`` is a prefix, below which the image is named after its request.
+    :param key: The key; one ending in ``/`` is a prefix, below which images are named after their task and request.
     """
 
     bucket: str
@@ -75,12 +78,16 @@ class Target:
 
     @property
     def is_prefix(self) -> bool:
-        """Whether the image is named after its request."""
+        """Whether the image has a name of its own below the key."""
         return self.key.endswith("/")
 
-    def named(self, request_id: str, extension: str) -> Target:
+    def below(self, attempt_group: str) -> str:
+        """Return how the keys of a task's images below a prefix begin; ``attempt_group`` is empty if it is unknown."""
+        return f"{self.key}{attempt_group[:_GROUP_CHARACTERS]}-" if attempt_group else self.key
+
+    def named(self, request_id: str, extension: str, attempt_group: str) -> Target:
         """Return the address of the request's image: this one, or one below it if this is a prefix."""
-        return replace(self, key=f"{self.key}{request_id}.{extension}") if self.is_prefix else self
+        return replace(self, key=f"{self.below(attempt_group)}{request_id}.{extension}") if self.is_prefix else self
 
 
 def check_key(key: Any, with_bucket: bool, name: str = "s3_key") -> list[str]:

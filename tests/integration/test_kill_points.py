@@ -9,6 +9,7 @@ because Airflow deletes all XComs when one starts.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 import traceback
@@ -338,7 +339,8 @@ def test_request_below_a_prefix_is_found_by_its_own_task(point: Point, killed_ta
 
     assert_succeeded(result)
     [request] = world.emulator.requests()
-    assert world.object_keys() == [f"images/{request.request_id}.png"]
+    [key] = world.object_keys()
+    assert re.fullmatch(rf"images/[0-9a-f]{{8}}-{request.request_id}\.png", key)
     assert run.xcom()["cost_usd"] == 0.05
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ def test_takes_the_output_of_the_submitting_task(
 
     xcom = run.xcom()
     assert xcom["prompt"] == "a {{ lighthouse }}"  # not rendered a second time
-    assert xcom["key"] == f"elsewhere/{xcom['request_id']}.png"
+    assert re.fullmatch(rf"elsewhere/[0-9a-f]{{8}}-{xcom['request_id']}\.png", xcom["key"])
 
 
 @pytest.mark.parametrize("durable", [True, False])

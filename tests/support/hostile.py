@@ -315,7 +315,7 @@ def check_request_id(request_id: str) -> None:
     """A request id does not change the rest of an address or of a key."""
     url = httpx.URL("https://api.segmind.com").join(f"/v2/requests/{request_id}/status")
     assert url.raw_path == b"/v2/requests/%s/status" % request_id.encode("ascii")
-    key = Target("my-bucket", "images/").named(request_id, "png").key
+    key = Target("my-bucket", "images/").named(request_id, "png", "").key
     assert check_key(key, with_bucket=True) == []
     assert key.split("/") == ["images", f"{request_id}.png"]
 

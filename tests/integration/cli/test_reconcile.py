@@ -72,8 +72,8 @@ class Deployment:
         metadata = {"ideogram-request-id": request_id}
         return self.world.s3.put_object(Bucket=self.world.bucket, Key=key, Body=b"image", Metadata=metadata)["ETag"]
 
-    def record(self, request_id: str | None, key: str, prompt: str, reservation: str | None = None) -> None:
-        """Write the ledger's record of a request, or an intent without its id."""
+    def record(self, request_id: str | None, key: str, prompt: str, reservation: str | None = None) -> Intent:
+        """Write the ledger's record of a request, or an intent without its id; return the intent."""
         request = GenerationRequest(prompt)
         target, now = Target(self.world.bucket, key), self.world.clock() - 2
         sent = GenerationRequest(prompt, seed=7)
@@ -81,6 +81,7 @@ class Deployment:
         record = self.ledger.write_intent(self.ledger.key_of(target, OWNER), intent)
         if request_id is not None:
             self.ledger.record_request(record, request_id)
+        return intent
 
     def reserve(self, **ends: Any) -> str:
         """Reserve an amount on this day, or settle it, and return its address."""
@@ -338,8 +339,8 @@ class TestRecover:
     def test_image_that_is_there_by_now_is_stored(self, target: str, deployment: Deployment) -> None:
         world, reservation = deployment.world, deployment.reserve()
         request_id = deployment.submit("recoverable")
-        deployment.record(request_id, target, "recoverable", reservation)
-        key = target if target == "a.png" else f"{target}{request_id}.png"
+        intent = deployment.record(request_id, target, "recoverable", reservation)
+        key = target if target == "a.png" else f"{target}{intent.attempt_group[:8]}-{request_id}.png"
         world.pass_time(HOUR)
 
         def store_before(*arguments: Any, **options: Any) -> Any:

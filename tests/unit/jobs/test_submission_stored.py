@@ -16,6 +16,7 @@ from airflow_provider_ideogram.exceptions import (
     IdeogramSubmitFailed,
     IdeogramUnknownSubmit,
 )
+from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import NoLedger
 from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.storage.image_record import ImageRecord, iso_utc
@@ -26,6 +27,7 @@ from tests.unit.jobs.world import (
     ASKED,
     DAY,
     KEY,
+    MAX_TRIES,
     ME,
     OTHER_INPUTS,
     OTHER_TASK,
@@ -173,7 +175,8 @@ class TestPrefix:
     def test_retry_finds_the_image_of_an_earlier_attempt(self, world: World) -> None:
         world.store_image("r-1", ME)
         stored = world.find_image(tried_since=time.time() - DAY)
-        assert (stored.key, stored.request_id, stored.reused) == (KEY, "r-1", False)
+        name = f"images/{attempt_group(ME, MAX_TRIES)[:8]}-r-1.png"
+        assert (stored.key, stored.request_id, stored.reused) == (name, "r-1", False)
 
     def test_first_attempt_finds_the_image_of_its_retry(self, world: World) -> None:
         """Airflow failed the attempt while it was on its way to its submit, and the retry has stored the image."""
@@ -188,11 +191,13 @@ class TestPrefix:
             world.get_or_submit(tried_since=time.time() - 1)
         assert world.accepted() == 1
 
-    @pytest.mark.parametrize("owner", [ME, OTHER_TASK])
-    def test_unknown_start_and_other_tasks_find_none(self, world: World, owner: str) -> None:
+    def test_attempt_of_unknown_start_finds_its_image(self, world: World) -> None:
         world.store_image("r-1", ME)
-        tried_since = None if owner == ME else time.time() - DAY
-        world.get_or_submit(owner=owner, tried_since=tried_since)
+        assert world.find_image(tried_since=None).request_id == "r-1"
+
+    def test_other_tasks_find_none(self, world: World) -> None:
+        world.store_image("r-1", ME)
+        world.get_or_submit(owner=OTHER_TASK, tried_since=time.time() - DAY)
         assert world.accepted() == 1
 
 

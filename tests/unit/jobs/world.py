@@ -95,7 +95,8 @@ class World:
             "ideogram-attempt-group": attempt_group(owner, MAX_TRIES),
             "ideogram-original-cost-usd": "0.05",
         }
-        self.client.put_object(Bucket=self.bucket, Key=KEY, Body=b"an image", Metadata=known | metadata)
+        key = self.target.named(request_id, "png", attempt_group(owner, MAX_TRIES)).key
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=b"an image", Metadata=known | metadata)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass at the worker and at the vendor."""

@@ -234,3 +234,13 @@ def store(s3: S3Client, image: Mapping[str, Any], content: bytes = b"\x89PNG ima
 def json_lines(*values: Any) -> bytes:
     """Return the lines of a manifest."""
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+@pytest.fixture
+def image(database: Database, s3: S3Client, s3_bucket: str) -> dict[str, Any]:
+    """The image of the DAG ``cats``, which is stored."""
+    made = record(s3_bucket)
+    database.add_run("cats")
+    database.add_task("cats", xcoms={"return_value": made, "request_id": made["request_id"]})
+    store(s3, made)
+    return made

@@ -207,7 +207,7 @@ class TestPage:
         assert "Which requests are open or lost is unknown" in page.text
 
     @pytest.mark.parametrize(("failures", "is_complete"), [(2, True), (3, False)])
-    async def test_other_failures_do_not_hide_what_waits_and_a_limit_is_said(
+    async def test_other_failures_do_not_hide_what_waits(
         self, failures: int, is_complete: bool, gallery: httpx.AsyncClient, objects: Objects, database: Database
     ) -> None:
         database.add_run("cats")
