@@ -106,7 +106,7 @@ def test_after_8_days_the_image_is_expired_and_paid_anew(
     assert world.object_keys() == [KEY]
 
 
-def test_waiting_worker_waits_for_a_request_that_is_late_by_hours(
+def test_waiting_worker_waits_for_a_request_hours_late(
     image_task: ImageTask, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.emulator.configure(job_seconds=2 * HOUR)

@@ -97,9 +97,7 @@ def test_first_image_shows_the_unknown_price_of_a_model(make: Make, task_runner:
     assert world.charged_usd == pytest.approx(3 * NEW_PRICE)
 
 
-def test_unknown_price_of_an_unknown_submit_is_the_reason_of_the_end(
-    make: Make, task_runner: TaskRunner, world: World
-) -> None:
+def test_unknown_price_of_an_unknown_submit_is_named(make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.configure(prices={NEW_MODEL: NEW_PRICE}, history_lag_seconds=DAY)
     world.emulator.fault("submit", "reset", when="after")
     run = task_runner(make(model=NEW_MODEL, max_cost_usd=0.5))
@@ -238,7 +236,7 @@ def _without_a_file(world: World) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"), [(_with_a_bad_row, "2 of 7 rows can't be used"), (_without_a_file, "does not exist")]
 )
-def test_refused_input_of_a_later_attempt_says_what_the_run_was_charged(
+def test_refused_input_of_a_retry_says_what_the_run_cost(
     spoil: Callable[[World], None], reason: str, make: Make, task_runner: TaskRunner, world: World
 ) -> None:
     run = task_runner(make(prompts_path=world.put("rows.jsonl", json_lines(ROWS)), max_in_flight=2))

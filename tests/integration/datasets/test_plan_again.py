@@ -60,7 +60,7 @@ def test_requests_in_flight_are_not_paid_again_without_a_ledger(
     assert world.accepted > len(ROWS)  # what was in flight is paid again
 
 
-def test_request_that_timed_out_is_not_paid_again_without_a_ledger(
+def test_timed_out_request_is_not_paid_again_without_a_ledger(
     make: Make, task_runner: TaskRunner, world: World
 ) -> None:
     world.emulator.fault("job", "job_seconds", seconds=900.0, prompt="number 0")
@@ -170,9 +170,7 @@ def test_slice_that_died_after_a_second_attempt_is_counted_once(
     agree(world, run, world.to_end(run, run.retry()))
 
 
-def test_charged_image_that_is_fetched_after_a_part_was_lost_is_counted(
-    make: Make, task_runner: TaskRunner, world: World
-) -> None:
+def test_image_fetched_after_a_part_was_lost_is_counted(make: Make, task_runner: TaskRunner, world: World) -> None:
     world.emulator.fault("image", "not_image", prompt="number 0", times=None)
     run = task_runner(make(prompts=ROWS[:3], max_in_flight=2))
     result = run.execute()

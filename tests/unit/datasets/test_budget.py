@@ -155,9 +155,7 @@ def test_images_without_a_cost_count_with_price_usd() -> None:
 
 
 @pytest.mark.parametrize(("price", "count", "unpriced"), [(None, 0, UNPRICED), (0.1, 2, None)])
-def test_unsettled_request_of_an_unknown_price_counts_with_price_usd(
-    price: float | None, count: int, unpriced: str | None
-) -> None:
+def test_unsettled_request_counts_with_price_usd(price: float | None, count: int, unpriced: str | None) -> None:
     context = make_context(max_cost_usd=0.3, price_usd=price)
     context.state.unsettled_requests = {"set/unknown.png": replace(UNKNOWN, estimate_usd=None)}
     budget = Budget(context.options, context.state)

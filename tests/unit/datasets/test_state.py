@@ -21,7 +21,7 @@ def test_unsettled_request_may_be_charged(estimate: float | None, charged: bool 
     assert state.charged is True
 
 
-def test_request_in_flight_may_be_charged_unless_another_task_pays() -> None:
+def test_request_in_flight_may_be_charged_if_it_is_own() -> None:
     state = make_state()
     state.in_flight = [make_in_flight(ITEM, paid_by_other_task=True)]
     assert (state.charged, state.charged_text) == (False, "0.00 USD were charged")

@@ -212,7 +212,7 @@ def test_list_price_is_not_what_the_vendor_charged() -> None:
     assert estimated.original_cost_usd == 0.05
 
 
-def test_image_is_found_by_what_was_sent_and_by_what_was_asked_for() -> None:
+def test_image_is_found_by_sent_and_by_asked_inputs() -> None:
     head = {"Metadata": metadata_of(JOB, IMAGE, COMPLETION, asked="asked")}
     other = replace(ASKED, seed=43)
     assert made_from(head, ASKED)

@@ -80,7 +80,7 @@ def test_rejected_attempt_is_found_by_what_was_asked_and_sent(s3_bucket: str) ->
     assert [made_from(head, replace(ASKED, seed=seed)) for seed in (1, 42, 3)] == [True, True, False]
 
 
-def test_image_below_a_prefix_is_found_without_reading_those_of_others(s3_bucket: str) -> None:
+def test_image_below_a_prefix_is_found_by_its_name(s3_bucket: str) -> None:
     store, prefix = ImageStore("aws_default"), Target(s3_bucket, "a/")
     groups = ["0" * 32, "0" * 8 + "1" * 24, "2" * 32]
     for group in groups:
