@@ -149,7 +149,8 @@ class Account:
         keys = random.sample(self._limit_keys, self._parts)
         if turn is not None and turn.key in keys:  # else the limit was changed meanwhile
             keys = [turn.key, *(key for key in keys if key != turn.key)]
-        keys = keys if submits > 1 else keys[:1]
+        if submits == 1:  # a second one keeps the objects evenly used where few tasks wait
+            keys = keys[: 1 if turn is not None and turn.key == keys[0] else 2]
         slots: list[Slot] = []
         place: Turn | None = None
         for key in keys:

@@ -66,3 +66,10 @@ def test_late_submit_corrects_its_slot(account: Setup, late: float, counts_from:
     state = AccountStore(account.objects, account.bucket).read(limit, AccountLimiter.from_json)
     assert state is not None
     assert state.rate.sent == [counts_from]
+
+
+def test_second_object_is_asked_before_a_task_waits(account: Setup) -> None:
+    settings = {"requests_per_minute": 200.0}
+    taken = [account.admission(**settings).account.take_slots(1) for _ in range(60)]
+    # Each object has 16 slots for now and the next seconds: all are taken before a task waits.
+    assert [bool(slots) for slots, _ in taken] == [True] * 32 + [False] * 28
