@@ -17,7 +17,7 @@ PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do
 	&& command -v "$$python" && break; done),$(error Python 3.11 to 3.14 is needed, as python3, python3.13, .12 or .11))
 BIN := .venv/bin
 
-.PHONY: help venv format lint test coverage test-fast browser-test screenshots docs fuzz simulate demo system-test system-test-distributed matrix browser-matrix s3-stores bench bench-account bench-dataset bench-load bench-gallery package requirements clean
+.PHONY: help venv format lint test coverage test-fast browser-test screenshots docs fuzz simulate demo system-test system-test-distributed matrix browser-matrix s3-stores bench bench-account bench-account-distributed bench-dataset bench-load bench-gallery package requirements clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 25
@@ -125,6 +125,9 @@ bench-account: venv .s3-stores/installed ## Measure an account's rate limit and 
 	$(BIN)/python -m benchmarks.account_queues
 	$(BIN)/python -m benchmarks.account_contention
 	exec $(BIN)/python -m benchmarks.account_budget --minutes $(or $(MINUTES),10)
+
+bench-account-distributed: venv ## Measure an account's rate limit on Celery with two workers and two triggerers, for 40 minutes
+	exec $(BIN)/python -m benchmarks.account_distributed
 
 bench-load: .venv-bench/installed ## Measure memory, files and sockets over 24 hours of accelerated nightly work (ARGS="--hour-seconds 60")
 	exec .venv-bench/bin/python -m benchmarks.load $(ARGS)

@@ -2,7 +2,7 @@
 Four datasets and mapped images share an account's rate limit, on a distributed Airflow: Celery and two triggerers.
 
 `python -m benchmarks.account_distributed` runs them with a limit in the connection and, beside it, without one: then
-each task learns from its own responses 429. It writes `benchmarks/results/account.md`; a run takes about 13 minutes.
+each task learns from its own responses 429. It writes `benchmarks/results/account.md`, and takes about 40 minutes.
 """
 
 from __future__ import annotations
