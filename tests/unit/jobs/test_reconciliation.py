@@ -31,6 +31,7 @@ from tests.unit.jobs.world import (
     OTHER_TASK,
     OWNERS,
     QUEUE_SECONDS,
+    RECORD_KEY,
     UNREADABLE,
     World,
     left_unknown,
@@ -297,6 +298,21 @@ class TestHistory:
                 world.get_or_submit()
             assert world.existing_record().intent.excluded_request_ids == (ended,)
             assert world.existing_record().request_id is None
+
+    def test_failed_request_of_an_earlier_attempt_is_not_adopted(self, world: World) -> None:
+        """Its record is deleted, its inputs and the user's seed are the same, and the next row is not shown yet."""
+        world.emulator.configure(queue_seconds=0.0, job_seconds=0.0, history_lag_seconds=30)
+        asked = replace(ASKED, seed=7)
+        world.emulator.fault("job", "failed")
+        world.get_or_submit(asked)
+        world.ledger.delete(RECORD_KEY, world.existing_record().etag)
+        world.pass_time(60)
+        world.emulator.fault("submit", "reset", when="after")
+        with pytest.raises(RetryLater, match="shows no requests"):
+            world.get_or_submit(asked)
+        world.pass_time(SUBMIT_SECONDS)
+        job, _ = world.get_or_submit(asked)
+        assert [request.request_id for request in world.emulator.requests()][1:] == [job.request_id]
 
     def test_request_of_another_record_is_not_adopted(self, world: World) -> None:
         left = left_unknown(world, ME)
