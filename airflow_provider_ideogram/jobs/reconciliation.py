@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 #: Seconds until the history shows an accepted request as a rule. Public clients saw seconds; the vendor names two hours
 #: as the longest delay.
 HISTORY_LAG = 120.0
-#: Seconds before a submit in which a failed request may still be its own, by clocks that differ. What the search finds
-#: earlier is of a previous attempt; taken for the submit, it would hide a request that is charged and shows later.
-_FAILED_SKEW = 5.0
+#: Seconds before a submit in which its row can be created, by clocks that differ. An earlier row may be of a previous
+#: attempt: taken for the submit, it would hide a request that is charged and shown later.
+_OWN_SKEW = 5.0
 #: Seconds between two searches of the history.
 RETRY_SECONDS = 20.0
 #: Submits of one request without a person at most, if all were answered 500, 502 or 503.
@@ -146,8 +146,7 @@ class Reconciler:
             is_temporary = not isinstance(error, IdeogramNotCharged)
             reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
             return _Search(None, f"can't be read ({reason})", is_temporary)
-        known = (row for row in rows if row is not None and not _failed_before(row, intent))
-        found = sorted(known, key=attrgetter("created_at"))
+        found = _own(sorted((row for row in rows if row is not None), key=attrgetter("created_at")), intent)
         if intent.unsettled_since is not None:  # the failure of one does not settle the others
             found = [row for row in found if row.state != FAILED]
         return _Search(found, f"shows {len(found) or 'no'} requests with its inputs")
@@ -178,9 +177,12 @@ class Reconciler:
         return self.resubmit_on_5xx and same and sent.is_answered and sent.submit_attempts < MAX_SUBMITS
 
 
-def _failed_before(row: HistoryRow, intent: Intent) -> bool:
-    """Return whether a row is of a failed request of an earlier attempt, whose record was deleted."""
-    return row.state == FAILED and row.created_at < intent.first_submit_at - _FAILED_SKEW
+def _own(rows: Sequence[HistoryRow], intent: Intent) -> list[HistoryRow]:
+    """Return the rows that may be of an intent's submits, and not of a request that an earlier attempt has ended."""
+    own = [row for row in rows if row.created_at >= intent.first_submit_at - _OWN_SKEW]
+    if own or time.time() < intent.intent_at + HISTORY_LAG:  # the submit's own row may be shown later
+        return own
+    return [row for row in rows if row.state != FAILED]
 
 
 def _may_be_submitting(other: LedgerRecord, intent: Intent) -> bool:

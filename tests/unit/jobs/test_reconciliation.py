@@ -299,11 +299,13 @@ class TestHistory:
             assert world.existing_record().intent.excluded_request_ids == (ended,)
             assert world.existing_record().request_id is None
 
-    def test_failed_request_of_an_earlier_attempt_is_not_adopted(self, world: World) -> None:
+    @pytest.mark.parametrize("is_failed", [True, False])
+    def test_request_of_an_earlier_attempt_is_not_adopted(self, world: World, is_failed: bool) -> None:
         """Its record is deleted, its inputs and the user's seed are the same, and the next row is not shown yet."""
         world.emulator.configure(queue_seconds=0.0, job_seconds=0.0, history_lag_seconds=30)
         asked = replace(ASKED, seed=7)
-        world.emulator.fault("job", "failed")
+        if is_failed:
+            world.emulator.fault("job", "failed")
         world.get_or_submit(asked)
         world.ledger.delete(RECORD_KEY, world.existing_record().etag)
         world.pass_time(60)
