@@ -306,6 +306,4 @@ def _tried_since(context: Context) -> float | None:
     """Return the earliest start of the task's attempts in seconds since the epoch, None if it is unknown."""
     is_first = context["ti"].try_number <= 1
     started = getattr(context["ti"], "start_date", None) if is_first else context["dag_run"].start_date
-    if started is None:
-        return None if is_first else 0.0
-    return float(started.timestamp())
+    return None if started is None else float(started.timestamp())

@@ -26,7 +26,7 @@ REVIEW_XCOM = "review"
 
 
 class ReviewMissing(IdeogramStorageError):
-    """At the address of a task instance's review is none of its own."""
+    """The review of a task instance is missing, or the object at its address is of another one."""
 
 
 @dataclass(frozen=True, slots=True)
