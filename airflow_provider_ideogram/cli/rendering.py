@@ -8,6 +8,7 @@ as the output of another task, is not made up: the value is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from math import prod
@@ -153,7 +154,8 @@ def _planned(task: Any, run: PlannedRun, map_index: int) -> PlannedTask:
 def _rendered(task: Any, context: Any) -> IdeogramBaseOperator:
     environment = task.get_template_env()
     if isinstance(task, MappedOperator):
-        task.render_template_fields(context, environment)
+        with _session_of_the_task():
+            task.render_template_fields(context, environment)
         operator: IdeogramBaseOperator = context["task"]
         return operator
     operator = task.prepare_for_execution()
@@ -164,6 +166,22 @@ def _rendered(task: Any, context: Any) -> IdeogramBaseOperator:
                 raise OnlyInARun(f"a value in {name}")
             setattr(operator, name, value)
     return operator
+
+
+@contextmanager
+def _session_of_the_task() -> Iterator[None]:
+    """Set the session that a mapped task is rendered with before Airflow 3.0, which otherwise keeps a new one open."""
+    try:
+        from airflow.utils.task_instance_session import (  # type: ignore[import-not-found]
+            set_current_task_instance_session,
+        )
+    except ImportError:
+        yield
+        return
+    from airflow.utils.session import create_session
+
+    with create_session() as session, set_current_task_instance_session(session):
+        yield
 
 
 class _Instance:
