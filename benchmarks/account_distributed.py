@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import httpx
 
 from benchmarks import report
 from benchmarks.dags.account_dag import DATASETS, MAPPED, MAPPED_DAG_ID, ROWS
@@ -79,7 +76,7 @@ def measure(*, limited: bool, folder: Path) -> Run:
     """Run the DAGs at once, and return what the emulator received."""
     with Processes(folder / "servers") as processes:
         servers = start_servers(processes, 1, JOB_SECONDS, RECORD_SECONDS, [], s3_faults=False)
-        _set(servers, {"rate_limit": RATE, "history_lag_seconds": 0})
+        servers.configure(rate_limit=RATE, history_lag_seconds=0)
         postgres = PostgresServer(processes, clean_environment(), folder / "postgres")
         redis = RedisServer(processes, clean_environment(), folder / "redis")
         settings = servers.airflow_settings() | celery_settings(postgres, redis, CONCURRENCY)
@@ -94,7 +91,7 @@ def measure(*, limited: bool, folder: Path) -> Run:
             processor = cluster.components[DAG_PROCESSOR.name]
             cluster.processes.wait_until(processor, partial(cluster.api.has_dag, MAPPED_DAG_ID), 120)
             states = _run_all(cluster.api, servers)
-        stats = _get(servers, "stats")
+        stats = servers.stats()
         requests = sorted((one["accepted_at"], one["inputs"]["prompt"].split()[0]) for one in servers.requests())
         return Run(requests, stats["calls"]["submit"], stats["rate_limited"], states)
 
@@ -108,21 +105,9 @@ def _run_all(api: AirflowApi, servers: Servers) -> Counter[str]:
             break
         if time.monotonic() > reported + _REPORT_SECONDS:
             reported = time.monotonic()
-            print(
-                f"{reported - started:5.0f} s {_get(servers, 'stats')['accepted']} accepted, {dict(states)}", flush=True
-            )
+            print(f"{reported - started:5.0f} s {servers.stats()['accepted']} accepted, {dict(states)}", flush=True)
         time.sleep(2.0)
     return states
-
-
-def _get(servers: Servers, what: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{servers.emulator.url}/_emulator/{what}", trust_env=False, timeout=60).json()
-    return found
-
-
-def _set(servers: Servers, changes: dict[str, Any]) -> None:
-    url = f"{servers.emulator.url}/_emulator/settings"
-    httpx.post(url, json=changes, trust_env=False).raise_for_status()
 
 
 def _row(title: str, run: Run) -> list[str]:

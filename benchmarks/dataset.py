@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import psutil
 from dev.airflow_cluster import AirflowCluster, airflow_cluster, clean_environment
 from dev.emulator_server import EmulatorServer, start_emulator
 from dev.processes import Processes, raise_on_stop_signals, session_members
+from dev.run_info import run_info
 from dev.s3_server import S3Server, start_s3_server
 
 BUCKET = "benchmark"
@@ -145,12 +143,13 @@ def main() -> int:
     parser.add_argument("--max-in-flight", type=int, default=400, help="of the large dataset")
     options = parser.parse_args()
     raise_on_stop_signals()
+    about = run_info()
     home = Path(tempfile.mkdtemp(prefix="ideogram-bench-"))
     try:
         measured = measure(home, options)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    RESULT.write_text(report(measured, options))
+    RESULT.write_text(report(measured, options, about))
     return 0
 
 
@@ -196,12 +195,11 @@ def dataset(home: Path, name: str, size: int) -> dict[str, Any]:
     return {"prompts_path": str(path), "s3_prefix": f"s3://{BUCKET}/{name}/", "max_in_flight": 100}
 
 
-def report(found: dict[str, Measured], options: argparse.Namespace) -> str:
+def report(found: dict[str, Measured], options: argparse.Namespace, about: str) -> str:
     """Return the results as Markdown."""
     large, rated = found["large"], found["rated"]
     compared, mapped = found["compared"], found["mapped"]
     ideal = RATED / RATE_PER_MINUTE * 60 + RATED_JOB_SECONDS
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     rows = [
         ("stored, charged", f"{large.stored}, {large.charges} of {large.items}", "all, once each"),
         (
@@ -232,8 +230,7 @@ def report(found: dict[str, Measured], options: argparse.Namespace) -> str:
     )
     return f"""# A dataset in one task
 
-{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores for the emulator, the S3 server (moto) and
-Airflow (load {load} at the end), Python {platform.python_version()}, SQLite, LocalExecutor, seed {SEED}.
+{about}. These cores run the emulator, the S3 server (moto) and Airflow with SQLite and the LocalExecutor; seed {SEED}.
 `python -m benchmarks.dataset --prompts {options.prompts} --mapped {options.mapped} \
 --max-in-flight {options.max_in_flight}`
 

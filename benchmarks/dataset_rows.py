@@ -8,16 +8,15 @@ without S3. Each case runs in a process of its own. Writes `benchmarks/results/d
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from dev.run_info import run_info
 
 RESULT = Path(__file__).parent / "results" / "dataset-rows.md"
 STYLES = ["DESIGN", "REALISTIC"]
@@ -96,9 +95,8 @@ def main() -> None:
     lines = [
         "# The plan of a dataset",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, load "
-        f"{os.getloadavg()[0]:.1f}: rows of a file are read, checked and expanded, and the plan is made, as before the "
-        "first submit. Without S3 and Airflow. `make bench ARGS=dataset-rows`",
+        f"{run_info()}. Rows of a file are read, checked and expanded, and the plan is made, as before the first "
+        "submit. Without S3 and Airflow. `make bench ARGS=dataset-rows`",
         "",
         "| | images | CPU seconds | peak memory | CPU seconds per 100,000 | memory per 100,000 |",
         "|---|---:|---:|---:|---:|---:|",

@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections import Counter
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
+
+from dev.run_info import run_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,8 +120,7 @@ def measure() -> str:
     lines = [
         f"# The cost of the ledger: {IMAGES} images with and without it, alternately",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}; the operator in "
-        "one process, a local S3 server (moto), an emulator with jobs of no duration.",
+        f"{run_info()}; the operator in one process, a local S3 server (moto), an emulator with jobs of no duration.",
         "",
         "| | S3 calls per image | operations | median ms per image | calls of the ledger | ms of the ledger |",
         "|---|---:|---|---:|---:|---:|",

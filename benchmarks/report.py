@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import parsing, polls, upload
 from benchmarks.completion_delay import DISTRIBUTIONS, Detection, least_polls, mean_delay, mean_polls
+from dev.run_info import run_info
 
 if TYPE_CHECKING:
     from benchmarks.on_airflow import TriggererLoad
@@ -21,13 +19,8 @@ _PACKAGES = ("apache-airflow", "aiohttp", "httpx", "segmind", "apache-airflow-pr
 
 
 def machine() -> str:
-    """Return a description of the machine and the packages."""
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    load = os.getloadavg()[0]
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), Python "
-        f"{platform.python_version()}, {packages}; load of the machine before the run: {load:.1f}."
-    )
+    """Return the commit, the date, the machine and the packages that are compared."""
+    return f"{run_info()}; {', '.join(f'{name} {version(name)}' for name in _PACKAGES)}."
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dev.airflow_cluster import clean_environment
+from dev.run_info import commit_and_date
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venv-matrix"
@@ -39,7 +40,7 @@ EXTRAS = "emulator,parquet,socks"
 # The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
 BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
-HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG")
+HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG", "commit, date")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def row(version: str, packages: dict[str, str], tests: SuiteResult, dag: DagResu
     airflow = packages["apache-airflow"] + (", the lowest of all" if version == LOWEST else "")
     others = (f"{name.removeprefix('apache-airflow-providers-')} {packages[name]}" for name in required())
     skipped = (f"{what}: {count}" for what, count in tests.skipped.items())
-    return _line((airflow, packages["python"], ", ".join(others), str(tests), "; ".join(skipped), str(dag)))
+    results = (str(tests), "; ".join(skipped), str(dag), commit_and_date())
+    return _line((airflow, packages["python"], ", ".join(others), *results))
 
 
 def required() -> list[str]:

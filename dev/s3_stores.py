@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_provider_ideogram.storage.objects import ObjectStore
 from airflow_provider_ideogram.storage.probe import StoreProbe
 from dev.processes import Processes, free_port, listens
+from dev.run_info import commit_and_date
 from dev.s3_server import CREDENTIAL, S3Server, start_s3_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,7 +202,7 @@ def _with_table(document: str, rows: list[tuple[str, ...]]) -> str:
     _, _, after = rest.partition(END)
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table}\n\nCommit {commit_and_date()}.\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from dev.run_info import run_info
 
 #: Seeds that a process runs at a time.
 _BATCH = 50
 _MAX_SHOWN = 30
+_RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "simulation.md"
 
 
 @dataclass
@@ -82,12 +86,27 @@ def main() -> int:
     profiles = [options.profile] if options.profile else list(PROFILES)
     if options.seed is not None:
         return sum(_show(profile, options.seed) for profile in profiles) and 1
-    total, seeds = Figures(), range(options.first, options.first + options.seeds)
+    about, seeds = run_info(), range(options.first, options.first + options.seeds)
+    found = {}
     with ProcessPoolExecutor(options.processes) as pool:
         for profile in profiles:
-            total.add(_run(pool, profile, seeds))
-    _report_situations(total)
-    return int(bool(total.violations))
+            found[profile] = _run(pool, profile, seeds)
+    reached = sum((figures.reached for figures in found.values()), Counter[str]())
+    _report_situations(reached)
+    if not options.profile and options.first == 1:
+        _RESULT.write_text(_page(found, options.seeds, about))
+    return int(any(figures.violations for figures in found.values()))
+
+
+def _page(found: dict[str, Figures], seeds: int, about: str) -> str:
+    """Return the results of all profiles as Markdown."""
+    rows = [
+        f"| {profile} | {figures.seeds:,} | {figures.steps:,} | {len(figures.violations)} |"
+        for profile, figures in found.items()
+    ]
+    command = f"make simulate SEEDS={seeds}"
+    head = ["| profile | simulations | steps | with violations |", "| --- | ---: | ---: | ---: |"]
+    return "\n".join(["# Simulation", "", f"{about}. `{command}`", "", *head, *rows]) + "\n"
 
 
 def _run(pool: ProcessPoolExecutor, profile: str, seeds: range) -> Figures:
@@ -106,12 +125,12 @@ def _run(pool: ProcessPoolExecutor, profile: str, seeds: range) -> Figures:
     return figures
 
 
-def _report_situations(figures: Figures) -> None:
+def _report_situations(reached: Counter[str]) -> None:
     from tests.simulation.situations import expected
 
-    for situation, count in sorted(figures.reached.items()):
+    for situation, count in sorted(reached.items()):
         _say(f"{count:8}  {situation}")
-    for situation in sorted(expected() - figures.reached.keys()):
+    for situation in sorted(expected() - reached.keys()):
         _say(f"   never  {situation}")
 
 

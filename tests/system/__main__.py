@@ -18,6 +18,7 @@ from typing import Any
 from dev.airflow_cluster import SCHEDULER, TRIGGERER, airflow_cluster, clean_environment
 from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals
+from dev.run_info import run_info
 from tests.system.comparison import Comparison, read_xcoms
 from tests.system.experiment import Experiment
 from tests.system.plan import DAG_ID, IMAGES_PER_RUN, api_faults, moments, planned_runs, slow_jobs
@@ -44,6 +45,7 @@ def main() -> int:
     raise_on_stop_signals()
     options = _options()
     started = time.monotonic()
+    about = f"{run_info()}, `make system-test IMAGES={options.images} SEED={options.seed}`"
     shutil.rmtree(OUTPUT, ignore_errors=True)
     runs = planned_runs(options.images)
     per_run = min(options.images, IMAGES_PER_RUN)
@@ -83,8 +85,7 @@ def main() -> int:
             planned, servers.requests(), servers.s3.client(), ever_stored, instances, xcoms, logs, experiment.events
         )
         verdict = comparison.run()
-    command = f"make system-test IMAGES={options.images} SEED={options.seed}"
-    report = write_report(comparison, verdict, triggered, command, time.monotonic() - started)
+    report = write_report(comparison, verdict, triggered, about, time.monotonic() - started)
     return publish(report, verdict, RESULT if set(options.faults) == set(FAULTS) else None)
 
 

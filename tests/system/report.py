@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +33,13 @@ class Triggered:
     s3: Mapping[str, int]
 
 
-def write_report(comparison: Comparison, verdict: Verdict, triggered: Triggered, command: str, seconds: float) -> str:
-    """Return the report as Markdown."""
+def write_report(comparison: Comparison, verdict: Verdict, triggered: Triggered, about: str, seconds: float) -> str:
+    """Return the report as Markdown; `about` says on what and by which command it was measured."""
     images, title = len(comparison.tasks_of), "System test, distributed" if comparison.events.outages else "System test"
     lines = [
         f"# {title}: {images} images, {len(comparison.instances)} tasks",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, {seconds / 60:.0f} "
-        f"minutes, by `{command}`.",
+        f"{about}, {seconds / 60:.0f} minutes.",
         "",
         "| done to the system | times | affected tasks | stored | failed with a reason | paid twice or lost | stuck |",
         "|---|---:|---:|---:|---:|---:|---:|",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dev import matrix
+from dev import matrix, run_info
 from dev.matrix import BEGIN, END, DagResult, SuiteResult
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite errors="1" failures="2" skipped="3" tests="10" time="61.5">
@@ -42,10 +42,11 @@ def test_row_has_versions_and_results(packages: dict[str, str]) -> None:
 
     line = matrix.row("3.0", packages, tests, dag)
 
-    airflow, python, others, *outcome = [cell.strip() for cell in line.strip("|").split("|")]
+    airflow, python, others, *outcome, measured_on = [cell.strip() for cell in line.strip("|").split("|")]
     assert (airflow, python) == ("3.0.6", "3.11.7")
     assert "amazon 1.2, common-compat 1.2" in others
     assert outcome == ["2 passed, 1 failed in 10 s", "policies (3.3): 3", "failed in 70 s: a task failed"]
+    assert measured_on == run_info.commit_and_date()
 
 
 def test_row_replaces_that_of_its_version_in_order(packages: dict[str, str]) -> None:

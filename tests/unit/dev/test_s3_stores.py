@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dev.run_info import commit_and_date
 from dev.s3_server import S3Server
 from dev.s3_stores import BEGIN, DOCUMENT, END, HEADER, STORES, Features, _version, _with_table, features_of
 
@@ -15,7 +16,7 @@ def test_table_is_replaced_and_the_rest_is_kept() -> None:
     written = _with_table(document, [row])
 
     assert written.startswith(f"before\n{BEGIN}\n\n| {' | '.join(HEADER)} |\n")
-    assert written.endswith(f"| {' | '.join(row)} |\n\n{END}\nafter\n")
+    assert written.endswith(f"| {' | '.join(row)} |\n\nCommit {commit_and_date()}.\n\n{END}\nafter\n")
     assert "an old row" not in written
     assert _with_table(written, [row]) == written
 
