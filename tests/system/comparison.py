@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from airflow_provider_ideogram.account import account
 from airflow_provider_ideogram.api.status import ImageStatus
 from airflow_provider_ideogram.emulator.drawing import Picture, draw
-from airflow_provider_ideogram.storage.thumbnail import FOLDER
+from airflow_provider_ideogram.storage import thumbnail
 from tests.system.experiment import EventLog, TaskKey, key_of
 from tests.system.plan import BUCKET, PlannedRun
 from tests.system.task_logs import TaskLogs
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 LEDGER_PREFIX = "_ideogram/"
-#: What a worker leaves that was killed while it probed the store.
-_PROBE = f"{LEDGER_PREFIX}.probe-"
+#: What is no record: what a worker leaves that was killed while it probed the store, thumbnails, the account's objects.
+_OTHERS = (f"{LEDGER_PREFIX}.probe-", f"{LEDGER_PREFIX}{thumbnail.FOLDER}", f"{LEDGER_PREFIX}{account.FOLDER}")
 _WORKSPACE = ".dataset/"
 _MANIFEST = "/manifest.jsonl"
 #: The reasons of log lines for which a second charge of an image is permitted.
@@ -417,7 +418,7 @@ def _read_s3(s3: S3Client) -> Bucket:
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
             key = item["Key"]
-            if key.startswith((_PROBE, f"{LEDGER_PREFIX}{FOLDER}")):
+            if key.startswith(_OTHERS):
                 continue
             response = s3.get_object(Bucket=BUCKET, Key=key)
             content = response["Body"].read()

@@ -27,7 +27,9 @@ from dev.airflow_cluster import (
 from dev.postgres_server import PostgresServer
 from dev.processes import Processes, raise_on_stop_signals
 from dev.redis_server import RedisServer
+from dev.run_info import run_info
 from tests.system import machine
+from tests.system.account import REQUESTS_PER_MINUTE, check_account, read_recorded_spend, with_limits
 from tests.system.comparison import Comparison, read_xcoms
 from tests.system.experiment import Event, Experiment
 from tests.system.outages import Outages
@@ -43,7 +45,7 @@ from tests.system.plan import (
     slow_jobs,
 )
 from tests.system.report import Triggered, publish, say, write_report
-from tests.system.servers import DAGS, ROOT, start_servers
+from tests.system.servers import DAGS, PRICE_USD, ROOT, start_servers
 from tests.system.task_logs import TaskLogs
 
 OUTPUT = ROOT / ".airflow-test" / "distributed"
@@ -77,6 +79,7 @@ def main() -> int:
     raise_on_stop_signals()
     options = _options()
     started = time.monotonic()
+    about = f"{run_info()}, `make system-test-distributed IMAGES={options.images} SEED={options.seed}`"
     shutil.rmtree(OUTPUT, ignore_errors=True)
     runs = [PlannedRun(DATASET, DATASET, rows=options.rows), *planned_runs(options.images, shared_keys=False)]
     per_run = min(options.images, IMAGES_PER_RUN)
@@ -84,9 +87,11 @@ def main() -> int:
     with Processes(OUTPUT / "servers") as processes:
         faults = [*slow_jobs(options.seed, RECORD_SECONDS), *api_faults(options.seed, API_FAULT_RATE)]
         servers = start_servers(processes, options.seed, JOB_SECONDS, RECORD_SECONDS, faults, s3_faults=False)
+        servers.configure(rate_limit=REQUESTS_PER_MINUTE)
         postgres = PostgresServer(processes, clean_environment(), OUTPUT / "postgres")
         redis = RedisServer(processes, clean_environment(), OUTPUT / "redis")
-        settings = servers.airflow_settings() | celery_settings(postgres, redis)
+        settings = with_limits(servers.airflow_settings(), options.images + options.rows, PRICE_USD)
+        settings |= celery_settings(postgres, redis)
         settings |= {"SYSTEM_TEST_IMAGES_PER_RUN": str(per_run), "SYSTEM_TEST_ROWS": str(options.rows)}
         with airflow_cluster(OUTPUT / "airflow", DAGS, settings, COMPONENTS) as cluster:
             for dag_id in (DAG_ID, DATASET_DAG_ID):
@@ -106,8 +111,8 @@ def main() -> int:
         client, events = servers.s3.client(), experiment.events
         comparison = Comparison(planned, requests, client, ever_stored, instances, xcoms, logs, events)
         verdict = comparison.run()
-    command = f"make system-test-distributed IMAGES={options.images} SEED={options.seed}"
-    report = write_report(comparison, verdict, triggered, command, time.monotonic() - started)
+        check_account(verdict, requests, servers.stats(), read_recorded_spend(client))
+    report = write_report(comparison, verdict, triggered, about, time.monotonic() - started)
     return publish(report, verdict, RESULT)
 
 

@@ -76,12 +76,13 @@ class Outages:
         """Kill the triggerer with the most triggers, and restart it when the other one has finished them."""
         deferred = [one for one in self._tasks("deferred") if _has_trigger_running(one)]
         name, deferred_tasks = _busiest(self._triggerers, deferred, _machine_of_trigger)
-        if not deferred_tasks:
+        if not any(map(_polls, deferred_tasks)):
             return False
         killed_at = time.monotonic()
         self._cluster.lose(self._triggerers[name])
         outage = self._note(LOST_TRIGGERER, deferred_tasks, TAKEN_OVER, ALL_FINISHED)
-        self._watch_takeover(outage, {one["trigger"]["id"] for one in deferred_tasks}, name, killed_at)
+        polling = {one["trigger"]["id"] for one in deferred_tasks if _polls(one)}
+        self._watch_takeover(outage, polling, name, killed_at)
         self._cluster.start(self._triggerers[name])
         return True
 
@@ -153,6 +154,11 @@ def _has_trigger_running(deferred: Json) -> bool:
     if job is None or job["latest_heartbeat"] is None:
         return False
     return time.time() - datetime.fromisoformat(job["latest_heartbeat"]).timestamp() < MAX_HEARTBEAT_AGE
+
+
+def _polls(deferred: Json) -> bool:
+    """Return whether a deferred task polls requests; another one waits for its turn, which may take minutes."""
+    return not str(deferred["trigger"]["classpath"]).endswith(".IdeogramTurnTrigger")
 
 
 def _busiest(

@@ -56,13 +56,21 @@ class Servers:
 
     def faults(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return how often each of the API's faults was triggered, and each of S3's."""
-        api, s3 = _get(f"{self.emulator.url}/_emulator/stats")["faults"], _get(f"{self.proxy.endpoint}{COUNTS_PATH}")
-        return api, s3
+        return self.stats()["faults"], _get(f"{self.proxy.endpoint}{COUNTS_PATH}")
+
+    def stats(self) -> Json:
+        """Return the emulator's counts of calls and faults."""
+        stats: Json = _get(f"{self.emulator.url}/_emulator/stats")
+        return stats
 
     def ever_stored(self) -> list[str]:
         """Return the request ids of all images that were ever stored."""
         stored: list[str] = _get(f"{self.proxy.endpoint}{STORED_PATH}")
         return stored
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings of the emulator."""
+        _post(self.emulator, "settings", settings)
 
     def airflow_settings(self) -> dict[str, str]:
         """Return the connections, and settings with which Airflow notices a killed component within seconds."""

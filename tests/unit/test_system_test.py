@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.comparison import compare_manifest, contradicts, has_true_cost
+from airflow_provider_ideogram.account.spend import Spend
+from tests.system.account import check_account
+from tests.system.comparison import Verdict, compare_manifest, contradicts, has_true_cost
 from tests.system.plan import DAG_ID, DATASET_DAG_ID, PlannedRun, moments, planned_runs
 
 DATASET = PlannedRun("run", "dataset", rows=2)
@@ -100,3 +102,20 @@ def test_result_is_either_paid_or_reused_with_the_right_hash(
 def test_cost_is_compared_with_the_charge(changes: Json, true: bool) -> None:
     result = {"cost_usd": 0.0513, "original_cost_usd": 0.0513, "reused": False, "cost_is_estimate": False} | changes
     assert has_true_cost(result, 0.0513) is true
+
+
+@pytest.mark.parametrize(
+    ("spent", "limited", "violated"),
+    [
+        (0.10, 2, []),
+        (0.09, 2, ["charges that the budget does not count"]),
+        (0.10, 3, ["more than 2% of submits answered 429"]),
+    ],
+)
+def test_account_counts_each_charge_and_keeps_the_limit(spent: float, limited: int, violated: list[str]) -> None:
+    verdict, requests = Verdict(), [{"cost_usd": 0.05}, {"cost_usd": 0.1}]
+    recorded = Spend(micros=round(spent * 1e6), open_micros=50_000)
+
+    check_account(verdict, requests, {"calls": {"submit": 100}, "rate_limited": limited}, recorded)
+
+    assert [name for name, violations in verdict.violations.items() if violations] == violated
