@@ -40,7 +40,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Text-to-image jobs on Segmind's Ideogram 2a API: submitted once, stored in S3.",
         "state": "ready",
         "lifecycle": "incubation",
-        "source-date-epoch": 1795392000,  # the day of the release, which the schema requires: 2026-11-23
+        "source-date-epoch": 1795651200,  # the day of the release, which the schema requires: 2026-11-26
         "versions": [__version__],
         "integrations": [
             {
