@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import httpx
 from airflow.sdk import get_current_context
@@ -40,6 +40,14 @@ _RATE = float(os.environ.get("SYSTEM_TEST_KILL_RATE", "0"))
 _KILLS_FILE = os.environ.get("SYSTEM_TEST_KILLS_FILE", "")
 
 
+class Points(TypedDict, total=False):
+    """The points before and after a function, and a function that calls it and has points of its own."""
+
+    before: str
+    after: str
+    around: Callable[..., Any]
+
+
 def install() -> None:
     """Wrap the functions at the points, once in a process."""
     for module, constants in SHORT_WAITS.items():
@@ -48,15 +56,23 @@ def install() -> None:
             setattr(module, name, seconds)
     if getattr(Ledger.write_intent, "wrapped", False):
         return
-    _wrap(Ledger, "write_intent", before=KILL_POINTS[0], after=KILL_POINTS[1])
-    _wrap(Ledger, "replace", before=KILL_POINTS[0], after=KILL_POINTS[1])
-    _wrap(SegmindClient, "_send", around=_send)
-    _wrap(IdeogramHook, "submit", after=KILL_POINTS[4])
-    _wrap(Ledger, "record_request", after=KILL_POINTS[5])
-    _wrap(job.IdeogramJobTask, "execute_complete", before=KILL_POINTS[6])
-    _wrap(ImageSpool, "write", after=KILL_POINTS[7])
-    _wrap(ImageStore, "put", around=_put, after=KILL_POINTS[9])
-    _wrap(Ledger, "delete", after=KILL_POINTS[10])
+    for (owner, name), points in wrapped_functions().items():
+        _wrap(owner, name, **points)
+
+
+def wrapped_functions() -> dict[tuple[type, str], Points]:
+    """Return the functions that are wrapped, each with its points."""
+    return {
+        (Ledger, "write_intent"): {"before": KILL_POINTS[0], "after": KILL_POINTS[1]},
+        (Ledger, "replace"): {"before": KILL_POINTS[0], "after": KILL_POINTS[1]},
+        (SegmindClient, "_send"): {"around": _send},
+        (IdeogramHook, "submit"): {"after": KILL_POINTS[4]},
+        (Ledger, "record_request"): {"after": KILL_POINTS[5]},
+        (job.IdeogramJobTask, "execute_complete"): {"before": KILL_POINTS[6]},
+        (ImageSpool, "write"): {"after": KILL_POINTS[7]},
+        (ImageStore, "put"): {"around": _put, "after": KILL_POINTS[9]},
+        (Ledger, "delete"): {"after": KILL_POINTS[10]},
+    }
 
 
 def pass_point(point: str) -> None:
@@ -121,10 +137,10 @@ def _send_half(client: SegmindClient, call: Any) -> None:
     connection.sendall(head.encode() + body[: len(body) // 2])
 
 
-def _put(original: Callable[..., Any], store: ImageStore, job: Any, image: Any, *args: Any) -> Any:
+def _put(original: Callable[..., Any], store: ImageStore, job: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
     if planned(KILL_POINTS[8]):
         image = dataclasses.replace(image, file=_KillingFile(image.file, image.size_bytes))
-    return original(store, job, image, *args)
+    return original(store, job, image, *args, **kwargs)
 
 
 class _KillingFile:
