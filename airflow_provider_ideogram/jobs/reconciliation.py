@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -86,12 +86,14 @@ class Reconciler:
     :param ledger: The ledger of the target's bucket.
     :param resubmit: Whether an unknown submit may be followed by another one without a person.
     :param resubmit_on_5xx: Whether an answered 500, 502 or 503 may be followed by another submit without a person.
+    :param is_stored: Whether the target has the image of a request.
     """
 
     hook: IdeogramHook
     ledger: Ledger | NoLedger
     resubmit: bool
     resubmit_on_5xx: bool
+    is_stored: Callable[[str], bool]
 
     def find(
         self,
@@ -141,15 +143,22 @@ class Reconciler:
             if any(_may_be_submitting(other, intent) for other in others):
                 return _Search(None, "shows a request that may be on its way for another target", is_temporary=True)
             rows = [self.hook.find_in_history(id_) for id_ in ids.difference(other.request_id for other in others)]
+            found = self._own(sorted((row for row in rows if row is not None), key=attrgetter("created_at")), intent)
         except Exception as error:  # of any class: "could not be read" is never "is not there"
             # Without a history, or with one that refuses the key, another search has the same result.
             is_temporary = not isinstance(error, IdeogramNotCharged)
             reason = error.reason if isinstance(error, IdeogramError) else type(error).__name__
             return _Search(None, f"can't be read ({reason})", is_temporary)
-        found = _own(sorted((row for row in rows if row is not None), key=attrgetter("created_at")), intent)
         if intent.unsettled_since is not None:  # the failure of one does not settle the others
             found = [row for row in found if row.state != FAILED]
         return _Search(found, f"shows {len(found) or 'no'} requests with its inputs")
+
+    def _own(self, rows: Sequence[HistoryRow], intent: Intent) -> list[HistoryRow]:
+        """Return the rows that may be of an intent's submits, and not of an ended request of an earlier attempt."""
+        own = [row for row in rows if row.created_at >= intent.first_submit_at - _OWN_SKEW]
+        if own or time.time() < intent.intent_at + HISTORY_LAG:  # the submit's own row may be shown later
+            return own
+        return [row for row in rows if row.state != FAILED and not self.is_stored(row.request_id)]
 
     def is_held(self, record: LedgerRecord) -> bool:
         """Return whether another record has the same request; raise IdeogramStorageError if one can't be read."""
@@ -175,14 +184,6 @@ class Reconciler:
         """Return whether the vendor's guidance applies: a submit that was answered 500, 502 or 503 is sent again."""
         same, sent = intent.fingerprint == record.intent.fingerprint, record.intent
         return self.resubmit_on_5xx and same and sent.is_answered and sent.submit_attempts < MAX_SUBMITS
-
-
-def _own(rows: Sequence[HistoryRow], intent: Intent) -> list[HistoryRow]:
-    """Return the rows that may be of an intent's submits, and not of a request that an earlier attempt has ended."""
-    own = [row for row in rows if row.created_at >= intent.first_submit_at - _OWN_SKEW]
-    if own or time.time() < intent.intent_at + HISTORY_LAG:  # the submit's own row may be shown later
-        return own
-    return [row for row in rows if row.state != FAILED]
 
 
 def _may_be_submitting(other: LedgerRecord, intent: Intent) -> bool:

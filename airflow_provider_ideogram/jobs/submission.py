@@ -13,6 +13,7 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram import metrics
@@ -348,6 +349,7 @@ class Submitter:
             self.ledger,
             resubmit=self.resubmit and may_resubmit,
             resubmit_on_5xx=self.resubmit_on_5xx and may_resubmit,
+            is_stored=partial(self.store.has_image_of, target=self.target),
         )
         found = reconciler.find(
             record, intent, owns=self._record.owns(record), durable=self.ledger.is_durable, answered=unknown

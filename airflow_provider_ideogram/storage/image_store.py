@@ -130,6 +130,14 @@ class ImageStore:
                 return target, head
         return None
 
+    def has_image_of(self, request_id: str, target: Target) -> bool:
+        """Return whether the image of a request is at a target, or directly below it if that is a prefix."""
+        if not target.is_prefix:
+            head = self.head(target)
+            return head is not None and made_by(head) == request_id
+        items = self.objects.list(target.bucket, target.key, delimiter="/")
+        return any(item.key.rpartition(".")[0].endswith((f"/{request_id}", f"-{request_id}")) for item in items)
+
     def read(self, bucket: str, key: str) -> SpooledImage:
         """
         Read a stored image, which the caller closes.

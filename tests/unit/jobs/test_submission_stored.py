@@ -18,6 +18,7 @@ from airflow_provider_ideogram.exceptions import (
 )
 from airflow_provider_ideogram.jobs.identity import attempt_group
 from airflow_provider_ideogram.jobs.ledger import NoLedger
+from airflow_provider_ideogram.jobs.reconciliation import HISTORY_LAG, RetryLater
 from airflow_provider_ideogram.jobs.record import Intent, LedgerRecord
 from airflow_provider_ideogram.storage.image_record import ImageRecord, iso_utc
 from airflow_provider_ideogram.storage.image_store import ImageStore
@@ -26,6 +27,7 @@ from tests.support.s3 import answered
 from tests.unit.jobs.world import (
     ASKED,
     DAY,
+    HOUR,
     KEY,
     MAX_TRIES,
     ME,
@@ -199,6 +201,31 @@ class TestPrefix:
         world.store_image("r-1", ME)
         world.get_or_submit(owner=OTHER_TASK, tried_since=time.time() - DAY)
         assert world.accepted() == 1
+
+
+@pytest.mark.parametrize("key", [KEY, "images/"], ids=["key", "prefix"])
+def test_stored_request_is_never_taken_for_a_later_submit(world: World, key: str) -> None:
+    """A clear with the user's seed sends the same inputs again; the history is later than its usual lag."""
+    world.target = Target(world.bucket, key)
+    world.emulator.configure(queue_seconds=0.0, job_seconds=0.0)
+    asked = replace(ASKED, seed=7)
+    earlier, _ = world.get_or_submit(asked)
+    world.client.delete_object(Bucket=world.bucket, Key=str(earlier.record_key))
+    world.store_image(earlier.request_id, ME, **{"ideogram-fingerprint": asked.fingerprint})
+    world.pass_time(60.0)
+    world.emulator.configure(history_lag_seconds=HOUR)
+    world.emulator.fault("submit", "reset", when="after")
+    cleared: dict[str, Any] = {"if_exists": "overwrite", "max_tries": MAX_TRIES + 1}
+    with pytest.raises(RetryLater, match="shows no requests"):
+        world.get_or_submit(asked, **cleared)
+
+    world.pass_time(HISTORY_LAG)
+    with pytest.raises(IdeogramUnknownSubmit, match="shows no requests"):
+        world.get_or_submit(asked, **cleared)
+
+    world.pass_time(HOUR)
+    job, _ = world.get_or_submit(asked, **cleared)
+    assert [request.request_id for request in world.emulator.requests()] == [earlier.request_id, job.request_id]
 
 
 class TestPreviousRequest:
