@@ -28,8 +28,9 @@ _LEARNED_SHARE = 0.9
 #: seconds after their times, so that the server's minute can have one more of them than the limiter's.
 _OWN_SHARE = 0.95
 _MAX_DECREASE = 0.5
-#: A learned rate grows by this share in each minute without a 429.
-_GROWTH_PER_MINUTE = 0.05
+#: A learned rate grows by this share in the first minute after a 429, and towards a configured limit by twice, three
+#: times and so on as much in each further minute: a short overload of the vendor must not cost an hour.
+_GROWTH = 0.05
 #: The smallest plan allows 5 a minute; a learned rate is never lower than this.
 _MIN_RATE = 4.0
 
@@ -130,7 +131,8 @@ class RateLimiter:
         passed = now - self.tokens_at
         if self.rate is not None and passed > 0:
             if self.rate != self.limit:
-                grown = self.rate * (1 + _GROWTH_PER_MINUTE * passed / RATE_WINDOW)
+                minutes = 1 + max(0.0, now - self.blocked_until) / RATE_WINDOW if self.limit else 1
+                grown = self.rate * (1 + _GROWTH * minutes * passed / RATE_WINDOW)
                 self.rate = min(grown, self.limit or grown)
             self.tokens = min(self.tokens + passed * self.rate / RATE_WINDOW, self._cap())
             self.tokens_at = now

@@ -161,9 +161,23 @@ def test_learned_rate_grows_to_the_named_limit_at_most() -> None:
     assert rate_limiter.rate == 30
 
     rate_limiter.times(1, START + 60)
-    assert 30 < (rate_limiter.rate or 0) < 32
+    assert 30 < (rate_limiter.rate or 0) < 34
     rate_limiter.times(1, START + 24 * 3600)
     assert rate_limiter.rate == 60
+
+
+def test_rate_recovers_from_an_overload_in_minutes() -> None:
+    rate_limiter = RateLimiter.of_limit(1000, START)
+    for second in range(10):
+        rate_limiter.on_limited(START + second, 1)
+    assert rate_limiter.rate == 4
+    rates = []
+    for minute in range(1, 17):
+        rate_limiter.times(1, START + 10 + 60 * minute)
+        rates.append(rate_limiter.rate or 0)
+
+    assert 4 < rates[0] < 4.5
+    assert rates[-2] < rates[-1] == 1000
 
 
 def test_limit_below_one_a_minute_is_kept_and_not_stuck() -> None:
