@@ -85,7 +85,10 @@ def main() -> int:
     per_run = min(options.images, IMAGES_PER_RUN)
     tasks = 1 + per_run * (len(runs) - 1)
     with Processes(OUTPUT / "servers") as processes:
-        faults = [*slow_jobs(options.seed, RECORD_SECONDS), *api_faults(options.seed, API_FAULT_RATE)]
+        faults = [
+            *slow_jobs(options.seed, RECORD_SECONDS),
+            *api_faults(options.seed, API_FAULT_RATE, limited_submits=2),
+        ]
         servers = start_servers(processes, options.seed, JOB_SECONDS, RECORD_SECONDS, faults, s3_faults=False)
         servers.configure(rate_limit=REQUESTS_PER_MINUTE)
         postgres = PostgresServer(processes, clean_environment(), OUTPUT / "postgres")

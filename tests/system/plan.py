@@ -119,11 +119,13 @@ def planned_runs(images: int, *, shared_keys: bool = True) -> list[PlannedRun]:
     return runs
 
 
-def api_faults(seed: int, rate: float) -> Iterator[dict[str, Any]]:
+def api_faults(seed: int, rate: float, *, limited_submits: int | None = None) -> Iterator[dict[str, Any]]:
     """
     Yield the emulator's faults.
 
     :param rate: The share of the calls of each operation that have a fault.
+    :param limited_submits: How often each of the 429s of submits occurs at most, None for no limit: each one lowers the
+        rate of an account.
     """
     kinds = {
         "submit": _SUBMIT_FAULTS,
@@ -136,7 +138,8 @@ def api_faults(seed: int, rate: float) -> Iterator[dict[str, Any]]:
     for operation, faults in kinds.items():
         for fault in faults:
             number += 1
-            yield {"on": operation, "times": None, "probability": rate / len(faults), "random_seed": number, **fault}
+            times = limited_submits if operation == "submit" and fault.get("status") == 429 else None
+            yield {"on": operation, "times": times, "probability": rate / len(faults), "random_seed": number, **fault}
     for fault in _JOB_FAULTS:
         number += 1
         yield {"on": "job", "times": None, "random_seed": number, **fault}
