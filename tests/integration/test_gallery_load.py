@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +26,10 @@ ADMITTED = 72
 AIRFLOWS_OWN = ("/api/v2/monitor/health", "/execution/health")
 RUN_PATH = f"/ideogram/dags/cats/runs/{RUN}"
 IMAGE = f"{RUN_PATH}/tasks/single/images/-1/-/file"
+#: What S3 has is not the image.
+ANSWERS = (200, 404, 502)
+#: The options of a client.
+Server = dict[str, Any]
 PAGE = f"{RUN_PATH}/tasks/dataset?page=5000"
 
 
@@ -35,8 +40,8 @@ def s3_of_manifest() -> Iterator[RangedS3]:
 
 
 @pytest.fixture(scope="module")
-def api_server(tmp_path_factory: pytest.TempPathFactory, s3_of_manifest: RangedS3) -> Iterator[str]:
-    """The address of an API server that has warmed up."""
+def api_server(tmp_path_factory: pytest.TempPathFactory, s3_of_manifest: RangedS3) -> Iterator[Server]:
+    """The options of clients of an API server that has warmed up."""
     home: Path = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     aws = {
@@ -61,11 +66,18 @@ def api_server(tmp_path_factory: pytest.TempPathFactory, s3_of_manifest: RangedS
         told = {"s3_prefix": "s3://bucket/cats"}
         operator = "IdeogramGenerateDatasetOperator"
         database.add_task("cats", "dataset", operator=operator, xcoms={"return_value": result}, rendered=told)
-        url = cluster.api.url
+        cluster.api.log_in()
+        server: Server = {
+            "base_url": cluster.api.url,
+            "headers": cluster.api.headers,
+            "timeout": 60,
+            "trust_env": False,
+        }
         s3_of_manifest.released.set()
-        for path in (*AIRFLOWS_OWN, IMAGE, PAGE):  # the first request of each loads what it needs
-            httpx.get(url + path, timeout=60, trust_env=False)
-        yield url
+        with httpx.Client(**server) as browser:
+            for path in (*AIRFLOWS_OWN, IMAGE, PAGE):  # the first request of each loads what it needs
+                assert browser.get(path).status_code in ANSWERS
+        yield server
         cluster.processes.kill()
 
 
@@ -76,15 +88,15 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 async def _burst_while_airflow_answers(
-    url: str, path: str, s3: RangedS3, readers: int = THREADS
+    server: Server, path: str, s3: RangedS3, readers: int = THREADS
 ) -> list[httpx.Response]:
     """Request a path many times, hold S3 back, and see that Airflow answers while those requests wait."""
     s3.released.clear()
     before = s3.requests
     limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, limits=limits) as browsers,
-        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as airflow,
+        httpx.AsyncClient(**server, limits=limits) as browsers,
+        httpx.AsyncClient(**server) as airflow,
         asyncio.TaskGroup() as group,
     ):
         burst = [group.create_task(browsers.get(path)) for _ in range(BURST)]
@@ -100,15 +112,15 @@ async def _burst_while_airflow_answers(
     return [request.result() for request in burst]
 
 
-async def test_airflow_answers_while_s3_hangs(api_server: str, s3_of_manifest: RangedS3) -> None:
+async def test_airflow_answers_while_s3_hangs(api_server: Server, s3_of_manifest: RangedS3) -> None:
     answers = await _burst_while_airflow_answers(api_server, IMAGE, s3_of_manifest)
     refused = [answer for answer in answers if answer.status_code == 503]
     assert len(refused) >= BURST - ADMITTED
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
-    assert {answer.status_code for answer in answers} <= {404, 502, 503}  # what S3 has is not the image
+    assert {answer.status_code for answer in answers} <= {*ANSWERS[1:], 503}
 
 
-async def test_airflow_answers_while_a_manifest_is_searched(api_server: str, s3_of_manifest: RangedS3) -> None:
+async def test_airflow_answers_while_a_manifest_is_searched(api_server: Server, s3_of_manifest: RangedS3) -> None:
     search = f"{RUN_PATH}/tasks/dataset?q=cat&sort=prompt"
     answers = await _burst_while_airflow_answers(api_server, search, s3_of_manifest, SEARCHES)
     assert {answer.status_code for answer in answers} == {200, 503}
@@ -116,12 +128,12 @@ async def test_airflow_answers_while_a_manifest_is_searched(api_server: str, s3_
     assert "Not all rows of dataset are searched" in page
 
 
-async def test_airflow_answers_while_a_manifest_is_read(api_server: str, s3_of_manifest: RangedS3) -> None:
+async def test_airflow_answers_while_a_manifest_is_read(api_server: Server, s3_of_manifest: RangedS3) -> None:
     answers = await _burst_while_airflow_answers(api_server, PAGE, s3_of_manifest)
     assert {answer.status_code for answer in answers} <= {200, 503}
 
     before = s3_of_manifest.bytes_sent
-    async with httpx.AsyncClient(base_url=api_server, timeout=60, trust_env=False) as browser:
+    async with httpx.AsyncClient(**api_server) as browser:
         page = (await browser.get(PAGE)).text
     assert "cat-299940" in page
     assert "cat-299999" in page

@@ -116,4 +116,10 @@ def test_manifests_of_the_triggering_events_are_read(name: str, asset: Any, s3: 
     event = SimpleNamespace(extra={"manifest_uri": f"s3://{bucket}/images/manifest.jsonl"})
     summarize: Any = _dag("ideogram_on_manifest").get_task("summarize")
 
-    assert summarize.python_callable(**{name: {asset: [event]}}) == {"1024x1024": 2}
+    class Events(dict[Any, Any]):
+        """The events by asset, which Airflow finds without a hash: assets of 3.1 have none."""
+
+        def __getitem__(self, asked: Any) -> Any:
+            return [event] if asked == asset else []
+
+    assert summarize.python_callable(**{name: Events()}) == {"1024x1024": 2}
