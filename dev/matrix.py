@@ -40,7 +40,7 @@ EXTRAS = "emulator,parquet,socks"
 # The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
 BEGIN, END = "<!-- `make matrix` writes the table from here -->", "<!-- to here -->"
-HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG", "commit, date")
+HEADER = ("Airflow", "Python", "with", "tests", "skipped: Airflow has no", "end-to-end DAG", "package of commit, date")
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _with_table(document: str, rows: list[tuple[str, ...]]) -> str:
     _, _, after = rest.partition(END)
     lines = [HEADER, ("---",) * len(HEADER), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{before}{BEGIN}\n\n{table}\n\nCommit {commit_and_date()}.\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table}\n\nPackage of commit {commit_and_date()}.\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -3,30 +3,35 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from dev.run_info import commit
+from dev.run_info import package_commit
+
+_PACKAGE = "airflow_provider_ideogram"
 
 
-def _git(folder: Path, *arguments: str) -> None:
+def _commit_all(folder: Path) -> None:
     author = ("-c", "user.name=a", "-c", "user.email=a@example.com")
-    subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True)
+    for command in (("init",), ("add", "."), (*author, "commit", "--message", "all")):
+        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
 
 
-def test_changed_code_is_named_and_changed_results_are_not(tmp_path: Path) -> None:
-    for name in ("code.py", "docs/page.md", "benchmarks/results/plot.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    _git(tmp_path, "init")
-    _git(tmp_path, "add", ".")
-    _git(tmp_path, "commit", "--message", "all")
-    clean = commit(tmp_path)
-    for name in ("docs/page.md", "benchmarks/results/plot.png"):
-        (tmp_path / name).write_text("new")
+def test_changed_package_is_named_and_other_changes_are_not(tmp_path: Path) -> None:
+    module, page = tmp_path / _PACKAGE / "module.py", tmp_path / "docs" / "page.md"
+    for file in (module, page):
+        file.parent.mkdir()
+        file.write_text("")
+    _commit_all(tmp_path)
+    clean = package_commit(tmp_path)
+    page.write_text("new")
 
-    assert commit(tmp_path) == clean
+    assert package_commit(tmp_path) == clean
+    _commit_all(tmp_path)
+    assert package_commit(tmp_path) == clean
 
-    (tmp_path / "code.py").write_text("new")
-    assert commit(tmp_path) == f"{clean} and changes"
+    module.write_text("new")
+    assert package_commit(tmp_path) == f"{clean} and changes"
+    _commit_all(tmp_path)
+    assert clean not in package_commit(tmp_path)
 
 
 def test_folder_without_git_has_an_unknown_commit(tmp_path: Path) -> None:
-    assert commit(tmp_path) == "unknown"
+    assert package_commit(tmp_path) == "unknown"

@@ -16,7 +16,7 @@ def test_table_is_replaced_and_the_rest_is_kept() -> None:
     written = _with_table(document, [row])
 
     assert written.startswith(f"before\n{BEGIN}\n\n| {' | '.join(HEADER)} |\n")
-    assert written.endswith(f"| {' | '.join(row)} |\n\nCommit {commit_and_date()}.\n\n{END}\nafter\n")
+    assert written.endswith(f"| {' | '.join(row)} |\n\nPackage of commit {commit_and_date()}.\n\n{END}\nafter\n")
     assert "an old row" not in written
     assert _with_table(written, [row]) == written
 
