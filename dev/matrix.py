@@ -35,7 +35,7 @@ VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", "3.4
 # The packages of a version that is not released yet, and so not supported yet.
 PRE_RELEASES = {"3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"]}
 # Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
-LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11"], "3.2": ["fastapi<0.137"]}
+LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11", "universal-pathlib<0.3"], "3.2": ["fastapi<0.137"]}
 EXTRAS = "emulator,parquet,socks"
 # The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
@@ -181,11 +181,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_report(report: Path) -> SuiteResult:
-    """Read pytest's JUnit report, which is missing if pytest could not start."""
+    """Read pytest's JUnit report; without a test, as when pytest could not start, it counts as a failure."""
     if not report.exists():
         return SuiteResult(0, 1, Counter(), 0.0)
     [suite] = ElementTree.parse(report).getroot().iter("testsuite")
     count = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
+    if not count["tests"]:
+        return SuiteResult(0, 1, Counter(), float(suite.attrib["time"]))
     failed = count["failures"] + count["errors"]
     skipped = Counter(missing(case, skip) for case in suite.iter("testcase") for skip in case.iter("skipped"))
     return SuiteResult(count["tests"] - failed - count["skipped"], failed, skipped, float(suite.attrib["time"]))

@@ -33,8 +33,11 @@ def test_report_counts_tests_and_missing_features(tmp_path: Path) -> None:
     assert tests.skipped == {"tabs (3.1), all of tests.unit.ui": 1, "policies (3.3)": 2}
 
 
-def test_missing_report_is_a_failure(tmp_path: Path) -> None:
-    assert matrix.read_report(tmp_path / "none.xml").failed == 1
+def test_missing_or_empty_report_is_a_failure(tmp_path: Path) -> None:
+    report = tmp_path / "tests.xml"
+    assert matrix.read_report(report).failed == 1
+    report.write_text('<testsuites><testsuite errors="0" failures="0" skipped="0" tests="0" time="10.1"/></testsuites>')
+    assert matrix.read_report(report).failed == 1
 
 
 def test_row_has_versions_and_results(packages: dict[str, str]) -> None:
