@@ -47,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         for category in IGNORED:
             config.addinivalue_line("filterwarnings", f"ignore::{category.__name__}")
             config.addinivalue_line("filterwarnings", f"error::{category.__name__}:airflow_provider_ideogram")
+        # SQLAlchemy 2.1 says this of the models of Airflow 3.2, and names the code that reads one first.
+        config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 
 @pytest.fixture
