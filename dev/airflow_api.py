@@ -28,10 +28,7 @@ class AirflowApi:
     A client of one Airflow whose simple auth manager makes every caller an administrator.
 
     :param base_url: address of the API server.
-    :ivar headers: of each call once logged in.
     """
-
-    headers: Mapping[str, str] = {}
 
     _prefix = "/api/v2"
     _health = "/api/v2/monitor/health"
@@ -56,8 +53,12 @@ class AirflowApi:
     def log_in(self) -> None:
         """Get a token, to be sent with all further calls."""
         response = self._http.get("/auth/token").raise_for_status()
-        self.headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
-        self._http.headers.update(self.headers)
+        self._http.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header of the token; KeyError before a login."""
+        return {"Authorization": self._http.headers["Authorization"]}
 
     def has_dag(self, dag_id: str) -> bool:
         """

@@ -66,10 +66,9 @@ def api_server(tmp_path_factory: pytest.TempPathFactory, s3_of_manifest: RangedS
         told = {"s3_prefix": "s3://bucket/cats"}
         operator = "IdeogramGenerateDatasetOperator"
         database.add_task("cats", "dataset", operator=operator, xcoms={"return_value": result}, rendered=told)
-        cluster.api.log_in()
         server: Server = {
             "base_url": cluster.api.url,
-            "headers": cluster.api.headers,
+            "headers": cluster.api.authorization,
             "timeout": 60,
             "trust_env": False,
         }
