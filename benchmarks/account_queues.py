@@ -1,5 +1,5 @@
 """
-Two designs of waiting for an account's rate limit, and today's rules, simulated on the same workloads.
+Three designs of waiting for an account's rate limit, simulated on the same workloads.
 
 `python -m benchmarks.account_queues` writes `benchmarks/results/account-queues.md`. Times are simulated: a task
 arrives 2 to 8 s after it is woken.
@@ -15,6 +15,7 @@ from airflow_provider_ideogram.account.turns import Ticket
 from airflow_provider_ideogram.api.back_off import submit_delay
 from airflow_provider_ideogram.api.rate_limiter import RateLimiter
 from benchmarks import report
+from dev.run_info import run_info
 from tests.support.queueing import START, Queueing, Task
 
 RATE = 50
@@ -24,9 +25,9 @@ PACE_SECONDS = 4.0
 @dataclass
 class ReturnAtShare(Queueing):
     """
-    Slots are bound a few seconds ahead; those behind come back at a time that follows from their run's share.
+    A slot is taken at most a few seconds ahead; a task without one returns at a time that follows from its run's share.
 
-    :param back_at: When the last waiting task of each run comes back.
+    :param back_at: When the last waiting task of each run returns.
     """
 
     limit: RateLimiter = field(default_factory=partial(RateLimiter.of_limit, RATE, START))
@@ -78,9 +79,9 @@ class OnlyRetries(Queueing):
 
 
 DESIGNS: dict[str, Callable[..., Queueing]] = {
-    "today's rules": OnlyRetries,
-    "come back at the run's share": ReturnAtShare,
-    "tickets, called by readers": Queueing,
+    "each task retries after a 429": OnlyRetries,
+    "each task has a fixed time to return": ReturnAtShare,
+    "tickets (the package's design)": Queueing,
 }
 
 
@@ -153,13 +154,14 @@ def main() -> None:
         "slices per image",
         "submits per image",
         "limit used",
-        "wait of the single",
+        "wait of the single image",
         "never submitted",
     )
     about = (
-        f"{RATE} submits a minute. A slice is a stay on a worker; each image has one more, which stores it. The limit "
-        "used is counted until the last submit. A time to come back can't be moved: where waiting tasks disappear, "
-        f"the limit is not used. Tickets are called as the limit allows, to those that are left. Seed {seed}.\n"
+        f"{run_info()}. {RATE} submits a minute, in simulated time. A slice is a stay on a worker; each image has one "
+        "more, which stores it. The limit used is counted until the last submit. With a fixed time to return, the "
+        "slots of tasks that disappear are not used; with tickets, tasks that still wait are resumed to take them. "
+        f"Seed {seed}.\n"
     )
     rows = measure(seed)
     report.write("account-queues", "Waiting for an account's rate limit, simulated", about, report.table(head, rows))
