@@ -41,7 +41,7 @@ format: venv ## Format the code and sort the imports
 lint: venv ## Run the linters and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict -p airflow_provider_ideogram -p dev -p tests
+	$(BIN)/mypy --strict -p airflow_provider_ideogram -p dev -p tests -p benchmarks
 
 # The browser tests run in a separate process, because Playwright keeps an event loop running in it.
 test coverage test-fast browser-test screenshots docs: export AIRFLOW_HOME := $(CURDIR)/.airflow-test

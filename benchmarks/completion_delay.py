@@ -100,7 +100,7 @@ def sdk(durations: Iterator[float], interval: float) -> Iterator[Detection]:
         clock = Clock()
         client = SdkClient(clock, seconds)
         with mock.patch("segmind.v2.time", clock):
-            segmind.v2.AsyncJob("r-1", "status", "result", {}, client).wait(interval=interval)  # type: ignore[arg-type]
+            segmind.v2.AsyncJob("r-1", "status", "result", {}, client).wait(interval=interval)
         yield Detection(clock.now - seconds, client.polls)
 
 

@@ -41,14 +41,14 @@ class TaskInstance(SimpleNamespace):
 
 
 def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
-    """Run the operator once, and return its seconds and S3 calls."""
+    """Run the operator once, as in a process of its own, and return its seconds and S3 calls."""
     from botocore.client import BaseClient
 
-    from airflow_provider_ideogram.jobs import ledger
     from airflow_provider_ideogram.operators import IdeogramGenerateImageOperator
+    from airflow_provider_ideogram.storage import probe
 
     calls: Counter[str] = Counter()
-    call = BaseClient._make_api_call
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def counted(client: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
         calls[operation] += 1
@@ -65,11 +65,14 @@ def make_image(number: int, way: str) -> tuple[float, Counter[str]]:
         durable=way != WITHOUT,
     )
     ti = TaskInstance(dag_id="dag", run_id="run", task_id="generate", map_index=-1, try_number=1, max_tries=0)
-    # Every address ends with "", so that the local server counts as AWS.
-    aws = mock.patch.object(ledger, "_AWS", "" if way == AWS else ledger._AWS)
-    with mock.patch.object(BaseClient, "_make_api_call", counted), aws:
+    context: Any = {"ti": ti}
+    with (
+        mock.patch.object(BaseClient, "_make_api_call", counted),
+        mock.patch.object(probe, "is_aws", return_value=way == AWS),
+        mock.patch.dict(probe._conditions_of, clear=True),  # each task's process probes an unknown store
+    ):
         started = time.perf_counter()
-        operator.execute({"ti": ti})
+        operator.execute(context)
         return time.perf_counter() - started, calls
 
 

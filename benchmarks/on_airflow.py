@@ -173,10 +173,11 @@ def measure(parts: set[str]) -> tuple[dict[str, float], dict[str, TriggererLoad]
                     seconds = end_to_end(cluster.api)
                 if "triggerer" in parts:
                     _in_airflow(cluster.settings, "pool")
-                    for name, make in {
+                    kinds: dict[str, Callable[[], list[tuple[str, dict[str, Any]]]]] = {
                         "triggers that only sleep": sleeping_triggers,
                         "this provider's triggers": partial(job_triggers, slow_emulator),
-                    }.items():
+                    }
+                    for name, make in kinds.items():
                         loads[name] = measure_triggerer(cluster, make)
                         print(f"triggerer: {TRIGGERS} {name}: {loads[name]}", flush=True)
     return seconds, loads

@@ -70,7 +70,7 @@ def queue(url: str, interval: float, stack: AsyncExitStack) -> Wait:
     from airflow_provider_ideogram.hooks import shared_client
     from benchmarks.poll_queue import PollQueue
 
-    shared_client.Poller = PollQueue  # type: ignore[assignment, misc]
+    shared_client.Poller = PollQueue  # type: ignore[assignment, attr-defined]
     return ours(url, interval, stack)
 
 
@@ -78,6 +78,9 @@ def sleeping(_url: str, interval: float, _stack: AsyncExitStack) -> Wait:
     from airflow.triggers.base import BaseTrigger
 
     class SleepingTrigger(BaseTrigger):
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+
         def serialize(self) -> tuple[str, dict[str, Any]]:
             return "", {}
 

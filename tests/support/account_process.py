@@ -45,7 +45,9 @@ PRICE = 0.05
 class Process(Protocol):
     """A process of a race."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
 
     def wait(self) -> int:
         """Wait for its end, and return its exit code, negative after a signal."""

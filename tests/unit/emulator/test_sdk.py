@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from segmind import (  # type: ignore[import-untyped]
+from segmind import (
     InferenceFailed,
     InferenceTimeout,
     SegmindClient,
