@@ -9,40 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_ideogram.hooks.async_client import MAX_IN_FLIGHT
+from airflow_provider_ideogram.hooks.polls import Poller
 
 if TYPE_CHECKING:
-    from airflow_provider_ideogram.api.parsing import RequestStatus
     from airflow_provider_ideogram.api.polling import RequestPoll
     from airflow_provider_ideogram.hooks.polls import OnPoll
 
 
-class PollQueue:
-    """
-    Stands in for the package's ``Poller``.
+class PollQueue(Poller):
+    """Waits with one queue of polls instead of a coroutine for each request."""
 
-    :param get_status: Sends one status call.
-    :param rng: The source of all jitter.
-    """
-
-    def __init__(self, get_status: Callable[[str], Awaitable[RequestStatus]], rng: random.Random) -> None:
-        self._get_status, self._rng = get_status, rng
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         #: The due time by the loop's clock, the number of the wait, and whether it is the wait's deadline.
         self._entries: list[tuple[float, int, bool]] = []
         self._waits: list[tuple[RequestPoll, OnPoll, asyncio.Future[bool], Context]] = []
         self._in_flight: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def await_requests(
-        self, polls: Sequence[RequestPoll], deadline: float, _min_settled: int | None, on_poll: OnPoll
+    def await_requests(  # type: ignore[override] # a future, which needs no coroutine of its own
+        self, polls: Sequence[RequestPoll], deadline: float, min_settled: int | None, on_poll: OnPoll
     ) -> asyncio.Future[bool]:
+        assert len(polls) == 1
+        assert min_settled is None
         settled = self._loop.create_future()
         number = len(self._waits)
         self._waits.append((polls[0], on_poll, settled, copy_context()))
@@ -67,7 +62,7 @@ class PollQueue:
             if is_deadline:
                 settled.set_result(False)
                 continue
-            task = self._loop.create_task(self._poll(number), context=context)
+            task = self._loop.create_task(self._poll_and_requeue(number), context=context)
             self._in_flight.add(task)
             task.add_done_callback(self._on_done)
 
@@ -85,7 +80,7 @@ class PollQueue:
         self._in_flight.remove(task)
         self._send_due()
 
-    async def _poll(self, number: int) -> None:
+    async def _poll_and_requeue(self, number: int) -> None:
         poll, on_poll, _, _ = self._waits[number]
         state = poll.state
         poll.on_status(await self._get_status(poll.request_id), time.time())

@@ -70,7 +70,7 @@ def queue(url: str, interval: float, stack: AsyncExitStack) -> Wait:
     from airflow_provider_ideogram.hooks import shared_client
     from benchmarks.poll_queue import PollQueue
 
-    shared_client.Poller = PollQueue  # type: ignore[assignment, attr-defined]
+    shared_client.Poller = PollQueue  # type: ignore[attr-defined]
     return ours(url, interval, stack)
 
 
@@ -245,6 +245,8 @@ async def run_case(case: str, jobs: int, interval: float, url: str, seed: int) -
         await asyncio.sleep(max(interval, _MEASURED_SECONDS))
         cpu, seconds = time.process_time() - cpu, time.monotonic() - started
         polls = await _polls(url) - first
+        if not polls and case != NOTHING:
+            raise RuntimeError(f"{case} sent no poll")
         running = [warm_up, watch, *tasks]
         for task in running:
             task.cancel()
