@@ -87,6 +87,9 @@ class Servers:
             "filer.port": filer,
             "s3.port": port,
             "s3.config": settings,
+            "s3.port.iceberg": 0,  # off, as the next one: two servers on a machine would use the same port
+            "s3.port.lance": 0,
+            "master.telemetry": "false",
         }
         # Its ports for gRPC are ports of their own, which are 10,000 higher by default.
         options |= {f"{name}.port.grpc": free_port() for name in ("master", "volume", "filer", "s3")}
