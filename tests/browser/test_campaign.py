@@ -47,7 +47,7 @@ def wait_for(gallery: GalleryWorld, run_id: str, *names: str) -> None:
 
     def have_ended() -> bool:
         states = {one["state"] for (name, _), one in tasks(gallery, run_id).items() if not names or name in names}
-        return states <= {"success", "failed"}
+        return states <= {"success", "failed", "upstream_failed"}
 
     gallery.cluster.processes.wait_until(gallery.cluster.components["scheduler"], have_ended, RUN_SECONDS)
 

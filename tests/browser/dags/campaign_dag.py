@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
+from airflow import __version__
 from airflow.sdk import DAG, ObjectStoragePath, task
+from packaging.version import Version
 
 from airflow_provider_ideogram.operators import IdeogramGenerateDatasetOperator
 
@@ -21,7 +24,10 @@ with DAG("campaign", schedule=None, default_args={"retries": 1, "retry_delay": t
 
         columns = ["ID", "Product", "price", "seed", "style_type"]
         rows = [["mug", "an enamel mug", 14.5, None, None], ["lamp", "a brass lamp", 89, 41, "ANIME"]]
-        return pandas.DataFrame(rows, columns=columns)
+        table = pandas.DataFrame(rows, columns=columns)
+        if Version(__version__) < Version("3.3"):  # whose XComs can't be tables of pandas 3
+            return json.loads(table.to_json(orient="records"))
+        return table
 
     products = read_products()
     generate = IdeogramGenerateDatasetOperator(
