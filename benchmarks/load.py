@@ -117,7 +117,7 @@ def measure(home: Path, hour_seconds: float) -> Measured:
         measured.charges = _charges(emulator)
         pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        measured.stored = len([key for key in keys if not key.endswith("manifest.jsonl")])
+        measured.stored = len([key for key in keys if not key.startswith("_ideogram/") and not key.endswith(".jsonl")])
     return measured
 
 
