@@ -41,14 +41,18 @@ def test_missing_or_empty_report_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_row_has_versions_and_results(packages: dict[str, str]) -> None:
-    tests, dag = SuiteResult(2, 1, Counter({"policies (3.3)": 3}), 9.6), DagResult(False, "a task failed", 70.2)
+    tests, dag = (
+        SuiteResult(2, 1, Counter({"policies (3.3)": 3, "helm": 1}), 9.6),
+        DagResult(False, "a task failed", 70.2),
+    )
 
     line = matrix.row("3.0", packages, tests, dag)
 
     airflow, python, others, *outcome, measured_on = [cell.strip() for cell in line.strip("|").split("|")]
     assert (airflow, python) == ("3.0.6", "3.11.7")
     assert "amazon 1.2, common-compat 1.2" in others
-    assert outcome == ["2 passed, 1 failed in 10 s", "policies (3.3): 3", "failed in 70 s: a task failed"]
+    skipped = "<details><summary>4</summary>policies (3.3): 3; helm: 1</details>"
+    assert outcome == ["2 passed, 1 failed in 10 s", skipped, "failed in 70 s: a task failed"]
     assert measured_on == run_info.commit_and_date()
 
 
