@@ -35,7 +35,11 @@ VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", "3.4
 # The packages of a version that is not released yet, and so not supported yet.
 PRE_RELEASES = {"3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"]}
 # Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
-LIMITS = {"3.0": ["fastapi<0.118", "pyjwt<2.11", "universal-pathlib<0.3"], "3.2": ["fastapi<0.137"]}
+LIMITS = {
+    "3.0": ["fastapi<0.118", "pyjwt<2.11", "universal-pathlib<0.3"],
+    "3.2": ["fastapi<0.137"],
+    LOWEST: ["universal-pathlib<0.3"],
+}
 EXTRAS = "emulator,parquet,socks"
 # The newest version that all versions of Airflow support; the table names the patch.
 PYTHON = "3.11"
@@ -96,9 +100,15 @@ class Environment:
             self._run_uv("pip", "compile", *resolution, *extras, "--output-file", str(limits), "pyproject.toml")
             airflow = ["--constraints", str(limits)]
         else:
-            newest = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
-            airflow = [*newest, *LIMITS.get(self._airflow, ())]
-        packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
+            airflow = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
+        packages = [
+            *airflow,
+            *LIMITS.get(self._airflow, ()),
+            "--requirements",
+            "requirements-dev.in",
+            "--editable",
+            f".[{EXTRAS}]",
+        ]
         self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
 
     @cached_property
