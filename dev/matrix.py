@@ -101,14 +101,8 @@ class Environment:
             airflow = ["--constraints", str(limits)]
         else:
             airflow = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
-        packages = [
-            *airflow,
-            *LIMITS.get(self._airflow, ()),
-            "--requirements",
-            "requirements-dev.in",
-            "--editable",
-            f".[{EXTRAS}]",
-        ]
+        airflow = [*airflow, *LIMITS.get(self._airflow, ())]
+        packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
         self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
 
     @cached_property
