@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import report
-from tests.support.account_process import Racer, Vendor, race, used_of_day, work
+from tests.support.account_process import Racer, Vendor, race, used_usd, work
 from tests.support.folder_store import FolderStore
 
 PROCESSES, CAP, KILLS = 8, 10.0, 12
@@ -70,7 +70,7 @@ def _race_in(folder: Path, seed: int) -> Result:
         return Forked(pid)
 
     race(start, charges, seed, PROCESSES, KILLS)
-    return Result(sum(Vendor(charges).costs().values()), used_of_day(objects, BUCKET))
+    return Result(sum(Vendor(charges).costs().values()), used_usd(objects, BUCKET))
 
 
 def main() -> None:

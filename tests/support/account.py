@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Sets fields of the connection's extra.
 Account: TypeAlias = Callable[..., None]
-#: Returns the account's object whose name contains a text.
+#: Returns the account's object whose name contains a text; in a day's first hour, not that of the closed day before.
 Objects: TypeAlias = Callable[[str], dict[str, Any]]
 
 
@@ -37,8 +37,9 @@ def account_objects(world: World) -> Objects:
     """Return the account's object whose name contains a text."""
 
     def read(part: str) -> dict[str, Any]:
-        [key] = [key for key in world.object_keys() if "_account/" in key and part in key]
-        value: dict[str, Any] = json.loads(world.stored(key))
+        keys = [key for key in world.object_keys() if "_account/" in key and part in key]
+        found: list[dict[str, Any]] = [json.loads(world.stored(key)) for key in keys]
+        [value] = [one for one in found if not one.get("closed")]
         return value
 
     return read

@@ -175,11 +175,11 @@ def race(start: Callable[[str, str], Process], charges: Path, seed: int, process
         raise RuntimeError(f"the processes of seed {seed} ended with {codes}")
 
 
-def used_of_day(objects: ObjectStore, bucket: str) -> float:
-    """Return what the day's object counts as charged or reserved, in USD."""
-    [key] = [item.key for item in objects.list(bucket, "_account/conn/20")]
-    day = AccountStore(objects, bucket).read(key, DayBudget.from_json)
-    return day.used_micros / 1_000_000 if day else 0.0
+def used_usd(objects: ObjectStore, bucket: str) -> float:
+    """Return what the objects of all days count as charged or reserved."""
+    store = AccountStore(objects, bucket)
+    days = [store.read(item.key, DayBudget.from_json) for item in objects.list(bucket, "_account/conn/20")]
+    return sum(day.used_micros for day in days if day) / 1_000_000
 
 
 def main() -> None:

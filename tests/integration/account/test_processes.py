@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_ideogram.storage.objects import ObjectStore
-from tests.support.account_process import PRICE, Vendor, race, used_of_day
+from tests.support.account_process import PRICE, Vendor, race, used_usd
 from tests.support.s3 import serial_s3_server
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_cap_holds_and_is_used_under_kill_9(server: S3Server, tmp_path: Path) ->
 
     race(start, charges, 1, PROCESSES, KILLS)
 
-    charged, used = sum(Vendor(charges).costs().values()), used_of_day(ObjectStore(server.client()), BUCKET)
+    charged, used = sum(Vendor(charges).costs().values()), used_usd(ObjectStore(server.client()), BUCKET)
     assert charged <= used + 1e-9
     assert 0.98 * CAP <= used <= CAP + 1e-9
     # A process that died between the record and the submit leaves an amount that nothing proves unspent.
