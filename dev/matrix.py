@@ -94,16 +94,22 @@ class Environment:
         """Create it anew; raise CalledProcessError if the requirements can't be satisfied."""
         self._run_uv("venv", "--clear", "--python", self._python_version, str(self.folder))
         if self.version == LOWEST:
-            limits = self.folder / "lowest.txt"
-            resolution = ["--resolution", "lowest-direct", "--python-version", PYTHON, "--no-emit-index-url"]
-            extras = [f"--extra={extra}" for extra in EXTRAS.split(",")]
-            self._run_uv("pip", "compile", *resolution, *extras, "--output-file", str(limits), "pyproject.toml")
-            airflow = ["--constraints", str(limits)]
+            airflow = ["--constraints", self._lowest_versions()]
         else:
-            airflow = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
-        airflow = [*airflow, *LIMITS.get(self._airflow, ())]
+            newest = PRE_RELEASES.get(self._airflow, [f"apache-airflow=={self._airflow}.*"])
+            airflow = [*newest, *LIMITS.get(self._airflow, ())]
         packages = [*airflow, "--requirements", "requirements-dev.in", "--editable", f".[{EXTRAS}]"]
         self._run_uv("pip", "install", "--compile-bytecode", "--python", str(self._python), *packages)
+
+    def _lowest_versions(self) -> str:
+        """Write a file with the lowest versions that the package permits, and return its path."""
+        lowest, limits = self.folder / "lowest.txt", self.folder / "limits.txt"
+        limits.write_text("\n".join(LIMITS[LOWEST]))
+        options = ["--resolution", "lowest-direct", "--python-version", PYTHON, "--no-emit-index-url"]
+        options += [f"--extra={extra}" for extra in EXTRAS.split(",")]
+        options += ["--constraints", str(limits), "--output-file", str(lowest)]
+        self._run_uv("pip", "compile", *options, "pyproject.toml")
+        return str(lowest)
 
     @cached_property
     def packages(self) -> dict[str, str]:
