@@ -115,8 +115,10 @@ class Checks:
     def _check_budget(self, submit: Submit, policy: Policy) -> None:
         """Check that a dataset task does not spend more than it may; a clear does not raise the limit."""
         limit = None if submit.task.is_limit_raised else policy.max_cost_usd
-        # Documented of ``max_cost_usd``: a submit that was answered 500, 502 or 503 does not count, even if accepted.
-        answered = sum(each.job.price for each in self._of_task(submit) if each.excuse == Reason.ANSWERED_5XX)
+        # Documented of ``max_cost_usd``: a submit that was answered 500, 502 or 503 does not count, even if accepted,
+        # once another one took its place, for whatever reason.
+        replaced = (each for each in self._of_task(submit) if each.is_answered_5xx and each.excuse)
+        answered = sum(each.job.price for each in replaced)
         spent = self._spent(submit.task, submit.max_tries) - answered
         if limit is not None and spent > limit + _TOLERANCE:
             self.fail(f"{submit.task.name} spends {spent:.2f} USD, and may spend {limit:.2f}")

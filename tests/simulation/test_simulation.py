@@ -57,6 +57,12 @@ def test_a_seed_decides_everything() -> None:
     assert first.stdout != _run("-m", "tests.simulation", "--profile", "mixed", "--seed", "12").stdout
 
 
+@pytest.mark.parametrize(("profile", "seed"), [("image", 46158), ("mixed", 35345)])
+def test_seeds_that_had_violations_have_none(profile: str, seed: int) -> None:
+    ended = _run("-m", "tests.simulation", "--profile", profile, "--seed", str(seed))
+    assert f"{profile} {seed}: 0 violations" in ended.stdout, ended.stderr
+
+
 def test_a_planted_fault_is_found() -> None:
     ended = _run("-c", PLANTED)
     assert ended.stdout.strip() == "['pays']", ended.stdout + ended.stderr
