@@ -1,7 +1,7 @@
 """
 Run the benchmarks and write their pages to `benchmarks/results/`.
 
-`python -m benchmarks [PART ...] [--loads 100,1000,...] [--seed N] [--jobs N]`; all parts take about 20
+`python -m benchmarks [PART ...] [--loads 100,1000,...] [--seed N] [--jobs N]`; all parts take about 40
 minutes. Compare ratios instead of times: all values of a table were measured in the same run.
 """
 

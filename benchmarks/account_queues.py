@@ -2,7 +2,7 @@
 Three designs of waiting for an account's rate limit, simulated on the same workloads.
 
 `python -m benchmarks.account_queues` writes `benchmarks/results/account-queues.md`. Times are simulated: a task
-arrives 2 to 8 s after it is woken.
+arrives 2 to 8 s after it is resumed.
 """
 
 from __future__ import annotations

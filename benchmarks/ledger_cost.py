@@ -123,7 +123,8 @@ def measure() -> str:
     lines = [
         f"# The cost of the ledger: {IMAGES} images with and without it, alternately",
         "",
-        f"{run_info()}; the operator in one process, a local S3 server (moto), an emulator with jobs of no duration.",
+        f"{run_info()}; the operator in one process, a local S3 server (moto), an emulator with jobs of no duration. "
+        "Each image probes a store other than AWS, as the process of each task does.",
         "",
         "| | S3 calls per image | operations | median ms per image | calls of the ledger | ms of the ledger |",
         "|---|---:|---|---:|---:|---:|",

@@ -34,7 +34,7 @@ LOWEST = "lowest"
 VERSIONS = ("2.11", "3.0", "3.1", "3.2", "3.3", "3.3-py3.12", "3.3-py3.13", "3.4", LOWEST)
 # The packages of a version that is not released yet, and so not supported yet.
 PRE_RELEASES = {"3.4": ["apache-airflow==3.4.0b2", "apache-airflow-core==3.4.0b2", "apache-airflow-task-sdk==1.4.0b2"]}
-# Packages that a version of Airflow permits but does not work with: its API server or DAG processor fails.
+# Packages that a version of Airflow permits but does not work with.
 LIMITS = {
     "3.0": ["fastapi<0.118", "pyjwt<2.11", "universal-pathlib<0.3"],
     "3.2": ["fastapi<0.137"],

@@ -87,7 +87,7 @@ class Servers:
             "filer.port": filer,
             "s3.port": port,
             "s3.config": settings,
-            "s3.port.iceberg": 0,  # off, as the next one: two servers on a machine would use the same port
+            "s3.port.iceberg": 0,  # off, like the next: its default port is in use if another server runs
             "s3.port.lance": 0,
             "master.telemetry": "false",
         }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Sets fields of the connection's extra.
 Account: TypeAlias = Callable[..., None]
-#: Returns the account's object whose name contains a text; in a day's first hour, not that of the closed day before.
+#: Returns the account's object whose name contains a text, except closed days.
 Objects: TypeAlias = Callable[[str], dict[str, Any]]
 
 
@@ -34,7 +34,11 @@ def account(ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> Accoun
 
 @pytest.fixture
 def account_objects(world: World) -> Objects:
-    """Return the account's object whose name contains a text."""
+    """
+    Return the account's object whose name contains a text.
+
+    In the first hour of a UTC day, the day before has an object as well, which is closed.
+    """
 
     def read(part: str) -> dict[str, Any]:
         keys = [key for key in world.object_keys() if "_account/" in key and part in key]

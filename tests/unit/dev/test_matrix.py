@@ -41,10 +41,8 @@ def test_missing_or_empty_report_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_row_has_versions_and_results(packages: dict[str, str]) -> None:
-    tests, dag = (
-        SuiteResult(2, 1, Counter({"policies (3.3)": 3, "helm": 1}), 9.6),
-        DagResult(False, "a task failed", 70.2),
-    )
+    tests = SuiteResult(2, 1, Counter({"policies (3.3)": 3, "helm": 1}), 9.6)
+    dag = DagResult(False, "a task failed", 70.2)
 
     line = matrix.row("3.0", packages, tests, dag)
 
