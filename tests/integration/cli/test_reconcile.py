@@ -51,6 +51,15 @@ def environment(ideogram_connection: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(reconcile, "requests_of_tasks", lambda since: iter(()))
 
 
+@pytest.fixture
+def empty_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Airflow's database has no tables."""
+    engine = create_engine("sqlite://")
+    monkeypatch.setattr(settings, "Session", sessionmaker(engine))
+    yield
+    engine.dispose()
+
+
 class Deployment:
     """A deployment's requests and what it has of them."""
 
@@ -282,12 +291,12 @@ class TestReconcile:
         with during_the_reading(lambda: deployment.world.pass_time(HOUR)):
             assert deployment.listed("running") == [(request_id, deployment.world.uri("set/a"))]
 
+    @pytest.mark.usefixtures("empty_database")
     @pytest.mark.parametrize("command", ["reconcile", "recover"])
     def test_database_that_cannot_be_read_is_told(
         self, command: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(reconcile, "requests_of_tasks", requests_of_tasks)
-        monkeypatch.setattr(settings, "Session", sessionmaker(create_engine("sqlite://")))
         assert main([command, "--account-url", deployment.url]) == 1
         assert "Airflow's database can't be read here" in deployment.capsys.readouterr().err
 
